@@ -1,0 +1,1 @@
+"""Values, and the transformations and schedules that are made of them."""

@@ -1,0 +1,124 @@
+"""Any of Optax's factories as a factory of values.
+
+    muon = lift(optax.contrib.muon)
+    optimizer = muon(1e-3)              a value: its floats and arrays are leaves
+
+Optax's annotations are not ours, so what an argument is goes by its value: floats, arrays, schedules and
+transformations are dynamic; bools, strings, None and functions are static; ints are dynamic where Optax annotates a
+number that may be fractional. `static=` and `traced=` override by name.
+"""
+
+import functools
+import inspect
+import typing
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+
+from jaxopt_lite.core import numbers, text, values
+from jaxopt_lite.core.transformation import GradientTransformation
+
+__all__ = ["lift"]
+
+# Arguments on which Optax's own code branches in Python, so that they cannot be traced.
+_STATIC = {
+    "muon": ("ns_steps",),
+    "scale_by_muon": ("ns_steps",),
+    "adafactor": (
+        "min_dim_size_to_factor",
+        "decay_rate",
+        "decay_offset",
+        "multiply_by_parameter_scale",
+        "weight_decay_rate",
+    ),
+    "lbfgs": ("memory_size",),
+    "galore": ("rank", "update_proj_gap"),
+    "sophia": ("gamma", "clip_threshold", "update_interval"),
+}
+
+
+class _Argument(values.Parameter):
+    """What one value given to a lifted factory is: that depends on the value."""
+
+    static: bool = False
+    traced: bool = False
+
+    def normalise(self, value: Any, who: str) -> Any:
+        if isinstance(value, optax.GradientTransformation):
+            return GradientTransformation.accept(value, who, self.name)
+        if self.static or isinstance(value, (bool, str, values.Value)) or value is None:
+            return super().normalise(value, who)
+        is_array = isinstance(value, (np.ndarray, np.generic, jax.Array))
+        if isinstance(value, float) or is_array or (isinstance(value, int) and self.traced):
+            return numbers.number(value, numbers.Range(), who, self.name)
+        return super().normalise(value, who)
+
+    def is_dynamic(self, value: Any) -> bool:
+        if isinstance(value, values.Value):
+            return True
+        return not self.static and isinstance(value, (float, np.ndarray, jax.Array))
+
+    def check_use(self, value: Any, who: str) -> None:
+        if self.is_dynamic(value) and not isinstance(value, values.Value):
+            numbers.check_used_as_scalar(value, numbers.Range(), who, self.name)
+
+
+def lift(
+    factory: Callable, static: Sequence[str] = (), traced: Sequence[str] = ()
+) -> Callable[..., GradientTransformation]:
+    """Make an Optax factory a factory of values.
+
+    Args:
+        factory: a function that returns an Optax pair, such as `optax.contrib.muon`.
+        static: names of number arguments that Optax branches on in Python, and so cannot be traced.
+        traced: names of int arguments that are numbers and may be traced.
+
+    Returns:
+        A factory with the signature of `factory`. Lifting the same function twice gives the same factory.
+
+    Raises:
+        TypeError: if `factory` is not callable, or a name in `static` or `traced` is none of its arguments.
+
+    >>> import jaxopt_lite as jo
+    >>> jo.lift(optax.fromage)(0.1)
+    lift(optax.fromage)(0.1)
+    """
+    if not callable(factory) or isinstance(factory, values.Value):
+        raise TypeError(f"lift takes a factory such as optax.contrib.muon, got {factory!r}")
+    if hasattr(factory, "spec"):
+        return factory
+    return _lift(factory, tuple(sorted(static)), tuple(sorted(traced)))
+
+
+@functools.cache
+def _lift(factory: Callable, static: tuple[str, ...], traced: tuple[str, ...]) -> Callable:
+    name = text.name_of(factory)
+    signature = inspect.signature(factory)
+    unknown = [n for n in (*static, *traced) if n not in signature.parameters]
+    if unknown:
+        raise TypeError(f"lift: {name} has no argument {unknown[0]!r}; it has {', '.join(signature.parameters)}")
+    parameters = {}
+    for n, p in signature.parameters.items():
+        parameters[n] = argument = _Argument(name=n, kind=p.kind, default=p.default)
+        object.__setattr__(argument, "static", n in static or (n in _STATIC.get(name, ()) and n not in traced))
+        object.__setattr__(argument, "traced", n in traced or float in _members(p.annotation))
+    spec = values.Spec(factory, GradientTransformation, parameters)
+
+    @functools.wraps(factory)
+    def lifted(*args, **kwargs):
+        return GradientTransformation.remember(lifted, spec.bind(args, kwargs))
+
+    lifted.spec = spec
+    lifted.reference = (lift, factory, static, traced)
+    overrides = "".join(
+        f", {word}={list(names)!r}" for word, names in (("static", static), ("traced", traced)) if names
+    )
+    lifted.spelling = f"lift({text.optax_path(factory) or name}{overrides})"
+    return lifted
+
+
+def _members(hint: Any) -> tuple:
+    return typing.get_args(hint) or (hint,)

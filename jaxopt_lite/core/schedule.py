@@ -1,0 +1,69 @@
+"""Schedules as values: functions of the step that are pytrees of their hyperparameters.
+
+LearningRate    at least 0, or a schedule
+Scheduled       any number, or a schedule
+"""
+
+from collections.abc import Callable
+from typing import Annotated, Any, ParamSpec
+
+import jax
+import jax.numpy as jnp
+
+from jaxopt_lite.core import numbers
+from jaxopt_lite.core.values import Value, register, remember_calls
+
+__all__ = ["LearningRate", "Schedule", "Scheduled", "schedule"]
+
+P = ParamSpec("P")
+
+
+@register
+class Schedule(Value):
+    """A function of the step that is also a pytree of its hyperparameters."""
+
+    noun = "a schedule"
+
+    def __call__(self, count: Any) -> jax.Array:
+        """The value at step `count` (0 for the first update), as a float array of the shape of `count`."""
+        return self.built(jnp.asarray(count, dtype=jnp.result_type(float)))
+
+    @classmethod
+    def accept(cls, value: Any, who: str, name: str) -> "Schedule":
+        """Let a plain function of the step pass for a schedule, compared by identity."""
+        if callable(value) and not isinstance(value, (Value, type)) and not hasattr(value, "spec"):
+            return from_callable(value)
+        return super().accept(value, who, name)
+
+
+LearningRate = (
+    Annotated[numbers.Number, numbers.Range(low=0.0, open_high=True)] | Schedule | Callable[[jax.Array], jax.Array]
+)
+Scheduled = (
+    Annotated[numbers.Number, numbers.Range(open_low=True, open_high=True)]
+    | Schedule
+    | Callable[[jax.Array], jax.Array]
+)
+
+
+def schedule(function: Callable[P, Callable[[jax.Array], Any]]) -> Callable[P, Schedule]:
+    """Make a factory of schedules: the decorated function returns a function of the step (a float array).
+
+    Every argument annotated with one of the number types is a leaf and may be traced, so the function must be free of
+    Python branches on them.
+
+    >>> @schedule
+    ... def inverse_time(init_value: numbers.NonNegative, scale: numbers.Positive = 10.0):
+    ...     return lambda t: init_value / (1.0 + t / scale)
+    >>> inverse_time(0.5)
+    inverse_time(0.5)
+    >>> float(inverse_time(0.5)(10))
+    0.25
+    """
+    return remember_calls(function, Schedule)
+
+
+@schedule
+def from_callable(function: Callable):
+    """Let a plain function of the step stand for a schedule. It has no leaves and is compared by identity."""
+    return function

@@ -1,0 +1,229 @@
+"""Gradient transformations: pure pairs (init, update) that are also values.
+
+The author of a rule writes the closures that Optax's users know, and the decorator makes the value:
+
+    @transformation
+    def scale_by_sign(): ...                return init, update
+    @transformation
+    def adamw(learning_rate, ...): ...      return chain(...)          a recipe
+
+Everything that is the same for all rules happens here, once, at the boundary of the outermost value: grads, state and
+params are checked against each other while tracing; floats of fewer than 32 bits are computed in float32; the update
+leaves in the gradient's dtype and the state in the dtypes of `init`.
+"""
+
+import inspect
+import threading
+from collections.abc import Callable
+from typing import Any, ParamSpec
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxopt_lite import tree
+from jaxopt_lite.core import checks
+from jaxopt_lite.core.values import Value, register, remember_calls
+
+__all__ = [
+    "GradientTransformation",
+    "apply_updates",
+    "chain",
+    "identity",
+    "set_to_zero",
+    "stateless",
+    "transformation",
+]
+
+P = ParamSpec("P")
+_boundary = threading.local()
+
+
+@register
+class GradientTransformation(Value, optax.GradientTransformationExtraArgs):
+    """A pair (init, update) that is also a pytree of its hyperparameters.
+
+    `init(params) -> state`; `update(grads, state, params=None, **extra) -> (updates, state)`. It unpacks as a pair and
+    is an `optax.GradientTransformationExtraArgs`, so it works wherever one does. Make one by calling a factory.
+    """
+
+    noun = "a transformation"
+
+    def __new__(cls):
+        def init(params):
+            return _init(self, params)
+
+        def update(updates, state, params=None, **extra):
+            return _update(self, updates, state, params, extra)
+
+        self = tuple.__new__(cls, (init, update))
+        return self
+
+    def __init_subclass__(cls, **kwargs):
+        raise TypeError("GradientTransformation cannot be subclassed: decorate a factory with @transformation instead")
+
+    @classmethod
+    def _make(cls, pair):
+        # namedtuple's _replace comes here: a pair with another function is no longer this call.
+        return optax.GradientTransformationExtraArgs(*pair)
+
+    __repr__, __eq__, __ne__, __hash__ = Value.__repr__, Value.__eq__, Value.__ne__, Value.__hash__
+
+    @property
+    def inner(self) -> "GradientTransformation | None":
+        """What a recipe chains, built from its arguments; None for a rule."""
+        return self.built if isinstance(self.built, GradientTransformation) else None
+
+    @classmethod
+    def accept(cls, value: Any, who: str, name: str) -> "GradientTransformation":
+        """Let a plain Optax pair pass for a transformation, compared by identity."""
+        if isinstance(value, optax.GradientTransformation) and not isinstance(value, cls):
+            return from_optax(value)
+        return super().accept(value, who, name)
+
+
+def transformation(function: Callable[P, Any]) -> Callable[P, GradientTransformation]:
+    """Make a factory of values from a function that returns a pair (init, update), or, for a recipe, a chain.
+
+    Arguments annotated with one of the number types (`Scalar`, `NonNegative`, `Decay`, `LearningRate`, `Count`, ...)
+    are leaves, those annotated `GradientTransformation` or `Schedule` are subtrees, all others are static. `update` may
+    take `params=None` and any extra arguments by name, or `**extra` for all of them. Within a rule, moments are kept in
+    the dtypes that `init` chose; there is no need to cast.
+
+    >>> @transformation
+    ... def scale_by_square(factor: numbers.Scalar = 1.0):
+    ...     def update(updates, state, params=None, **extra):
+    ...         return jax.tree.map(lambda g: factor * g * jnp.abs(g), updates), state
+    ...     return lambda params: (), update
+    >>> optimizer = chain(scale_by_square(0.5), scale_by_square())
+    >>> optimizer
+    chain(scale_by_square(factor=0.5), scale_by_square())
+    >>> updates, _ = optimizer.update(jnp.array([2.0]), optimizer.init(jnp.array([0.0])))
+    >>> updates.tolist()
+    [4.0]
+    """
+    return remember_calls(function, GradientTransformation)
+
+
+def apply_updates(params: Any, updates: Any) -> Any:
+    """params + updates, leaf by leaf, in the dtypes of params (the sum itself in the wider of the two).
+
+    Raises:
+        ValueError: if structures or shapes differ; nothing is broadcast.
+    """
+    checks.check_grads("apply_updates", updates, None, params)
+    return jax.tree.map(lambda p, u: jnp.asarray(p + u, dtype=jnp.result_type(p)), params, updates)
+
+
+@transformation
+def identity():
+    """Leave the gradient as it is."""
+    return lambda params: optax.EmptyState(), lambda updates, state, params=None, **extra: (updates, state)
+
+
+@transformation
+def set_to_zero():
+    """Replace the gradient by zeros."""
+    return stateless(_zeros)
+
+
+def _zeros(updates, params):
+    return jax.tree.map(jnp.zeros_like, updates)
+
+
+@transformation
+def stateless(f: Callable):
+    """Apply a function of the whole trees, f(updates, params) -> updates, that remembers nothing.
+
+    Args:
+        f: the function. It is static and compared by identity: give a function of a module if the optimizer is to be
+            pickled or rebuilt without compiling again.
+    """
+    return lambda params: optax.EmptyState(), lambda updates, state, params=None, **extra: (f(updates, params), state)
+
+
+@transformation
+def chain(*transforms: GradientTransformation):
+    """Apply transformations one after the other, from left to right. The state is the tuple of their states.
+
+    Raises:
+        TypeError: if it is given nothing, a list, or a factory that was not called.
+    """
+    if not transforms:
+        raise TypeError("chain needs at least one transformation, got none; identity() does nothing")
+
+    def init(params):
+        return tuple(t.init(params) for t in transforms)
+
+    def update(updates, state, params=None, **extra):
+        new_state = []
+        for t, s in zip(transforms, state, strict=True):
+            updates, s = t.update(updates, s, params, **extra)
+            new_state.append(s)
+        return updates, tuple(new_state)
+
+    return init, update
+
+
+@transformation
+def from_optax(pair: Any):
+    """Let a plain Optax pair stand in a chain. It has no leaves and is compared by identity; see `lift`."""
+    return pair
+
+
+def _pair(value: GradientTransformation) -> tuple[Callable, Callable]:
+    """The functions that the author wrote, the update taking any extra arguments."""
+    built = value.built
+    if not (isinstance(built, tuple) and len(built) == 2 and all(map(callable, built))):
+        raise TypeError(f"{value.factory.spec.name} must return a pair (init, update), it returned {built!r}")
+    init, update = built
+    parameters = inspect.signature(update).parameters
+    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
+        return init, update
+    known = set(parameters)
+
+    def update_ignoring_others(updates, state, params=None, **extra):
+        return update(updates, state, params, **{k: v for k, v in extra.items() if k in known})
+
+    return init, update_ignoring_others
+
+
+def _init(value: GradientTransformation, params: Any) -> Any:
+    init, _ = _pair(value)
+    if getattr(_boundary, "inside", False):
+        return init(params)
+    checks.check_params(value.factory.spec.name, params)
+    _boundary.inside = True
+    try:
+        return init(tree.widen(params))
+    finally:
+        _boundary.inside = False
+
+
+def _update(value: GradientTransformation, updates: Any, state: Any, params: Any, extra: dict) -> tuple[Any, Any]:
+    init, update = _pair(value)
+    if getattr(_boundary, "inside", False):
+        return update(updates, state, params, **extra)
+    _boundary.inside = True
+    try:
+        _check_update(value, init, updates, state, params)
+        new_updates, new_state = update(tree.widen(updates), tree.widen(state), tree.widen(params), **extra)
+    finally:
+        _boundary.inside = False
+    new_updates = tree.cast_like(new_updates, updates)
+    if jax.tree.structure(new_state) == jax.tree.structure(state):
+        new_state = tree.keep_dtypes(new_state, state)
+    return new_updates, new_state
+
+
+def _check_update(value: GradientTransformation, init: Callable, updates: Any, state: Any, params: Any) -> None:
+    """Check the arguments of an update, once for each combination of structures and shapes."""
+    leaves, structure = jax.tree.flatten((updates, state, params))
+    key = (structure, *((np.shape(x), getattr(x, "dtype", type(x))) for x in leaves))
+    checked = value.__dict__.setdefault("_checked", set())
+    if key not in checked:
+        who = value.factory.spec.name
+        checks.check_grads(who, updates, state, params)
+        checks.check_state(who, state, init, tree.widen(updates if params is None else params))
+        checked.add(key)

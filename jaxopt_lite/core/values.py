@@ -1,0 +1,347 @@
+"""The remembered call: one mechanism that makes rules, schedules and recipes into values.
+
+A decorated factory does not run when it is called. It normalises and checks its arguments and returns a `Value` that
+remembers the call. The value is a pytree: numbers, and the values among its arguments, are its children; everything
+else is its static part. So it can be printed, parsed, compared, hashed, pickled, mapped over and differentiated. What
+the factory makes (the closures of a rule, the function of a schedule) is built when it is first used.
+
+Unflattening and unpickling run no checks and no user code: the leaves of a gradient are no valid hyperparameters, and
+the leaves of `vmap`'s axes are no numbers at all.
+"""
+
+import collections.abc
+import copy
+import dataclasses
+import functools
+import inspect
+import types
+import typing
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxopt_lite.core import numbers, text
+from jaxopt_lite.core.numbers import Range
+
+__all__ = ["Key", "Value"]
+
+_CONTAINERS = (dict, list, tuple, collections.abc.Mapping, collections.abc.Sequence)
+_KEY = object()
+Key = Annotated[int | jax.Array, _KEY]
+"""A seed: an int is static, an array of PRNG keys is a leaf."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Parameter:
+    """What the annotation of one argument says of it."""
+
+    name: str
+    kind: Any  # of inspect.Parameter
+    default: Any
+    range: Range | None = None  # a number in this range
+    optional: bool = False  # None is allowed
+    holds: type | None = None  # a value of this class
+    many: bool = False  # or a list, tuple or dict of them
+    is_key: bool = False
+
+    def normalise(self, value: Any, who: str) -> Any:
+        """The argument as it is remembered; raises naming `who` and the argument."""
+        if value is None and (self.optional or self.default is None):
+            return None
+        if self.range is not None:
+            if self.holds is not None and callable(value) and not isinstance(value, type):
+                return self.holds.accept(value, who, self.name)
+            return numbers.number(value, self.range, who, self.name, f" or {self.holds.noun}" if self.holds else "")
+        if self.holds is not None:
+            accept = functools.partial(self.holds.accept, who=who, name=self.name)
+            return _map_container(accept, value, who, self.name) if self.many else accept(value)
+        if isinstance(value, (np.ndarray, list, dict)):
+            return copy.deepcopy(value)  # these change after hashing
+        return _dtype_name(value)
+
+    def is_dynamic(self, value: Any) -> bool:
+        """Whether the (normalised) argument is a child of the pytree rather than part of its structure."""
+        if value is None:
+            return False
+        if self.is_key:
+            return isinstance(value, jax.Array)
+        return self.range is not None or self.holds is not None
+
+    def check_use(self, value: Any, who: str) -> None:
+        """Raise if a number has more dimensions than its annotation allows."""
+        if self.range is not None and value is not None and not isinstance(value, Value):
+            numbers.check_used_as_scalar(value, self.range, who, self.name)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Spec:
+    """What is known of a factory: its function, the class of its values, and its parameters in order."""
+
+    function: Callable
+    makes: type
+    parameters: dict[str, Parameter]
+
+    @functools.cached_property
+    def name(self) -> str:
+        return text.name_of(self.function)
+
+    @functools.cached_property
+    def signature(self) -> inspect.Signature:
+        return inspect.signature(self.function)
+
+    def bind(self, args: tuple, kwargs: dict) -> dict[str, Any]:
+        """Arguments by name in the order of the signature, defaults filled in, normalised and checked."""
+        try:
+            bound = self.signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"{self.name}: {error}; its signature is {self.name}{self.signature}") from None
+        bound.apply_defaults()
+        return {name: self.normalise(name, value) for name, value in bound.arguments.items()}
+
+    def normalise(self, name: str, value: Any) -> Any:
+        parameter = self.parameters[name]
+        if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+            return tuple(parameter.normalise(v, self.name) for v in value)
+        if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            return {k: parameter.normalise(v, self.name) for k, v in value.items()}
+        return parameter.normalise(value, self.name)
+
+    def call(self, arguments: dict[str, Any]) -> Any:
+        """Run the author's function."""
+        args, kwargs = [], {}
+        for name, value in arguments.items():
+            kind = self.parameters[name].kind
+            if kind is inspect.Parameter.VAR_POSITIONAL:
+                args.extend(value)
+            elif kind is inspect.Parameter.VAR_KEYWORD:
+                kwargs.update(value)
+            elif kind is inspect.Parameter.KEYWORD_ONLY:
+                kwargs[name] = value
+            else:
+                args.append(value)
+        return self.function(*args, **kwargs)
+
+
+class Static:
+    """The part of a value that is not leaves: factory and static arguments, compared by type and value."""
+
+    def __init__(self, factory: Callable, order: tuple[str, ...], arguments: dict[str, Any]):
+        self.factory, self.order, self.arguments = factory, order, arguments
+        who = factory.spec.name
+        self.key = (factory, order, tuple((name, _freeze(v, f"{who}: {name}")) for name, v in arguments.items()))
+        self._hash = hash(self.key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Static) and (self is other or self.key == other.key)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __repr__(self) -> str:
+        static = ", ".join(f"{name}={value!r}" for name, value in self.arguments.items())
+        return f"{self.factory.spec.name}: {static}"
+
+
+class Value:
+    """A remembered call. `factory` is the decorated function, `arguments` what it was called with, by name."""
+
+    noun = "a value"  # in error messages
+    factory: Any
+    arguments: dict[str, Any]
+
+    @classmethod
+    def remember(cls, factory: Callable, arguments: dict[str, Any]) -> typing.Self:
+        """A value from arguments that are in normal form already: nothing is checked."""
+        dynamic = [name for name, v in arguments.items() if factory.spec.parameters[name].is_dynamic(v)]
+        rest = {name: v for name, v in arguments.items() if name not in dynamic}
+        return cls._assemble(Static(factory, tuple(arguments), rest), [arguments[name] for name in dynamic])
+
+    @classmethod
+    def _assemble(cls, static: Static, children: typing.Iterable) -> typing.Self:
+        self = cls.__new__(cls)
+        dynamic = iter(children)
+        self._static = static
+        self.factory = static.factory
+        self.arguments = {n: static.arguments[n] if n in static.arguments else next(dynamic) for n in static.order}
+        return self
+
+    @classmethod
+    def accept(cls, value: Any, who: str, name: str) -> typing.Self:
+        """Return what may stand where a value of this class is expected, or raise a TypeError."""
+        if isinstance(value, cls):
+            return value
+        raise TypeError(f"{who}: {name} must be {cls.noun}, got {_call_it(value)}")
+
+    @property
+    def built(self) -> Any:
+        """What the factory makes of the arguments. It is kept, unless it would keep a tracer alive."""
+        if "_built" in self.__dict__:
+            return self.__dict__["_built"]
+        spec = self.factory.spec
+        for name, value in self.arguments.items():
+            spec.parameters[name].check_use(value, spec.name)
+        if not numbers.concrete(*jax.tree.leaves(self)):
+            return spec.call(self.arguments)
+        with jax.ensure_compile_time_eval():
+            self._built = spec.call(self.arguments)
+        return self._built
+
+    def __repr__(self) -> str:
+        return text.spell(self)
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        if type(self) is not type(other):
+            return False
+        leaves, structure = jax.tree.flatten(self)
+        others, other_structure = jax.tree.flatten(other)
+        return structure == other_structure and all(map(_same_leaf, leaves, others))
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __hash__(self) -> int:
+        if "_hash" not in self.__dict__:
+            self._hash = hash(jax.tree.structure(self))
+        return self._hash
+
+    def __reduce__(self) -> tuple:
+        return _revive, (type(self), getattr(self.factory, "reference", self.factory), self.arguments)
+
+
+def _revive(cls: type, factory: Any, arguments: dict) -> Any:
+    if isinstance(factory, tuple):  # a lifted factory travels as (lift, its arguments)
+        factory = factory[0](*factory[1:])
+    return cls.remember(factory, arguments)
+
+
+def _flatten(value: Value) -> tuple[list, Static]:
+    return [v for n, v in value.arguments.items() if n not in value._static.arguments], value._static
+
+
+def _flatten_with_keys(value: Value) -> tuple[list, Static]:
+    names = [n for n in value.arguments if n not in value._static.arguments]
+    return [(jax.tree_util.GetAttrKey(n), value.arguments[n]) for n in names], value._static
+
+
+def register(cls: type) -> type:
+    """Make a class of values a pytree, with the arguments' names as keys."""
+    unflatten = cls._assemble
+    jax.tree_util.register_pytree_with_keys(cls, _flatten_with_keys, unflatten, _flatten)
+    return cls
+
+
+def remember_calls(function: Callable, makes: type) -> Any:
+    """The decorator behind `transformation` and `schedule`: calls of `function` become values of class `makes`."""
+    spec = Spec(function, makes, _parameters(function))
+
+    @functools.wraps(function)
+    def factory(*args, **kwargs):
+        value = makes.remember(factory, spec.bind(args, kwargs))
+        leaves = jax.tree.leaves(value)
+        if numbers.concrete(*leaves) and not any(np.ndim(leaf) for leaf in leaves):
+            value.built  # noqa: B018  what the author's function refuses is refused now, not at the first update
+        return value
+
+    factory.spec = spec
+    return factory
+
+
+def _parameters(function: Callable) -> dict[str, Parameter]:
+    hints = typing.get_type_hints(function, include_extras=True)
+    parameters = {}
+    for name, parameter in inspect.signature(function).parameters.items():
+        options = _options(hints.get(name))
+        classes = [c for option in options for c in _classes(option)]
+        parameters[name] = Parameter(
+            name=name,
+            kind=parameter.kind,
+            default=parameter.default,
+            range=next((m for o in options for m in getattr(o, "__metadata__", ()) if isinstance(m, Range)), None),
+            optional=type(None) in options,
+            holds=next((c for c in classes if issubclass(c, Value)), None),
+            many=any(typing.get_origin(option) in _CONTAINERS for option in options),
+            is_key=any(_KEY in getattr(option, "__metadata__", ()) for option in options),
+        )
+    return parameters
+
+
+def _options(hint: Any) -> tuple:
+    is_union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    return typing.get_args(hint) if is_union else (hint,)
+
+
+def _classes(hint: Any) -> list[type]:
+    """The classes named anywhere in an annotation."""
+    if typing.get_args(hint):
+        return [c for arg in typing.get_args(hint) for c in _classes(arg)]
+    return [hint] if isinstance(hint, type) else []
+
+
+def _map_container(f: Callable, value: Any, who: str, name: str) -> Any:
+    if isinstance(value, dict):
+        if not all(isinstance(key, str) for key in value):
+            raise TypeError(f"{who}: the keys of {name} must be strings, got {list(value)}")
+        return {key: f(v) for key, v in value.items()}
+    if isinstance(value, (list, tuple)) and not hasattr(value, "_fields"):
+        return tuple(f(v) for v in value)
+    return f(value)
+
+
+def _call_it(value: Any) -> str:
+    """Describe what was given in place of a value; most often it is a factory that was not called."""
+    spec = getattr(value, "spec", None)
+    if spec is not None or callable(value) and not isinstance(value, Value):
+        name = spec.name if spec else getattr(value, "__name__", repr(value))
+        return f"the function {name}; call it: {name}(...)"
+    if isinstance(value, (list, tuple)) and not hasattr(value, "_fields"):
+        return f"a {type(value).__name__}; give them one by one: (*transforms)"
+    return f"{value!r} of type {type(value).__name__}"
+
+
+def _dtype_name(value: Any) -> Any:
+    """A dtype becomes its name, in whatever form it came."""
+    is_scalar_type = isinstance(value, type) and issubclass(value, np.generic)
+    if isinstance(value, np.dtype) or is_scalar_type or type(value).__name__ == "_ScalarMeta":
+        return jnp.dtype(value).name
+    return value
+
+
+def _freeze(value: Any, what: str) -> Any:
+    """A hashable stand-in that is equal just where types and values are equal (`True` is not `1` is not `1.0`)."""
+    if isinstance(value, dict):
+        return (dict, tuple(sorted(((repr(k), _freeze(v, what)) for k, v in value.items()), key=lambda kv: kv[0])))
+    if isinstance(value, (list, tuple)):
+        return (type(value), tuple(_freeze(v, what) for v in value))
+    if isinstance(value, jax.core.Tracer):
+        raise TypeError(f"{what} is static and must not be traced; annotate it as a number, or pass a Python value")
+    if isinstance(value, (np.ndarray, jax.Array)):
+        array = np.asarray(value)
+        return (type(value), array.dtype.str, array.shape, array.tobytes())
+    try:
+        hash(value)
+    except TypeError:
+        leaves, structure = jax.tree.flatten(value)
+        if leaves == [value]:
+            raise TypeError(f"{what} is static and must be hashable, got a {type(value).__name__}") from None
+        return (structure, tuple(_freeze(leaf, what) for leaf in leaves))
+    return (type(value), value)
+
+
+def _same_leaf(a: Any, b: Any) -> bool:
+    if a is b:
+        return True
+    if type(a) is not type(b) or isinstance(a, jax.core.Tracer):
+        return False
+    if isinstance(a, (np.ndarray, jax.Array)):
+        if isinstance(a, jax.Array) and (a.is_deleted() or b.is_deleted()):
+            return False
+        if jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
+            a, b = jax.random.key_data(a), jax.random.key_data(b)
+        a, b = np.asarray(a), np.asarray(b)
+        return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+    return bool(a == b) or (a != a and b != b)

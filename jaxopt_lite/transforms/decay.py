@@ -1,0 +1,164 @@
+"""Rules that act on the parameters themselves: decay, shrinkage, noise, constraints.
+
+add_decayed_weights     u + λ w                              before the learning rate; Loshchilov & Hutter, 2019
+proximal_l1             w ← sgn(w) max(|w| - ηλ, 0)          after the step: soft threshold, exact zeros
+proximal_l2             w ← w / (1 + ηλ)                     after the step: never overshoots zero
+add_noise               u + 𝒩(0, η / tᵞ)                     Neelakantan et al., 2015, arXiv:1511.06807
+keep_params_nonnegative w ← max(w, 0)                        after the step
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxopt_lite.core import checks
+from jaxopt_lite.core.numbers import NonNegative
+from jaxopt_lite.core.schedule import LearningRate, Schedule
+from jaxopt_lite.core.transformation import stateless, transformation
+from jaxopt_lite.core.values import Key
+from jaxopt_lite.transforms.routing import masked
+
+__all__ = ["add_decayed_weights", "add_noise", "keep_params_nonnegative", "proximal_l1", "proximal_l2"]
+
+
+class ScheduledState(NamedTuple):
+    """The step that a rule with a schedule has reached."""
+
+    count: jax.Array
+
+
+@transformation
+def add_decayed_weights(weight_decay: LearningRate = 0.0, mask: Any = None):
+    """u + λ w: decoupled weight decay where it stands after a preconditioner, an L2 penalty where it stands first.
+
+    Args:
+        weight_decay: λ, at least 0; a number or a schedule.
+        mask: a tree of bools in the structure of params (or a prefix of it), or a function of params that returns one:
+            decay just the leaves that are true. See `by_path`.
+
+    Raises:
+        ValueError: if update is called without params.
+
+    Reference: Loshchilov & Hutter, "Decoupled Weight Decay Regularization", 2019, arXiv:1711.05101, Algorithm 2.
+    """
+    rule = _add_decayed_weights(weight_decay)
+    return rule if mask is None else masked(rule, mask)
+
+
+@transformation
+def _add_decayed_weights(weight_decay: LearningRate):
+    scheduled = isinstance(weight_decay, Schedule)
+
+    def init(params):
+        return ScheduledState(jnp.zeros([], jnp.int32)) if scheduled else optax.EmptyState()
+
+    def update(updates, state, params=None, **extra):
+        checks.require(params, "params", "add_decayed_weights")
+        decay = weight_decay(state.count) if scheduled else weight_decay
+        state = ScheduledState(optax.safe_increment(state.count)) if scheduled else state
+        return jax.tree.map(lambda u, w: u + jnp.asarray(decay, w.real.dtype) * w, updates, params), state
+
+    return init, update
+
+
+@transformation
+def proximal_l1(learning_rate: LearningRate, penalty: NonNegative, mask: Any = None):
+    """w ← sgn(w) max(|w| - ηλ, 0) after the step: the soft threshold, which makes exact zeros.
+
+    Stands last in a chain, with the learning rate of the step: proximal gradient descent for a loss plus λ‖w‖₁.
+
+    Args:
+        learning_rate: η, at least 0; a number or a schedule.
+        penalty: λ, at least 0.
+        mask: the leaves to shrink, as in `add_decayed_weights`.
+
+    Reference: Daubechies et al., "An Iterative Thresholding Algorithm", 2004; Parikh & Boyd, "Proximal Algorithms",
+        2014, Section 6.5.2.
+    """
+
+    def shrink(w, eta):
+        size = jnp.abs(w)
+        left = jnp.maximum(size - eta * penalty, 0)
+        return w * jnp.where(size > 0, left / jnp.where(size > 0, size, 1), 0)
+
+    rule = _proximal(learning_rate, shrink)
+    return rule if mask is None else masked(rule, mask)
+
+
+@transformation
+def proximal_l2(learning_rate: LearningRate, penalty: NonNegative, mask: Any = None):
+    """w ← w / (1 + ηλ) after the step: weight decay as a proximal step, which never overshoots zero.
+
+    Stands last in a chain, with the learning rate of the step.
+
+    Args:
+        learning_rate: η, at least 0; a number or a schedule.
+        penalty: λ, at least 0.
+        mask: the leaves to shrink, as in `add_decayed_weights`.
+
+    Reference: Xie et al., "Adan", 2022, arXiv:2208.06677, Algorithm 1, line 7.
+    """
+    rule = _proximal(learning_rate, lambda w, eta: w / (1 + eta * penalty))
+    return rule if mask is None else masked(rule, mask)
+
+
+@transformation
+def _proximal(learning_rate: LearningRate, prox: Any):
+    """Let the step arrive at prox(w + u, η)."""
+    scheduled = isinstance(learning_rate, Schedule)
+
+    def init(params):
+        return ScheduledState(jnp.zeros([], jnp.int32)) if scheduled else optax.EmptyState()
+
+    def update(updates, state, params=None, **extra):
+        checks.require(params, "params", "a proximal step")
+        eta = learning_rate(state.count) if scheduled else learning_rate
+        state = ScheduledState(optax.safe_increment(state.count)) if scheduled else state
+        return jax.tree.map(lambda u, w: prox(w + u, eta) - w, updates, params), state
+
+    return init, update
+
+
+@transformation
+def add_noise(eta: NonNegative, gamma: NonNegative, key: Key = 0):
+    """u + 𝒩(0, η / tᵞ), with t = 1 at the first update.
+
+    Args:
+        eta: η, the variance of the first step's noise, at least 0.
+        gamma: γ, the power with which it falls, at least 0.
+        key: a seed (static) or a key (a leaf).
+
+    Reference: Neelakantan et al., "Adding Gradient Noise Improves Learning for Very Deep Networks", 2015,
+        arXiv:1511.06807, Eq. (1).
+    """
+
+    def init(params):
+        start = key if isinstance(key, jax.Array) else jax.random.key(key)
+        return optax.AddNoiseState(count=jnp.zeros([], jnp.int32), rng_key=start)
+
+    def update(updates, state, params=None, **extra):
+        t = optax.safe_increment(state.count)
+        rng_key, now = jax.random.split(state.rng_key)
+        noise = optax.tree.random_like(now, updates, jax.random.normal)
+        deviation = jnp.sqrt(eta / t**gamma)
+        updates = jax.tree.map(lambda u, n: u + deviation.astype(u.real.dtype) * n, updates, noise)
+        return updates, optax.AddNoiseState(count=t, rng_key=rng_key)
+
+    return init, update
+
+
+@transformation
+def keep_params_nonnegative():
+    """w ← max(w, 0) after the step. Stands last in a chain; params must be real.
+
+    Raises:
+        ValueError: if update is called without params.
+    """
+    return stateless(_to_nonnegative)
+
+
+def _to_nonnegative(updates, params):
+    checks.require(params, "params", "keep_params_nonnegative")
+    return jax.tree.map(lambda u, w: jnp.where(w + u < 0, -w, u), updates, params)

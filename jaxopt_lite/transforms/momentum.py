@@ -1,0 +1,130 @@
+"""Rules that average gradients over time, or keep only their direction.
+
+trace       v = μ v + g                      heavy ball; Polyak, 1964
+nesterov    g + μ v                          Nesterov, 1983, in the form of Sutskever et al., 2013
+ema         v = β v + (1 - β) g              averaged form; the same path with a (1 - β) times smaller step
+sign        sgn(g)                           Bernstein et al., 2018, arXiv:1802.04434
+lion        sgn(β₁ m + (1 - β₁) g)           Chen et al., 2023, arXiv:2302.06675
+"""
+
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxopt_lite import tree
+from jaxopt_lite.core.numbers import Decay, NonNegative
+from jaxopt_lite.core.transformation import transformation
+
+__all__ = ["ema", "scale_by_lion", "scale_by_sign", "trace"]
+
+
+@transformation
+def trace(decay: Decay, nesterov: bool = False, accumulator_dtype: Any = None):
+    """v = μ v + g: the heavy ball. With `nesterov`, the update is g + μ v.
+
+    Args:
+        decay: μ, in [0, 1).
+        nesterov: look ahead along the velocity.
+        accumulator_dtype: dtype of v; None means that of the parameters, at least float32.
+
+    Reference: Polyak, 1964; Sutskever et al., "On the Importance of Initialization and Momentum", 2013.
+    """
+
+    def init(params):
+        return optax.TraceState(trace=jax.tree.map(lambda p: jnp.zeros_like(p, dtype=accumulator_dtype), params))
+
+    def update(grads, state, params=None, **extra):
+        def leaf(g, v):
+            v = decay * v + g
+            return (g + decay * v if nesterov else v), v
+
+        updates, v = tree.map_leaves(leaf, 2, grads, state.trace)
+        return updates, optax.TraceState(trace=v)
+
+    return init, update
+
+
+@transformation
+def ema(decay: Decay, debias: bool = True, accumulator_dtype: Any = None):
+    """v = β v + (1 - β) g: the exponential moving average of gradients.
+
+    Args:
+        decay: β, in [0, 1).
+        debias: divide by 1 - βᵗ, which removes the pull of the start at zero.
+        accumulator_dtype: dtype of v; None means that of the parameters, at least float32.
+    """
+
+    def init(params):
+        zeros = jax.tree.map(lambda p: jnp.zeros_like(p, dtype=accumulator_dtype), params)
+        return optax.EmaState(count=jnp.zeros([], jnp.int32), ema=zeros)
+
+    def update(grads, state, params=None, **extra):
+        t = optax.safe_increment(state.count)
+        correction = 1 - decay**t if debias else 1
+
+        def leaf(g, v):
+            v = decay * v + (1 - decay) * g
+            return v / correction, v
+
+        updates, v = tree.map_leaves(leaf, 2, grads, state.ema)
+        return updates, optax.EmaState(count=t, ema=v)
+
+    return init, update
+
+
+@transformation
+def scale_by_sign():
+    """sgn(g): the sign of each coordinate (0 at 0; g / |g| for complex g).
+
+    Reference: Bernstein et al., "signSGD", 2018, arXiv:1802.04434.
+    """
+
+    def update(grads, state, params=None, **extra):
+        return jax.tree.map(jnp.sign, grads), state
+
+    return lambda params: optax.EmptyState(), update
+
+
+@transformation
+def scale_by_lion(
+    b1: Decay = 0.9,
+    b2: Decay = 0.99,
+    mu_dtype: Any = None,
+    *,
+    mode: Literal["hard", "smooth", "refined"] = "hard",
+    smooth_beta: NonNegative = 1.0,
+):
+    """sgn(β₁ m + (1 - β₁) g), then m = β₂ m + (1 - β₂) g: the sign of an interpolated momentum.
+
+    Args:
+        b1: β₁, weight of the momentum in the update, in [0, 1).
+        b2: β₂, decay of the momentum, in [0, 1).
+        mu_dtype: dtype of m; None means that of the parameters, at least float32.
+        mode: "hard" is the sign; "smooth" is tanh(smooth_beta x); "refined" is x clipped to its sign outside (-1, 1).
+        smooth_beta: steepness of the smooth form.
+
+    Reference: Chen et al., "Symbolic Discovery of Optimization Algorithms", 2023, arXiv:2302.06675, Algorithm 2.
+    """
+    directions = {
+        "hard": jnp.sign,
+        "smooth": lambda x: jnp.tanh(smooth_beta * x),
+        "refined": lambda x: jnp.where(jnp.abs(x) < 1.0, x, jnp.sign(x)),
+    }
+    if mode not in directions:
+        raise ValueError(f"scale_by_lion: mode must be one of {', '.join(directions)}, got {mode!r}")
+    direction = directions[mode]
+
+    def init(params):
+        mu = jax.tree.map(lambda p: jnp.zeros_like(p, dtype=mu_dtype), params)
+        return optax.ScaleByLionState(count=jnp.zeros([], jnp.int32), mu=mu)
+
+    def update(grads, state, params=None, **extra):
+        def leaf(g, m):
+            return direction((1 - b1) * g + b1 * m), b2 * m + (1 - b2) * g
+
+        updates, mu = tree.map_leaves(leaf, 2, grads, state.mu)
+        return updates, optax.ScaleByLionState(count=optax.safe_increment(state.count), mu=mu)
+
+    return init, update

@@ -1,0 +1,169 @@
+"""Transformations around transformations: when the inner rule runs, and what is averaged.
+
+accumulate      the mean gradient of k micro-batches, then one step of the inner rule
+ema_params      an average of the parameters beside them       Polyak & Juditsky, 1992
+lookahead       slow weights that follow the fast ones         Zhang et al., 2019, arXiv:1907.08610
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxopt_lite import tree
+from jaxopt_lite.core import checks
+from jaxopt_lite.core.numbers import Decay, Fraction, PositiveCount
+from jaxopt_lite.core.transformation import GradientTransformation, transformation
+
+__all__ = ["accumulate", "averaged_params", "ema_params", "lookahead"]
+
+
+class AccumulateState(NamedTuple):
+    """Micro-batches seen and kept in this round, rounds done (int32), the mean so far, and the inner state."""
+
+    mini_step: jax.Array
+    kept: jax.Array
+    gradient_step: jax.Array
+    acc_grads: Any
+    inner_state: Any
+
+
+class EmaParamsState(NamedTuple):
+    """The average of the parameters (at least float32) and the number of steps in it."""
+
+    count: jax.Array
+    ema: Any
+
+
+class LookaheadState(NamedTuple):
+    """Steps since the slow weights moved, the slow weights, and the state of the fast rule."""
+
+    steps_since_sync: jax.Array
+    slow: Any
+    inner_state: Any
+
+
+@transformation
+def accumulate(inner: GradientTransformation, steps: PositiveCount):
+    """The mean gradient of k micro-batches, then one step of the inner rule; zero updates in between.
+
+    A micro-batch whose gradient is not finite is left out of the mean. If all k are, the inner rule does not run.
+
+    Args:
+        inner: runs once in k updates.
+        steps: k, at least 1; may be traced.
+    """
+
+    def init(params):
+        zero = jnp.zeros([], jnp.int32)
+        return AccumulateState(zero, zero, zero, jax.tree.map(jnp.zeros_like, params), inner.init(params))
+
+    def update(grads, state, params=None, **extra):
+        good = tree.all_finite(grads)
+        kept = state.kept + good
+        share = 1 / jnp.maximum(kept, 1)
+        # a running mean, so that k large gradients do not overflow
+        mean = jax.tree.map(lambda a, g: jnp.where(good, a + (g - a) * share, a), state.acc_grads, grads)
+        last = state.mini_step + 1 >= steps
+        runs = last & (kept > 0)
+        updates, inner_state = tree.cond_update(runs, inner, mean, state.inner_state, params, extra)
+        return updates, AccumulateState(
+            mini_step=jnp.where(last, 0, state.mini_step + 1),
+            kept=jnp.where(last, 0, kept),
+            gradient_step=state.gradient_step + runs,
+            acc_grads=jax.tree.map(lambda a: jnp.where(last, 0, a), mean),
+            inner_state=inner_state,
+        )
+
+    return init, update
+
+
+@transformation
+def ema_params(decay: Decay, debias: bool = True):
+    """Keep an exponential moving average of the parameters; updates pass through. Stands last in a chain.
+
+    `averaged_params(state)` gives the average.
+
+    Args:
+        decay: share of the old average that stays at each step, in [0, 1).
+        debias: let the decay begin at 0 and rise as (1 + t) / (10 + t), so that the start is soon forgotten.
+
+    Raises:
+        ValueError: if update is called without params.
+
+    Reference: Polyak & Juditsky, "Acceleration of Stochastic Approximation by Averaging", 1992; the rising decay is
+        that of TensorFlow's ExponentialMovingAverage.
+    """
+
+    def init(params):
+        return EmaParamsState(jnp.zeros([], jnp.int32), jax.tree.map(lambda p: jnp.array(p, copy=True), params))
+
+    def update(updates, state, params=None, **extra):
+        checks.require(params, "params", "ema_params")
+        t = state.count
+        rate = jnp.minimum(decay, (1 + t) / (10 + t)) if debias else decay
+        average = jax.tree.map(lambda a, w, u: a + (1 - rate) * (w + u - a), state.ema, params, updates)
+        return updates, EmaParamsState(optax.safe_increment(t), average)
+
+    return init, update
+
+
+def averaged_params(state: Any, params: Any = None) -> Any:
+    """The average that `ema_params` keeps, found anywhere in an optimizer's state.
+
+    Args:
+        state: the state of an optimizer that contains `ema_params` once.
+        params: where given, the average is cast to the dtypes of this tree.
+
+    Raises:
+        ValueError: if there is no such average in the state, or more than one.
+    """
+    leaves = jax.tree.leaves(state, is_leaf=lambda x: isinstance(x, EmaParamsState))
+    found = [leaf.ema for leaf in leaves if isinstance(leaf, EmaParamsState)]
+    if len(found) != 1:
+        raise ValueError(f"averaged_params: the state must hold one ema_params, it holds {len(found)}")
+    return found[0] if params is None else tree.cast_like(found[0], params)
+
+
+@transformation
+def lookahead(
+    fast_optimizer: GradientTransformation,
+    sync_period: PositiveCount,
+    slow_step_size: Fraction,
+    reset_state: bool = False,
+):
+    """Every k steps of the fast rule the slow weights move a share α towards the fast ones, which start again there.
+
+    The slow weights are kept in the state, so params are plain params (Optax wants them in pairs).
+
+    Args:
+        fast_optimizer: the inner rule.
+        sync_period: k, at least 1.
+        slow_step_size: α, in [0, 1].
+        reset_state: begin the inner rule's state anew at each synchronisation.
+
+    Raises:
+        ValueError: if update is called without params.
+
+    Reference: Zhang et al., "Lookahead Optimizer: k steps forward, 1 step back", 2019, arXiv:1907.08610, Algorithm 1.
+    """
+
+    def init(params):
+        slow = jax.tree.map(lambda p: jnp.array(p, copy=True), params)
+        return LookaheadState(jnp.zeros([], jnp.int32), slow, fast_optimizer.init(params))
+
+    def update(updates, state, params=None, **extra):
+        checks.require(params, "params", "lookahead")
+        updates, fast_state = fast_optimizer.update(updates, state.inner_state, params, **extra)
+        sync = state.steps_since_sync + 1 >= sync_period
+        slow = jax.tree.map(
+            lambda s, w, u: jnp.where(sync, s + slow_step_size * (w + u - s), s), state.slow, params, updates
+        )
+        updates = jax.tree.map(lambda s, w, u: jnp.where(sync, s - w, u), slow, params, updates)
+        if reset_state:
+            fresh = fast_optimizer.init(jax.tree.map(jnp.add, params, updates))
+            fast_state = tree.where(sync, fresh, fast_state)
+        return updates, LookaheadState(jnp.where(sync, 0, state.steps_since_sync + 1), slow, fast_state)
+
+    return init, update

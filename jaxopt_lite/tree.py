@@ -1,0 +1,154 @@
+"""Arithmetic on pytrees that JAX and Optax do not have, or have with a different rounding or dtype.
+
+`w` and `n` below are any leaves. Leaves of other trees must have the same structure.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+__all__ = [
+    "abs_sq",
+    "all_finite",
+    "cast_like",
+    "compute_dtype",
+    "cond_update",
+    "global_norm",
+    "keep_dtypes",
+    "map_leaves",
+    "paths",
+    "real_full_like",
+    "safe_sqrt",
+    "scale",
+    "where",
+    "widen",
+]
+
+
+def compute_dtype(dtype: Any) -> Any:
+    """The dtype to compute in: float32 for the floats of fewer than 32 bits, else the dtype itself."""
+    return jnp.float32 if jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 32 else dtype
+
+
+def widen(tree: Any) -> Any:
+    """Bring floating leaves of fewer than 32 bits to float32."""
+
+    def wide(x):
+        dtype = jnp.result_type(x)
+        return jnp.asarray(x, dtype=compute_dtype(dtype)) if compute_dtype(dtype) != dtype else x
+
+    return jax.tree.map(wide, tree)
+
+
+def cast_like(tree: Any, like: Any) -> Any:
+    """Give each leaf the dtype of the leaf of `like` in its place; real parts are taken of complex values."""
+
+    def cast(x, old):
+        dtype = jnp.result_type(old)
+        if jnp.iscomplexobj(x) and not jnp.issubdtype(dtype, jnp.complexfloating):
+            x = jnp.real(x)
+        return jax.lax.convert_element_type(x, dtype)
+
+    return jax.tree.map(cast, tree, like)
+
+
+def map_leaves(f: Callable, n: int, *trees: Any) -> tuple:
+    """Map a function that returns n results over leaves; return n trees."""
+    leaves, structure = jax.tree.flatten(trees[0])
+    others = [structure.flatten_up_to(tree) for tree in trees[1:]]
+    results = [f(*args) for args in zip(leaves, *others, strict=True)]
+    return tuple(structure.unflatten([r[i] for r in results]) for i in range(n))
+
+
+def scale(factor: Any, tree: Any) -> Any:
+    """factor * w, in the dtype of w where that is wider."""
+    return jax.tree.map(lambda w: jnp.asarray(factor, dtype=_real(w)) * w, tree)
+
+
+def where(condition: Any, yes: Any, no: Any) -> Any:
+    """Select whole trees by a scalar condition."""
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
+
+
+def abs_sq(x: jax.Array) -> jax.Array:
+    """|x|², real also for complex x."""
+    return jnp.real(x * jnp.conj(x)) if jnp.iscomplexobj(x) else x * x
+
+
+def safe_sqrt(x: jax.Array) -> jax.Array:
+    """√x, whose derivative at 0 is 0 where that of the root is infinite."""
+    positive = x > 0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1)), 0)
+
+
+def global_norm(tree: Any) -> jax.Array:
+    """The Euclidean norm of all leaves together, a scalar of at least float32.
+
+    It is the root of the plain sum of squares. Only where that sum over- or underflows, a `cond` takes the form that
+    divides by the largest magnitude first; so 1e30 and 1e-30 have norms, and everybody else pays for one pass. The
+    derivative at zero is zero. A NaN or infinity in any leaf gives NaN or infinity.
+    """
+    leaves = [jnp.asarray(w) for w in jax.tree.leaves(widen(tree))]
+    if not leaves:
+        return jnp.zeros(())
+
+    def plain():
+        return safe_sqrt(sum(jnp.sum(abs_sq(w)) for w in leaves))
+
+    def scaled():
+        largest = jnp.max(jnp.stack([jnp.max(jnp.abs(w), initial=0) for w in leaves]))
+        unit = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)
+        return unit * safe_sqrt(sum(jnp.sum(abs_sq(w / unit)) for w in leaves))
+
+    squares = sum(jnp.sum(abs_sq(jax.lax.stop_gradient(w))) for w in leaves)
+    tiny = jnp.finfo(squares.dtype).tiny / jnp.finfo(squares.dtype).eps
+    return jax.lax.cond(jnp.isfinite(squares) & (squares > tiny), plain, scaled)
+
+
+def real_full_like(p: Any, value: Any) -> jax.Array:
+    """An array of p's shape in its real dtype: second moments of complex parameters are real."""
+    return jnp.full(jnp.shape(p), value, dtype=_real(p))
+
+
+def paths(tree: Any) -> Any:
+    """A tree of the same structure whose leaves are their own paths, such as `layers/0/w`."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: jax.tree_util.keystr(path, simple=True, separator="/"), tree
+    )
+
+
+def _real(x: Any) -> Any:
+    return jnp.zeros((), dtype=jnp.result_type(x)).real.dtype
+
+
+def all_finite(tree: Any) -> jax.Array:
+    """Whether no leaf holds a NaN or an infinity, a bool scalar."""
+    return jnp.all(jnp.array([jnp.all(jnp.isfinite(w)) for w in jax.tree.leaves(tree)]))
+
+
+def cond_update(runs: Any, inner: Any, updates: Any, state: Any, params: Any, extra: dict) -> tuple[Any, Any]:
+    """The inner transformation's update where `runs` is true, else zero updates and the old state.
+
+    A `lax.cond`: the inner rule is not computed where it does not run (under vmap both branches are).
+    """
+
+    def run():
+        new_updates, new_state = inner.update(updates, state, params, **extra)
+        return cast_like(new_updates, updates), keep_dtypes(new_state, state)
+
+    def rest():
+        return jax.tree.map(jnp.zeros_like, updates), jax.tree.map(jnp.asarray, state)
+
+    return jax.lax.cond(runs, run, rest)
+
+
+def keep_dtypes(new: Any, old: Any) -> Any:
+    """Give each inexact leaf of a new state the (strong) dtype that it had; other leaves stay."""
+
+    def keep(n, o):
+        dtype = jnp.result_type(o)
+        return jax.lax.convert_element_type(n, dtype) if jnp.issubdtype(dtype, jnp.inexact) else n
+
+    return jax.tree.map(keep, new, old)

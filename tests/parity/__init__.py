@@ -1,0 +1,1 @@
+"""Parity: is a rule what others call by that name?"""

@@ -1,0 +1,157 @@
+"""Rules as their authors published them, in NumPy, for one array at a time.
+
+Each rule is a generator: prime it with `next`, then `send` it a gradient to get the next parameters. Letters are the
+paper's; decays are written b1, b2, b3 in the sense of Adam, b·average + (1 - b)·new. Comments give the place in the
+paper, and say where the authors' own code does something else.
+"""
+
+import itertools
+
+import numpy as np
+
+
+def adan(θ, *, lr, b1=0.98, b2=0.92, b3=0.99, eps=1e-8, weight_decay=0.0, proximal=True):
+    """Xie et al., "Adan", 2022, arXiv:2208.06677, Algorithm 1, as in github.com/sail-sg/Adan, `adan.py`.
+
+    The paper writes β for 1 - b. Bias corrections, a first difference of zero, and ε outside the corrected root are
+    the code's. `proximal=False` is the code's `no_prox=True`.
+    """
+    m = v = n = np.zeros_like(θ)
+    g_before = None
+    for k in itertools.count(1):
+        g = yield θ
+        difference = np.zeros_like(g) if g_before is None else g - g_before
+        m = b1 * m + (1 - b1) * g  # line 3
+        v = b2 * v + (1 - b2) * difference  # line 4
+        n = b3 * n + (1 - b3) * (g + b2 * difference) ** 2  # line 5; 1 - β₂ of the paper is b2, not 1 - b2
+        η = lr / (np.sqrt(n / (1 - b3**k)) + eps)  # line 6
+        step = η * (m / (1 - b1**k) + b2 * v / (1 - b2**k))  # line 7
+        θ = (θ - step) / (1 + weight_decay * lr) if proximal else (1 - weight_decay * lr) * θ - step
+        g_before = g
+
+
+def lion(θ, *, lr, b1=0.9, b2=0.99, weight_decay=0.0):
+    """Chen et al., "Symbolic Discovery of Optimization Algorithms", 2023, arXiv:2302.06675, Algorithm 2."""
+    m = np.zeros_like(θ)
+    while True:
+        g = yield θ
+        c = b1 * m + (1 - b1) * g
+        θ = θ - lr * (np.sign(c) + weight_decay * θ)
+        m = b2 * m + (1 - b2) * g
+
+
+def signum(x, *, lr, b=0.9):
+    """Bernstein et al., "signSGD", 2018, arXiv:1802.04434, Algorithm 2."""
+    m = np.zeros_like(x)
+    while True:
+        g = yield x
+        m = b * m + (1 - b) * g
+        x = x - lr * np.sign(m)
+
+
+def yogi(x, *, lr, b1=0.9, b2=0.999, eps=1e-3, initial=1e-6):
+    """Zaheer et al., "Adaptive Methods for Nonconvex Optimization", NeurIPS 2018, Algorithm 2.
+
+    Bias corrections and the start of v (but not of m, which is zero) are those of the authors' code in
+    github.com/tensorflow/addons, `optimizers/yogi.py`: there ε is added before √v is corrected.
+    """
+    m, v = np.zeros_like(x), np.full_like(x, initial)
+    for t in itertools.count(1):
+        g = yield x
+        m = b1 * m + (1 - b1) * g
+        v = v - (1 - b2) * np.sign(v - g**2) * g**2
+        x = x - lr * np.sqrt(1 - b2**t) / (1 - b1**t) * m / (np.sqrt(v) + eps)
+
+
+def adabelief(θ, *, lr, b1=0.9, b2=0.999, eps=1e-16, weight_decay=0.0):
+    """Zhuang et al., "AdaBelief", NeurIPS 2020, arXiv:2010.07468, Algorithm 2.
+
+    ε is added twice: to s, where it stays, and to the corrected root. Decay is decoupled, as by default in
+    github.com/juntang-zhuang/Adabelief-Optimizer; the rectification of its newer versions is left off.
+    """
+    m = s = np.zeros_like(θ)
+    for t in itertools.count(1):
+        g = yield θ
+        m = b1 * m + (1 - b1) * g
+        s = b2 * s + (1 - b2) * (g - m) ** 2 + eps
+        θ = (1 - lr * weight_decay) * θ - lr * m / (1 - b1**t) / (np.sqrt(s / (1 - b2**t)) + eps)
+
+
+def novograd(w, *, lr, b1=0.95, b2=0.98, eps=1e-8, weight_decay=0.0, eps_in_root=False):
+    """Ginsburg et al., "NovoGrad", 2019, arXiv:1905.11286, Algorithm 1; v is one number for each layer.
+
+    `eps_in_root=True` is `NovoGrad2` of github.com/NVIDIA/OpenSeq2Seq, `optimizers/novograd.py`.
+    """
+    m, v = np.zeros_like(w), None
+    while True:
+        g = yield w
+        square = np.sum(g**2)
+        v = square if v is None else b2 * v + (1 - b2) * square
+        m = b1 * m + g / (np.sqrt(v + eps) if eps_in_root else np.sqrt(v) + eps) + weight_decay * w
+        w = w - lr * m
+
+
+def lamb(x, *, lr, b1=0.9, b2=0.999, eps=1e-6, weight_decay=0.0):
+    """You et al., "Large Batch Optimization for Deep Learning", 2019, arXiv:1904.00962, Algorithm 2, φ(z) = z.
+
+    A ratio with a zero norm is 1, as in github.com/tensorflow/addons, `optimizers/lamb.py`.
+    """
+    m = v = np.zeros_like(x)
+    for t in itertools.count(1):
+        g = yield x
+        m = b1 * m + (1 - b1) * g
+        v = b2 * v + (1 - b2) * g**2
+        u = m / (1 - b1**t) / (np.sqrt(v / (1 - b2**t)) + eps) + weight_decay * x
+        norm_x, norm_u = np.linalg.norm(x), np.linalg.norm(u)
+        x = x - lr * (norm_x / norm_u if norm_x > 0 and norm_u > 0 else 1.0) * u
+
+
+def lars(w, *, lr, momentum=0.9, weight_decay=0.0, trust=1e-3, nesterov=False, norm_of_sum=True):
+    """You, Gitman & Ginsburg, "Large Batch Training of Convolutional Networks", 2017, arXiv:1708.03888, Algorithm 1.
+
+    The paper's denominator is ‖g‖ + β‖w‖ (`norm_of_sum=False`); that of github.com/google-research/simclr,
+    `lars_optimizer.py`, is ‖g + βw‖. They agree where β = 0.
+    """
+    v = np.zeros_like(w)
+    while True:
+        g = yield w
+        decayed = g + weight_decay * w
+        norm_w = np.linalg.norm(w)
+        below = np.linalg.norm(decayed) if norm_of_sum else np.linalg.norm(g) + weight_decay * norm_w
+        λ = trust * norm_w / below if norm_w > 0 and below > 0 else 1.0
+        v = momentum * v + lr * λ * decayed
+        w = w - (momentum * v + lr * λ * decayed if nesterov else v)
+
+
+def amsgrad(x, *, lr, b1=0.9, b2=0.999, eps=1e-8):
+    """Reddi, Kale & Kumar, "On the Convergence of Adam and Beyond", ICLR 2018, Algorithm 2: no bias corrections.
+
+    ε is not in the paper; it keeps a coordinate without gradients from 0 / 0.
+    """
+    m = v = v_max = np.zeros_like(x)
+    while True:
+        g = yield x
+        m = b1 * m + (1 - b1) * g
+        v = b2 * v + (1 - b2) * g**2
+        v_max = np.maximum(v_max, v)
+        x = x - lr * m / (np.sqrt(v_max) + eps)
+
+
+def radam(θ, *, lr, b1=0.9, b2=0.999, eps=1e-30):
+    """Liu et al., "On the Variance of the Adaptive Learning Rate", ICLR 2020, arXiv:1908.03265, Algorithm 2.
+
+    Rectified where ρ > 4 (the authors' code and PyTorch say 5). The paper has no ε; see `amsgrad`.
+    """
+    m = v = np.zeros_like(θ)
+    ρ_max = 2 / (1 - b2) - 1
+    for t in itertools.count(1):
+        g = yield θ
+        m = b1 * m + (1 - b1) * g
+        v = b2 * v + (1 - b2) * g**2
+        m_hat = m / (1 - b1**t)
+        ρ = ρ_max - 2 * t * b2**t / (1 - b2**t)
+        if ρ > 4:
+            r = np.sqrt((ρ - 4) * (ρ - 2) * ρ_max / ((ρ_max - 4) * (ρ_max - 2) * ρ))
+            θ = θ - lr * r * m_hat * np.sqrt(1 - b2**t) / (np.sqrt(v) + eps)
+        else:
+            θ = θ - lr * m_hat

@@ -1,0 +1,66 @@
+"""Runs the peers and writes goldens.npz.
+
+Run      python -m tests.parity.make_goldens          needs NumPy and PyTorch, neither JAX nor this package
+Writes   tests/parity/goldens.npz: for each case the parameters [50, 9] after every step, float64; the noise; versions
+"""
+
+import json
+import pathlib
+
+import numpy as np
+
+from . import authors, problem
+from .cases import CASES, Case
+
+FILE = pathlib.Path(__file__).with_name("goldens.npz")
+
+
+def run_torch(case: Case) -> np.ndarray:
+    """The trajectory [STEPS, 9] of a class of torch.optim, in its plain single-tensor form."""
+    import torch  # here, so that the authors' rules can be run without it
+
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)  # NAdam keeps its product of momenta in the default dtype
+    try:
+        params = {name: torch.tensor(start, requires_grad=True) for name, start in problem.START.items()}
+        optimizer = getattr(torch.optim, case.rule)(params.values(), foreach=False, **case.arguments)
+        trajectory = {name: [] for name in params}
+        for t in range(problem.STEPS):
+            grads = problem.gradient({k: p.detach().numpy() for k, p in params.items()}, *problem.at_step(t))
+            for name, p in params.items():
+                p.grad = torch.tensor(grads[name])
+            optimizer.step()
+            for name, p in params.items():
+                trajectory[name].append(p.detach().numpy().copy())
+    finally:
+        torch.set_default_dtype(default)
+    return problem.flat(trajectory)
+
+
+def run_authors(case: Case) -> np.ndarray:
+    """The trajectory [STEPS, 9] of a rule of authors.py, leaf by leaf."""
+    rules = {name: getattr(authors, case.rule)(start, **case.arguments) for name, start in problem.START.items()}
+    params = {name: next(rule) for name, rule in rules.items()}
+    trajectory = {name: [] for name in params}
+    for t in range(problem.STEPS):
+        grads = problem.gradient(params, *problem.at_step(t))
+        params = {name: rule.send(grads[name]) for name, rule in rules.items()}
+        for name, p in params.items():
+            trajectory[name].append(p)
+    return problem.flat(trajectory)
+
+
+RUN = {"torch": run_torch, "authors": run_authors}
+
+
+def main() -> None:
+    import torch
+
+    goldens = {case.id: RUN[case.peer](case) for case in CASES}
+    versions = {"numpy": np.__version__, "torch": torch.__version__.split("+")[0]}
+    np.savez_compressed(FILE, noise=problem.flat(problem.NOISE), versions=json.dumps(versions), **goldens)
+    print(f"{FILE.name}: {len(goldens)} trajectories, {FILE.stat().st_size / 1e3:.0f} kB")
+
+
+if __name__ == "__main__":
+    main()

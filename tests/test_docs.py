@@ -1,0 +1,109 @@
+"""Every Python block of the README and of docs/ runs, and every link between files leads somewhere.
+
+The blocks of one file run in order in one module of their own, in an empty directory. A block is left out only by a
+comment on the line before it, which gives the reason: <!-- skip: reason -->.
+"""
+
+import re
+import sys
+import types
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [page for page in [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))] if page.exists()]
+LINKED = [*PAGES, *(page for name in ("CONTRIBUTING.md", "CHANGELOG.md") if (page := ROOT / name).exists())]
+
+FENCE = re.compile(r"^(?P<indent> *)```(?P<language>\w*)[^\n]*\n(?P<code>.*?)^(?P=indent)``` *$", re.M | re.S)
+SKIP = re.compile(r"<!-- skip: (?P<reason>.+?) -->\s*\Z")
+LINK = re.compile(r"\]\((?P<target>[^)\s]+)\)|(?:src|href)=\"(?P<attribute>[^\"]+)\"")
+
+
+@dataclass(frozen=True)
+class Block:
+    language: str
+    code: str
+    line: int  # of the first line of code, counted from 1
+    skip: str | None
+
+
+def blocks(text: str) -> list[Block]:
+    """The fenced blocks of a page, without their indentation."""
+    found = []
+    for fence in FENCE.finditer(text):
+        code = re.sub(f"^{fence['indent']}", "", fence["code"], flags=re.MULTILINE)
+        skip = SKIP.search(text[: fence.start()])
+        line = text.count("\n", 0, fence.start("code")) + 1
+        found.append(Block(fence["language"], code, line, skip["reason"] if skip else None))
+    return found
+
+
+def dead_links(page: Path) -> list[str]:
+    dead = []
+    for link in LINK.finditer(FENCE.sub("", page.read_text(encoding="utf-8"))):
+        target = (link["target"] or link["attribute"]).partition("#")[0]
+        if target and not re.match(r"[a-z]+:", target) and not (page.parent / target).exists():
+            dead.append(target)
+    return dead
+
+
+def name_of(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+# One test for each, so that pytest's summary lists them with their reasons.
+LEFT_OUT = [
+    pytest.param(block.skip, id=f"{name_of(page)}:{block.line}")
+    for page in PAGES
+    for block in blocks(page.read_text(encoding="utf-8"))
+    if block.language == "python" and block.skip
+]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_blocks_run(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    # A real module, so that what the blocks define can be pickled and printed like a user's own.
+    module = types.ModuleType(f"blocks_of_{page.stem.lower()}")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    for block in blocks(page.read_text(encoding="utf-8")):
+        if block.language == "python" and not block.skip:
+            # The empty lines before it make a traceback show the line of the page.
+            exec(compile("\n" * (block.line - 1) + block.code, str(page), "exec"), module.__dict__)
+
+
+if LEFT_OUT:
+
+    @pytest.mark.parametrize("reason", LEFT_OUT)
+    def test_blocks_left_out(reason):
+        pytest.skip(reason)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_python_blocks_are_called_python(page):
+    others = {"py", "py3", "python3", "pycon"}
+    lines = [block.line for block in blocks(page.read_text(encoding="utf-8")) if block.language in others]
+    assert not lines, f"{name_of(page)}, lines {lines}: write ```python, so that the block runs here"
+
+
+@pytest.mark.parametrize("page", LINKED, ids=name_of)
+def test_links_lead_somewhere(page):
+    assert not dead_links(page), f"{name_of(page)} links to what is not there: {dead_links(page)}"
+
+
+def test_how_blocks_are_found():
+    text = "Text.\n\n```python\nx = 1\n```\n\n<!-- skip: needs a GPU -->\n```python\ny = 2\n```\n"
+    text += "- item\n\n  ```bash\n  ls\n  ```\n"
+    assert blocks(text) == [
+        Block("python", "x = 1\n", 4, None),
+        Block("python", "y = 2\n", 9, "needs a GPU"),
+        Block("bash", "ls\n", 14, None),
+    ]
+
+
+def test_how_dead_links_are_found(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("[a](page.md#there) [b](gone.md) [c](https://example.org) [d](#e)\n```text\n[f](code.md)\n```\n")
+    assert dead_links(page) == ["gone.md"]
