@@ -33,411 +33,314 @@ class Case:
     note: str = ""
 
 
-CASES = [
-    # --- PyTorch -----------------------------------------------------------------------------------------------------
-    Case("sgd", "torch", "SGD", {"lr": 0.01}, "sgd(0.01)"),
-    Case("sgd_momentum", "torch", "SGD", {"lr": 0.01, "momentum": 0.9}, "sgd(0.01, momentum=0.9)"),
-    Case(
-        "sgd_nesterov",
-        "torch",
-        "SGD",
-        {"lr": 0.01, "momentum": 0.9, "nesterov": True},
-        "sgd(0.01, momentum=0.9, nesterov=True)",
-    ),
-    Case(
+# (id, class of torch.optim, its arguments, ours, note)
+TORCH = [
+    ("sgd", "SGD", {"lr": 0.01}, "sgd(0.01)"),
+    ("sgd_momentum", "SGD", {"lr": 0.01, "momentum": 0.9}, "sgd(0.01, momentum=0.9)"),
+    ("sgd_nesterov", "SGD", {"lr": 0.01, "momentum": 0.9, "nesterov": True}, "sgd(0.01, momentum=0.9, nesterov=True)"),
+    (
         "sgd_nesterov_light",
-        "torch",
         "SGD",
         {"lr": 0.02, "momentum": 0.35, "nesterov": True},
         "sgd(0.02, momentum=0.35, nesterov=True)",
     ),
-    Case(
-        "sgd_l2",
-        "torch",
-        "SGD",
-        {"lr": 0.01, "weight_decay": 0.3},
-        "chain(add_decayed_weights(0.3), sgd(0.01))",
-    ),
-    Case(
+    ("sgd_l2", "SGD", {"lr": 0.01, "weight_decay": 0.3}, "chain(add_decayed_weights(0.3), sgd(0.01))"),
+    (
         "sgd_l2_momentum",
-        "torch",
         "SGD",
         {"lr": 0.01, "momentum": 0.8, "weight_decay": 0.3},
         "chain(add_decayed_weights(0.3), sgd(0.01, momentum=0.8))",
     ),
-    Case("adam", "torch", "Adam", {"lr": 0.001}, "adam(0.001)"),
-    Case("adam_lr", "torch", "Adam", {"lr": 0.1}, "adam(0.1)"),
-    Case("adam_betas", "torch", "Adam", {"lr": 0.02, "betas": (0.7, 0.95)}, "adam(0.02, b1=0.7, b2=0.95)"),
-    Case("adam_b1_zero", "torch", "Adam", {"lr": 0.02, "betas": (0.0, 0.9)}, "adam(0.02, b1=0.0, b2=0.9)"),
-    Case("adam_eps", "torch", "Adam", {"lr": 0.02, "eps": 1e-2}, "adam(0.02, eps=1e-2)"),
-    Case(
+    ("adam", "Adam", {"lr": 0.001}, "adam(0.001)"),
+    ("adam_lr", "Adam", {"lr": 0.1}, "adam(0.1)"),
+    ("adam_betas", "Adam", {"lr": 0.02, "betas": (0.7, 0.95)}, "adam(0.02, b1=0.7, b2=0.95)"),
+    ("adam_b1_zero", "Adam", {"lr": 0.02, "betas": (0.0, 0.9)}, "adam(0.02, b1=0.0, b2=0.9)"),
+    ("adam_eps", "Adam", {"lr": 0.02, "eps": 1e-2}, "adam(0.02, eps=1e-2)"),
+    (
         "adam_betas_eps",
-        "torch",
         "Adam",
         {"lr": 0.01, "betas": (0.8, 0.97), "eps": 1e-3},
         "adam(0.01, b1=0.8, b2=0.97, eps=1e-3)",
     ),
-    Case(
-        "adam_l2",
-        "torch",
-        "Adam",
-        {"lr": 0.02, "weight_decay": 0.1},
-        "chain(add_decayed_weights(0.1), adam(0.02))",
-    ),
-    Case("adamw", "torch", "AdamW", {"lr": 0.001}, "adamw(0.001, weight_decay=1e-2)", "PyTorch's default is 1e-2"),
-    Case("adamw_light", "torch", "AdamW", {"lr": 0.05, "weight_decay": 1e-4}, "adamw(0.05)", "Optax's default is 1e-4"),
-    Case("adamw_heavy", "torch", "AdamW", {"lr": 0.05, "weight_decay": 0.5}, "adamw(0.05, weight_decay=0.5)"),
-    Case(
+    ("adam_l2", "Adam", {"lr": 0.02, "weight_decay": 0.1}, "chain(add_decayed_weights(0.1), adam(0.02))"),
+    ("adamw", "AdamW", {"lr": 0.001}, "adamw(0.001, weight_decay=1e-2)", "PyTorch's default is 1e-2"),
+    ("adamw_light", "AdamW", {"lr": 0.05, "weight_decay": 1e-4}, "adamw(0.05)", "Optax's default is 1e-4"),
+    ("adamw_heavy", "AdamW", {"lr": 0.05, "weight_decay": 0.5}, "adamw(0.05, weight_decay=0.5)"),
+    (
         "adamw_all",
-        "torch",
         "AdamW",
         {"lr": 0.03, "betas": (0.85, 0.98), "eps": 1e-2, "weight_decay": 0.1},
         "adamw(0.03, b1=0.85, b2=0.98, eps=1e-2, weight_decay=0.1)",
     ),
-    Case("amsgrad", "torch", "Adam", {"lr": 0.01, "amsgrad": True}, 'amsgrad(0.01, form="torch")'),
-    Case(
+    ("amsgrad", "Adam", {"lr": 0.01, "amsgrad": True}, 'amsgrad(0.01, form="torch")'),
+    (
         "amsgrad_betas",
-        "torch",
         "Adam",
         {"lr": 0.02, "betas": (0.6, 0.8), "amsgrad": True},
         'amsgrad(0.02, b1=0.6, b2=0.8, form="torch")',
     ),
-    Case(
+    (
         "amsgrad_eps",
-        "torch",
         "Adam",
         {"lr": 0.02, "betas": (0.9, 0.9), "eps": 1e-2, "amsgrad": True},
         'amsgrad(0.02, b2=0.9, eps=1e-2, form="torch")',
     ),
-    Case(
+    (
         "amsgrad_l2",
-        "torch",
         "Adam",
         {"lr": 0.02, "betas": (0.9, 0.9), "weight_decay": 0.1, "amsgrad": True},
         'chain(add_decayed_weights(0.1), amsgrad(0.02, b2=0.9, form="torch"))',
     ),
-    Case(
+    (
         "amsgrad_decoupled",
-        "torch",
         "AdamW",
         {"lr": 0.02, "betas": (0.9, 0.85), "weight_decay": 0.1, "amsgrad": True},
         'chain(scale_by_amsgrad(b2=0.85, form="torch"), add_decayed_weights(0.1), scale_by_learning_rate(0.02))',
     ),
-    Case(
+    (
         "rmsprop",
-        "torch",
         "RMSprop",
         {"lr": 0.01},
         "rmsprop(0.01, decay=0.99, eps_in_sqrt=False)",
         "PyTorch's default decay is 0.99, and its ε stands outside the root",
     ),
-    Case(
-        "rmsprop_decay",
-        "torch",
-        "RMSprop",
-        {"lr": 0.01, "alpha": 0.9},
-        "rmsprop(0.01, eps_in_sqrt=False)",
-    ),
-    Case(
+    ("rmsprop_decay", "RMSprop", {"lr": 0.01, "alpha": 0.9}, "rmsprop(0.01, eps_in_sqrt=False)"),
+    (
         "rmsprop_eps",
-        "torch",
         "RMSprop",
         {"lr": 0.02, "alpha": 0.8, "eps": 1e-2},
         "rmsprop(0.02, decay=0.8, eps=1e-2, eps_in_sqrt=False)",
     ),
-    Case(
+    (
         "rmsprop_momentum",
-        "torch",
         "RMSprop",
         {"lr": 0.01, "alpha": 0.9, "momentum": 0.7},
         "rmsprop(0.01, eps_in_sqrt=False, momentum=0.7)",
     ),
-    Case(
+    (
         "rmsprop_centered",
-        "torch",
         "RMSprop",
         {"lr": 0.01, "alpha": 0.9, "centered": True},
         "rmsprop(0.01, eps_in_sqrt=False, centered=True)",
     ),
-    Case(
+    (
         "rmsprop_centered_all",
-        "torch",
         "RMSprop",
         {"lr": 0.01, "alpha": 0.95, "eps": 1e-3, "centered": True, "momentum": 0.5},
         "rmsprop(0.01, decay=0.95, eps=1e-3, initial_scale=0.0, eps_in_sqrt=False, centered=True, momentum=0.5)",
     ),
-    Case(
+    (
         "rmsprop_l2",
-        "torch",
         "RMSprop",
         {"lr": 0.01, "alpha": 0.9, "weight_decay": 0.1},
         "chain(add_decayed_weights(0.1), rmsprop(0.01, eps_in_sqrt=False))",
     ),
-    Case("adadelta", "torch", "Adadelta", {"lr": 1.0}, "adadelta(1.0)"),
-    Case("adadelta_rho", "torch", "Adadelta", {"lr": 1.0, "rho": 0.7}, "adadelta(1.0, rho=0.7)"),
-    Case(
-        "adadelta_eps",
-        "torch",
-        "Adadelta",
-        {"lr": 0.3, "rho": 0.95, "eps": 1e-2},
-        "adadelta(0.3, rho=0.95, eps=1e-2)",
-    ),
-    Case(
+    ("adadelta", "Adadelta", {"lr": 1.0}, "adadelta(1.0)"),
+    ("adadelta_rho", "Adadelta", {"lr": 1.0, "rho": 0.7}, "adadelta(1.0, rho=0.7)"),
+    ("adadelta_eps", "Adadelta", {"lr": 0.3, "rho": 0.95, "eps": 1e-2}, "adadelta(0.3, rho=0.95, eps=1e-2)"),
+    (
         "adadelta_l2",
-        "torch",
         "Adadelta",
         {"lr": 1.0, "weight_decay": 0.1},
         "adadelta(1.0, weight_decay=0.1)",
         "adadelta alone has decay as an argument, and it is of the L2 kind",
     ),
-    Case(
+    (
         "adadelta_l2_chain",
-        "torch",
         "Adadelta",
         {"lr": 1.0, "eps": 1e-4, "weight_decay": 0.2},
         "chain(add_decayed_weights(0.2), adadelta(1.0, eps=1e-4))",
     ),
-    Case("adamax", "torch", "Adamax", {"lr": 0.002}, "adamax(0.002)"),
-    Case("adamax_betas", "torch", "Adamax", {"lr": 0.02, "betas": (0.7, 0.9)}, "adamax(0.02, b1=0.7, b2=0.9)"),
-    Case("adamax_eps", "torch", "Adamax", {"lr": 0.02, "eps": 1e-2}, "adamax(0.02, eps=1e-2)"),
-    Case(
-        "adamax_l2",
-        "torch",
-        "Adamax",
-        {"lr": 0.02, "weight_decay": 0.1},
-        "chain(add_decayed_weights(0.1), adamax(0.02))",
-    ),
-    Case(
+    ("adamax", "Adamax", {"lr": 0.002}, "adamax(0.002)"),
+    ("adamax_betas", "Adamax", {"lr": 0.02, "betas": (0.7, 0.9)}, "adamax(0.02, b1=0.7, b2=0.9)"),
+    ("adamax_eps", "Adamax", {"lr": 0.02, "eps": 1e-2}, "adamax(0.02, eps=1e-2)"),
+    ("adamax_l2", "Adamax", {"lr": 0.02, "weight_decay": 0.1}, "chain(add_decayed_weights(0.1), adamax(0.02))"),
+    (
         "adagrad",
-        "torch",
         "Adagrad",
         {"lr": 0.1, "initial_accumulator_value": 0.1, "eps": 0.0},
         "adagrad(0.1, eps=0.0)",
         "Optax's default start is 0.1",
     ),
-    Case(
+    (
         "adagrad_start_eps",
-        "torch",
         "Adagrad",
         {"lr": 0.1, "initial_accumulator_value": 0.201, "eps": 0.0},
         "adagrad(0.1, initial_accumulator_value=0.2, eps=1e-3)",
         "ε under the root is a part of the start: 0.2 + 1e-3",
     ),
-    Case(
+    (
         "adagrad_from_zero",
-        "torch",
         "Adagrad",
         {"lr": 0.3, "initial_accumulator_value": 1e-30, "eps": 0.0},
         "adagrad(0.3, initial_accumulator_value=0.0, eps=1e-30)",
     ),
-    Case(
+    (
         "adagrad_l2",
-        "torch",
         "Adagrad",
         {"lr": 0.1, "initial_accumulator_value": 0.5, "eps": 0.0, "weight_decay": 0.1},
         "chain(add_decayed_weights(0.1), adagrad(0.1, initial_accumulator_value=0.5, eps=0.0))",
     ),
-    Case("rprop", "torch", "Rprop", {"lr": 0.01}, "rprop(0.01)"),
-    Case(
-        "rprop_etas",
-        "torch",
-        "Rprop",
-        {"lr": 0.01, "etas": (0.3, 1.5)},
-        "rprop(0.01, eta_minus=0.3, eta_plus=1.5)",
-    ),
-    Case(
+    ("rprop", "Rprop", {"lr": 0.01}, "rprop(0.01)"),
+    ("rprop_etas", "Rprop", {"lr": 0.01, "etas": (0.3, 1.5)}, "rprop(0.01, eta_minus=0.3, eta_plus=1.5)"),
+    (
         "rprop_bounds",
-        "torch",
         "Rprop",
         {"lr": 0.01, "step_sizes": (4e-3, 0.03)},
         "rprop(0.01, min_step_size=4e-3, max_step_size=0.03)",
     ),
-    Case("nadam", "torch", "NAdam", {"lr": 0.002, "momentum_decay": 1e6}, "nadam(0.002)"),
-    Case(
+    ("nadam", "NAdam", {"lr": 0.002, "momentum_decay": 1e6}, "nadam(0.002)"),
+    (
         "nadam_all",
-        "torch",
         "NAdam",
         {"lr": 0.02, "betas": (0.8, 0.95), "eps": 1e-2, "momentum_decay": 1e6},
         "nadam(0.02, b1=0.8, b2=0.95, eps=1e-2)",
     ),
-    Case(
+    (
         "nadam_l2",
-        "torch",
         "NAdam",
         {"lr": 0.02, "weight_decay": 0.1, "momentum_decay": 1e6},
         "chain(add_decayed_weights(0.1), nadam(0.02))",
     ),
-    Case(
+    (
         "nadamw",
-        "torch",
         "NAdam",
         {"lr": 0.02, "weight_decay": 0.1, "momentum_decay": 1e6, "decoupled_weight_decay": True},
         "nadamw(0.02, weight_decay=0.1)",
     ),
-    Case("radam", "torch", "RAdam", {"lr": 0.001, "eps": 1e-30}, "radam(0.001, eps=1e-30)"),
-    Case(
-        "radam_betas",
-        "torch",
-        "RAdam",
-        {"lr": 0.02, "betas": (0.7, 0.9), "eps": 1e-30},
-        "radam(0.02, b1=0.7, b2=0.9, eps=1e-30)",
-    ),
-    Case(
+    ("radam", "RAdam", {"lr": 0.001, "eps": 1e-30}, "radam(0.001, eps=1e-30)"),
+    ("radam_betas", "RAdam", {"lr": 0.02, "betas": (0.7, 0.9), "eps": 1e-30}, "radam(0.02, b1=0.7, b2=0.9, eps=1e-30)"),
+    (
         "radam_never",
-        "torch",
         "RAdam",
         {"lr": 0.02, "betas": (0.9, 0.5), "eps": 1e-30},
         "radam(0.02, b2=0.5, eps=1e-30)",
         "ρ never reaches 5: the mean gradient alone",
     ),
-    Case(
+    (
         "radam_l2",
-        "torch",
         "RAdam",
         {"lr": 0.02, "betas": (0.9, 0.95), "eps": 1e-30, "weight_decay": 0.1},
         "chain(add_decayed_weights(0.1), radam(0.02, b2=0.95, eps=1e-30))",
     ),
-    Case(
+    (
         "radam_decoupled",
-        "torch",
         "RAdam",
         {"lr": 0.02, "betas": (0.9, 0.95), "eps": 1e-30, "weight_decay": 0.1, "decoupled_weight_decay": True},
         "chain(scale_by_radam(b2=0.95, eps=1e-30), add_decayed_weights(0.1), scale_by_learning_rate(0.02))",
     ),
-    # --- The authors -------------------------------------------------------------------------------------------------
-    Case("adan", "authors", "adan", {"lr": 0.01}, "adan(0.01, eps_root=0.0)", "the authors have no ε under the root"),
-    Case(
+]
+
+# (id, function of authors.py, its arguments, ours, note)
+AUTHORS = [
+    ("adan", "adan", {"lr": 0.01}, "adan(0.01, eps_root=0.0)", "the authors have no ε under the root"),
+    (
         "adan_betas",
-        "authors",
         "adan",
         {"lr": 0.02, "b1": 0.9, "b2": 0.7, "b3": 0.95},
         "adan(0.02, b1=0.9, b2=0.7, b3=0.95, eps_root=0.0)",
     ),
-    Case("adan_eps", "authors", "adan", {"lr": 0.02, "eps": 1e-2}, "adan(0.02, eps=1e-2, eps_root=0.0)"),
-    Case(
+    ("adan_eps", "adan", {"lr": 0.02, "eps": 1e-2}, "adan(0.02, eps=1e-2, eps_root=0.0)"),
+    (
         "adan_decay",
-        "authors",
         "adan",
         {"lr": 0.02, "weight_decay": 0.2},
         "adan(0.02, eps_root=0.0, weight_decay=0.2)",
         "the proximal form, the authors' default",
     ),
-    Case(
+    (
         "adan_decay_decoupled",
-        "authors",
         "adan",
         {"lr": 0.02, "weight_decay": 0.2, "proximal": False},
         "chain(scale_by_adan(), add_decayed_weights(0.2), scale_by_learning_rate(0.02))",
         "the authors' no_prox=True, and the form of decay that Optax's adan has",
     ),
-    Case(
-        "scale_by_adan",
-        "authors",
-        "adan",
-        {"lr": 0.02, "b2": 0.8},
-        "chain(scale_by_adan(b2=0.8), scale_by_learning_rate(0.02))",
-    ),
-    Case("lion", "authors", "lion", {"lr": 0.003}, "lion(0.003, weight_decay=0.0)", "the authors' default decay is 0"),
-    Case("lion_decay", "authors", "lion", {"lr": 0.01, "weight_decay": 1e-3}, "lion(0.01)", "Optax's default is 1e-3"),
-    Case(
+    ("scale_by_adan", "adan", {"lr": 0.02, "b2": 0.8}, "chain(scale_by_adan(b2=0.8), scale_by_learning_rate(0.02))"),
+    ("lion", "lion", {"lr": 0.003}, "lion(0.003, weight_decay=0.0)", "the authors' default decay is 0"),
+    ("lion_decay", "lion", {"lr": 0.01, "weight_decay": 1e-3}, "lion(0.01)", "Optax's default is 1e-3"),
+    (
         "lion_all",
-        "authors",
         "lion",
         {"lr": 0.01, "b1": 0.8, "b2": 0.95, "weight_decay": 0.3},
         "lion(0.01, b1=0.8, b2=0.95, weight_decay=0.3)",
     ),
-    Case("signum", "authors", "signum", {"lr": 0.01}, "signum(0.01)"),
-    Case("signum_beta", "authors", "signum", {"lr": 0.01, "b": 0.6}, "signum(0.01, beta=0.6)"),
-    Case(
+    ("signum", "signum", {"lr": 0.01}, "signum(0.01)"),
+    ("signum_beta", "signum", {"lr": 0.01, "b": 0.6}, "signum(0.01, beta=0.6)"),
+    (
         "yogi",
-        "authors",
         "yogi",
         {"lr": 0.02, "eps": 1e-30, "initial": 1e-30},
         "chain(scale_by_yogi(eps=1e-30, initial_accumulator_value=1e-30), scale_by_learning_rate(0.02))",
     ),
-    Case(
+    (
         "yogi_betas",
-        "authors",
         "yogi",
         {"lr": 0.02, "b1": 0.7, "b2": 0.9, "eps": 1e-30, "initial": 1e-30},
         "chain(scale_by_yogi(b1=0.7, b2=0.9, eps=1e-30, initial_accumulator_value=1e-30),"
         " scale_by_learning_rate(0.02))",
     ),
-    Case("adabelief", "authors", "adabelief", {"lr": 0.01}, "adabelief(0.01)"),
-    Case(
+    ("adabelief", "adabelief", {"lr": 0.01}, "adabelief(0.01)"),
+    (
         "adabelief_all",
-        "authors",
         "adabelief",
         {"lr": 0.02, "b1": 0.8, "b2": 0.95, "eps": 1e-3},
         "adabelief(0.02, b1=0.8, b2=0.95, eps=1e-3, eps_root=1e-3)",
         "the paper has one ε for both places",
     ),
-    Case(
+    (
         "adabelief_decay",
-        "authors",
         "adabelief",
         {"lr": 0.02, "weight_decay": 0.1},
         "chain(scale_by_belief(), add_decayed_weights(0.1), scale_by_learning_rate(0.02))",
     ),
-    Case(
+    (
         "novograd",
-        "authors",
         "novograd",
         {"lr": 0.01},
         "novograd(0.01, b1=0.95, b2=0.98, eps=1e-8)",
         "the authors' defaults; Optax's are 0.9, 0.25, 1e-6",
     ),
-    Case(
+    (
         "novograd_all",
-        "authors",
         "novograd",
         {"lr": 0.01, "b1": 0.8, "b2": 0.25, "eps": 0.1, "weight_decay": 0.1},
         "novograd(0.01, b1=0.8, eps=0.1, weight_decay=0.1)",
     ),
-    Case(
+    (
         "novograd_eps_in_root",
-        "authors",
         "novograd",
         {"lr": 0.01, "b1": 0.9, "b2": 0.5, "eps": 0.1, "eps_in_root": True},
         "novograd(0.01, b2=0.5, eps=1e-30, eps_root=0.1)",
     ),
-    Case("lamb", "authors", "lamb", {"lr": 0.01}, "lamb(0.01)"),
-    Case("lamb_decay", "authors", "lamb", {"lr": 0.01, "weight_decay": 0.3}, "lamb(0.01, weight_decay=0.3)"),
-    Case(
+    ("lamb", "lamb", {"lr": 0.01}, "lamb(0.01)"),
+    ("lamb_decay", "lamb", {"lr": 0.01, "weight_decay": 0.3}, "lamb(0.01, weight_decay=0.3)"),
+    (
         "lamb_all",
-        "authors",
         "lamb",
         {"lr": 0.02, "b1": 0.8, "b2": 0.9, "eps": 1e-2, "weight_decay": 0.1},
         "lamb(0.02, b1=0.8, b2=0.9, eps=1e-2, weight_decay=0.1)",
     ),
-    Case("lars", "authors", "lars", {"lr": 1.0, "norm_of_sum": False}, "lars(1.0)", "without decay the two are one"),
-    Case(
+    ("lars", "lars", {"lr": 1.0, "norm_of_sum": False}, "lars(1.0)", "without decay the two are one"),
+    (
         "lars_trust",
-        "authors",
         "lars",
         {"lr": 1.0, "momentum": 0.7, "trust": 0.02, "norm_of_sum": False},
         "lars(1.0, trust_coefficient=0.02, momentum=0.7)",
     ),
-    Case("lars_decay", "authors", "lars", {"lr": 5.0, "weight_decay": 0.3}, "lars(5.0, weight_decay=0.3)"),
-    Case(
+    ("lars_decay", "lars", {"lr": 5.0, "weight_decay": 0.3}, "lars(5.0, weight_decay=0.3)"),
+    (
         "lars_nesterov",
-        "authors",
         "lars",
         {"lr": 1.0, "momentum": 0.6, "weight_decay": 0.1, "trust": 0.01, "nesterov": True},
         "lars(1.0, weight_decay=0.1, trust_coefficient=0.01, momentum=0.6, nesterov=True)",
     ),
-    Case(
+    (
         "amsgrad_paper",
-        "authors",
         "amsgrad",
         {"lr": 0.02, "b1": 0.8, "b2": 0.9, "eps": 1e-3},
         "amsgrad(0.02, b1=0.8, b2=0.9, eps=1e-3, bias_correction_mu=False, bias_correction_nu=False)",
     ),
-    Case(
-        "radam_paper",
-        "authors",
-        "radam",
-        {"lr": 0.02, "b2": 0.95},
-        "radam(0.02, b2=0.95, eps=1e-30, threshold=4.0)",
-    ),
+    ("radam_paper", "radam", {"lr": 0.02, "b2": 0.95}, "radam(0.02, b2=0.95, eps=1e-30, threshold=4.0)"),
 ]
+
+CASES = [Case(name, peer, *rest) for peer, rows in (("torch", TORCH), ("authors", AUTHORS)) for name, *rest in rows]
