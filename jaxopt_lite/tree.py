@@ -22,6 +22,7 @@ __all__ = [
     "real_full_like",
     "safe_sqrt",
     "scale",
+    "spread",
     "where",
     "widen",
 ]
@@ -67,6 +68,16 @@ def scale(factor: Any, tree: Any) -> Any:
     return jax.tree.map(lambda w: jnp.asarray(factor, dtype=_real(w)) * w, tree)
 
 
+def spread(prefix: Any, like: Any, who: str, name: str) -> Any:
+    """A tree of the structure of `like` from a prefix of it, or from a function that returns one."""
+    if callable(prefix):
+        prefix = prefix(like)
+    try:
+        return jax.tree.map(lambda label, part: jax.tree.map(lambda _: label, part), prefix, like)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{who}: {name} does not fit the structure of params: {error}") from None
+
+
 def where(condition: Any, yes: Any, no: Any) -> Any:
     """Select whole trees by a scalar condition."""
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
@@ -94,17 +105,15 @@ def global_norm(tree: Any) -> jax.Array:
     if not leaves:
         return jnp.zeros(())
 
-    def plain():
-        return safe_sqrt(sum(jnp.sum(abs_sq(w)) for w in leaves))
+    squares = sum(jnp.sum(abs_sq(w)) for w in leaves)
 
     def scaled():
         largest = jnp.max(jnp.stack([jnp.max(jnp.abs(w), initial=0) for w in leaves]))
         unit = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)
         return unit * safe_sqrt(sum(jnp.sum(abs_sq(w / unit)) for w in leaves))
 
-    squares = sum(jnp.sum(abs_sq(jax.lax.stop_gradient(w))) for w in leaves)
     tiny = jnp.finfo(squares.dtype).tiny / jnp.finfo(squares.dtype).eps
-    return jax.lax.cond(jnp.isfinite(squares) & (squares > tiny), plain, scaled)
+    return jax.lax.cond(jnp.isfinite(squares) & (squares > tiny), lambda: safe_sqrt(squares), scaled)
 
 
 def real_full_like(p: Any, value: Any) -> jax.Array:

@@ -26,7 +26,7 @@ PLAN = (
         )
     },
     {"optimizers": (), "solvers": (), "search": ()},
-    {"solve": (), "train": (), "sharding": ()},
+    {"solve": (), "train": ("task", "step", "data", "programs", "loop"), "sharding": ()},
     {"sweeps": ("space", "samplers", "ledger", "policies", "engine")},
     {"checkpoint": (), "log": ()},
     {"report": ()},

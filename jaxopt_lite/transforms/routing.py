@@ -40,7 +40,7 @@ def masked(inner: GradientTransformation, mask: Any):
         ValueError: if the mask does not fit the tree.
         TypeError: if one of its leaves is not a bool.
     """
-    return _masked(inner, lambda updates: _bools(_spread(mask, updates, "masked", "mask"), "masked", "mask"))
+    return _masked(inner, lambda updates: _bools(tree.spread(mask, updates, "masked", "mask"), "masked", "mask"))
 
 
 @transformation
@@ -69,7 +69,7 @@ def partition(transforms: Mapping[str, GradientTransformation], param_labels: An
         raise TypeError(f"partition: transforms must be a dict of label: transformation, got {transforms!r}")
 
     def labels_of(updates):
-        labels = _spread(param_labels, updates, "partition", "param_labels")
+        labels = tree.spread(param_labels, updates, "partition", "param_labels")
         for path, label in jax.tree_util.tree_leaves_with_path(labels):
             if label not in transforms:
                 raise ValueError(
@@ -166,7 +166,7 @@ def routing_table(labels: Any, params: Any) -> str:
         if name not in given:
             raise ValueError(f"routing_table: {name} routes nothing; give a partition, masked or freeze")
         labels = labels.arguments[given[name]]
-    spread = _spread(labels, params, "routing_table", "labels")
+    spread = tree.spread(labels, params, "routing_table", "labels")
     rows = [("leaf", "shape", "values", "label")]
     for path, label, leaf in zip(*map(jax.tree.leaves, (tree.paths(params), spread, params)), strict=True):
         rows.append((path, str(np.shape(leaf)), f"{np.size(leaf):,}", str(label)))
@@ -188,16 +188,6 @@ def _masked(inner: GradientTransformation, mask_of: Any) -> tuple:
         return jax.tree.map(lambda m, n, u: n if m else u, mask, new, updates), optax.MaskedState(inner_state)
 
     return init, update
-
-
-def _spread(prefix: Any, updates: Any, who: str, name: str) -> Any:
-    """A tree of the structure of updates from a prefix of it, or from a function that returns one."""
-    if callable(prefix):
-        prefix = prefix(updates)
-    try:
-        return jax.tree.map(lambda label, part: jax.tree.map(lambda _: label, part), prefix, updates)
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{who}: {name} does not fit the structure of params: {error}") from None
 
 
 def _bools(mask: Any, who: str, name: str) -> Any:

@@ -1,0 +1,119 @@
+"""Penalties on parameters, as values. Losses themselves are `optax.losses`, as they are.
+
+    l1_penalty              λ Σ |w|
+    l2_penalty              λ/2 Σ |w|²                  its gradient is that of `add_decayed_weights(λ)` before a rule
+    elastic_net_penalty     λ (ρ Σ |w| + (1 - ρ)/2 Σ |w|²)      Zou & Hastie, 2005
+
+A penalty is a pytree of its hyperparameters, like an optimizer: its strength can be swept and differentiated.
+"""
+
+from collections.abc import Callable
+from typing import Any, ParamSpec
+
+import jax
+import jax.numpy as jnp
+
+from jaxopt_lite import tree
+from jaxopt_lite.core.numbers import Fraction, NonNegative
+from jaxopt_lite.core.values import Value, register, remember_calls
+
+__all__ = ["Penalty", "elastic_net_penalty", "l1_penalty", "l2_penalty", "penalty", "regularized"]
+
+P = ParamSpec("P")
+
+
+@register
+class Penalty(Value):
+    """A function params -> scalar that is also a pytree of its hyperparameters."""
+
+    noun = "a penalty"
+
+    def __call__(self, params: Any) -> jax.Array:
+        """The penalty of the parameters, a scalar."""
+        return self.built(params)
+
+
+def penalty(function: Callable[P, Callable[[Any], Any]]) -> Callable[P, Penalty]:
+    """Make a factory of penalties: the decorated function returns a function of the parameters."""
+    return remember_calls(function, Penalty)
+
+
+@penalty
+def l1_penalty(strength: NonNegative, mask: Any = None):
+    """λ Σ |w|: pulls towards zero with constant force. For exact zeros use `proximal_l1`.
+
+    Args:
+        strength: λ, at least 0.
+        mask: the leaves to penalise: a tree of bools, or a function of params that returns one, such as
+            `by_path({"*/w": True}, default=False)`; None means all.
+    """
+    return lambda params: strength * _sum(jnp.abs, params, mask)
+
+
+@penalty
+def l2_penalty(strength: NonNegative, mask: Any = None):
+    """λ/2 Σ |w|²: pulls towards zero with a force in proportion to w.
+
+    Args:
+        strength: λ, at least 0.
+        mask: the leaves to penalise, as in `l1_penalty`.
+    """
+    return lambda params: strength / 2 * _sum(tree.abs_sq, params, mask)
+
+
+@penalty
+def elastic_net_penalty(strength: NonNegative, l1_ratio: Fraction = 0.5, mask: Any = None):
+    """λ (ρ Σ |w| + (1 - ρ)/2 Σ |w|²).
+
+    Args:
+        strength: λ, at least 0.
+        l1_ratio: ρ, the share of the first term, in [0, 1].
+        mask: the leaves to penalise, as in `l1_penalty`.
+
+    Reference: Zou & Hastie, "Regularization and Variable Selection via the Elastic Net", 2005.
+    """
+
+    def value(params):
+        l1, l2 = _sum(jnp.abs, params, mask), _sum(tree.abs_sq, params, mask)
+        return strength * (l1_ratio * l1 + (1 - l1_ratio) / 2 * l2)
+
+    return value
+
+
+def regularized(loss: Callable, *penalties: Callable[[Any], Any]) -> Callable:
+    """loss(params, ...) plus penalties of params.
+
+    Args:
+        loss: a function whose first argument is params, and which returns a scalar or a pair (scalar, aux).
+        penalties: functions params -> scalar.
+
+    Returns:
+        A function like `loss`. If aux is a dict, it gains the sum of the penalties as "penalty" and the bare loss as
+        "unregularized_loss".
+
+    Raises:
+        TypeError: if a penalty was given that was not called, such as `l2_penalty`, or none at all.
+    """
+    if not penalties:
+        raise TypeError("regularized needs at least one penalty, such as l2_penalty(1e-4), got none")
+    for p in penalties:
+        if not callable(p) or hasattr(p, "spec"):
+            raise TypeError(f"regularized: a penalty must be a function of params, as l2_penalty(1e-4) is, got {p!r}")
+
+    def with_penalties(params, *args, **kwargs):
+        result = loss(params, *args, **kwargs)
+        extra = sum(p(params) for p in penalties)
+        if not isinstance(result, tuple):
+            return result + extra
+        value, aux = result
+        if isinstance(aux, dict):
+            aux = {**aux, "penalty": extra, "unregularized_loss": value}
+        return value + extra, aux
+
+    return with_penalties
+
+
+def _sum(f: Callable, params: Any, mask: Any) -> jax.Array:
+    chosen = tree.spread(True if mask is None else mask, params, "penalty", "mask")
+    sums = jax.tree.map(lambda keep, w: jnp.sum(f(w)) if keep else jnp.zeros(()), chosen, params)
+    return sum(jax.tree.leaves(sums), start=jnp.zeros(()))

@@ -1,0 +1,179 @@
+"""Driving the pure generators: files, clock, signals and progress."""
+
+import contextlib
+import dataclasses
+import importlib.util
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxopt_lite.core.text import spell
+from jaxopt_lite.core.transformation import GradientTransformation
+from jaxopt_lite.log import JsonLines, Progress, versions, write_json
+from jaxopt_lite.report import plot_history
+from jaxopt_lite.train.loop import Point, Result, training
+from jaxopt_lite.train.programs import Plan
+from jaxopt_lite.train.step import TrainState
+from jaxopt_lite.train.task import Task
+
+__all__ = ["fit"]
+
+
+def fit(
+    task: Task,
+    optimizer: Any,
+    steps: int = 2000,
+    batch_size: int | None = 128,
+    seed: int = 0,
+    eval_every: int = 200,
+    directory: Path | str | None = None,
+    target: float | None = None,
+    patience: int | None = None,
+    min_grad_norm: float | None = None,
+    restore_best: bool = False,
+    params: Any = None,
+    callbacks: Sequence[Callable[[Point], Any]] = (),
+    *,
+    metric: str | None = None,
+    mode: str | None = None,
+    seeds: int | None = None,
+    state: TrainState | None = None,
+    compute_dtype: Any = None,
+    progress: str | None = "none",
+    overwrite: bool = False,
+) -> Result:
+    """Train, in compiled stretches of steps with the data on the device.
+
+    Args:
+        task: what is to be learned.
+        optimizer: a transformation of this package or of Optax.
+        steps: number of steps, at least 1.
+        batch_size: examples in a batch, drawn without replacement; None takes all at each step (batch descent), 1 is
+            single-sample descent. An iterator's batches are taken as they come.
+        seed: of initialisation, data order and the steps' keys, at least 0.
+        eval_every: steps between two points of the history; at each, `valid` is evaluated and stopping considered.
+        directory: where metrics.jsonl, summary.json and curves.png go; None writes nothing.
+        target: stop when the watched metric reaches it.
+        patience: stop after this many points without improvement of the watched metric.
+        min_grad_norm: stop when the norm of a point's last gradient is at most this.
+        restore_best: return the parameters of the best point instead of the last.
+        params: parameters to begin with, in place of `task.init`'s.
+        callbacks: functions of each `Point` (which then holds the state); one that returns True stops the run.
+        metric: the watched metric; None is valid.accuracy, or valid.loss, or train.loss, the first that there is.
+        mode: "min" or "max"; None is "max" for names that end in accuracy, else "min".
+        seeds: train this many runs side by side, with seeds seed, seed + 1, ...; all results get a leading axis.
+        state: go on from this state of an earlier run (its optimizer, seed and parameters count).
+        compute_dtype: dtype of the loss, such as "bfloat16"; parameters and optimizer stay as they are.
+        progress: "bar", "lines", "none"; None chooses.
+        overwrite: replace what an earlier run left in the directory.
+
+    Returns:
+        The result: params, state, history, status, steps, metrics (test.* too) and a message. A run also ends when the
+        loss or a parameter is not finite, and, cleanly, with Ctrl-C or SIGTERM.
+
+    Raises:
+        TypeError, ValueError: for arguments that do not fit; nothing has been written then.
+        FileExistsError: if the directory holds a run.
+    """
+    optimizer = GradientTransformation.accept(optimizer, "fit", "optimizer")
+    compute_dtype = None if compute_dtype is None else np.dtype(compute_dtype).name
+    plan = Plan(
+        steps, batch_size, eval_every, target, patience, min_grad_norm, restore_best, metric, mode, compute_dtype
+    )
+    if progress not in ("bar", "lines", "none", None):
+        raise ValueError(f"fit: progress must be 'bar', 'lines', 'none' or None, got {progress!r}")
+    folder = None if directory is None else _Folder(Path(directory), overwrite)
+    events = training(task, optimizer, plan, seed, seeds, params, state, ahead=not callbacks)
+    began = time.perf_counter()
+    with _signals() as interrupted, contextlib.closing(events):
+        result = _drive(events, folder, callbacks, Progress(steps, progress), interrupted)
+    if folder is not None:
+        folder.finish(optimizer, plan, seed, seeds, result, time.perf_counter() - began)
+    return result
+
+
+def _drive(events, folder, callbacks, progress, interrupted) -> Result:
+    """Run the generator to its end, passing on its points."""
+    try:
+        point = next(events)
+        while True:
+            if folder is not None:
+                folder.add(point)
+            progress.update(point.step, point.metrics)
+            stop = any([callback(point) is True for callback in callbacks])
+            point = events.send(stop or interrupted.is_set())
+    except StopIteration as end:
+        return end.value
+    finally:
+        progress.close()
+        if folder is not None:
+            folder.close()
+
+
+class _Folder:
+    """A run's directory. It is made when the first point comes, so that a bad argument leaves nothing behind."""
+
+    FILES = ("metrics.jsonl", "summary.json", "curves.png")
+
+    def __init__(self, path: Path, overwrite: bool):
+        self.path, self._rows = path, None
+        present = [name for name in self.FILES if (path / name).exists()]
+        if path.exists() and not path.is_dir():
+            raise FileExistsError(f"fit: {path} is a file; give a directory")
+        if present and not overwrite:
+            raise FileExistsError(f"fit: {path} holds a run already ({present[0]}); give another, or overwrite=True")
+
+    def add(self, point: Point) -> None:
+        if self._rows is None:
+            self.path.mkdir(parents=True, exist_ok=True)
+            for name in self.FILES:
+                (self.path / name).unlink(missing_ok=True)
+            self._rows = JsonLines(self.path / "metrics.jsonl")
+        self._rows.write({"step": point.step, **point.metrics})
+
+    def close(self) -> None:
+        if self._rows is not None:
+            self._rows.close()
+
+    def finish(self, optimizer, plan: Plan, seed: int, seeds: int | None, result: Result, seconds: float) -> None:
+        summary = {
+            "optimizer": spell(optimizer, defaults=True),
+            **dataclasses.asdict(plan),
+            "seed": seed,
+            "seeds": seeds,
+            "status": result.status,
+            "message": result.message,
+            "steps_done": result.steps,
+            "seconds": round(seconds, 3),
+            "metrics": result.metrics,
+            "versions": versions(),
+        }
+        write_json(self.path / "summary.json", summary)
+        if importlib.util.find_spec("matplotlib"):
+            plot_history(result.history, self.path / "curves.png", title=repr(optimizer))
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[threading.Event]:
+    """Ctrl-C and SIGTERM set an event, and the run ends after the point under way; a second Ctrl-C ends it at once."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+
+    def set_or_raise(number, frame):
+        if event.is_set():
+            raise KeyboardInterrupt
+        event.set()
+
+    before = {number: signal.signal(number, set_or_raise) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield event
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,163 @@
+"""The compiled parts of the training loop.
+
+A *point* is `eval_every` steps and an evaluation: one row of the history. Two programs make it. `advance` runs n steps,
+n traced, so that every stretch is the same program; `conclude` evaluates, applies the stopping rules and starts the
+next row. Stopping is decided on the device: a run that has ended stays as it is, so the host may be a point ahead.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxopt_lite import tree
+from jaxopt_lite.train.step import TrainState, plain_step
+from jaxopt_lite.train.task import Task, scores
+
+__all__ = ["Plan"]
+
+STATUSES = ("running", "max_steps", "target", "patience", "min_grad_norm", "non_finite", "interrupted", "out_of_data")
+RUNNING, MAX_STEPS, TARGET, PATIENCE, MIN_GRAD_NORM, NON_FINITE, INTERRUPTED, OUT_OF_DATA = range(len(STATUSES))
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """How long to train, on what batches, and when to stop: the arguments of `fit` that shape the program."""
+
+    steps: int = 2000
+    batch_size: int | None = 128
+    eval_every: int = 200
+    target: float | None = None
+    patience: int | None = None
+    min_grad_norm: float | None = None
+    restore_best: bool = False
+    metric: str | None = None
+    mode: str | None = None
+    compute_dtype: str | None = None
+
+    def __post_init__(self):
+        for name in ("steps", "batch_size", "eval_every", "patience"):
+            value = getattr(self, name)
+            if value is None and name in ("batch_size", "patience"):
+                continue
+            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+                raise ValueError(f"fit: {name} must be an int of at least 1, got {value!r}")
+        if self.mode not in (None, "min", "max"):
+            raise ValueError(f"fit: mode must be 'min' or 'max', got {self.mode!r}")
+        if self.metric is not None and self.metric.startswith("test."):
+            raise ValueError(f"fit: {self.metric!r} cannot decide when to stop, or it would no longer be a test")
+
+
+class Monitor(NamedTuple):
+    """What the stopping rules remember: status, the best score and its step, points since, the best parameters."""
+
+    status: jax.Array
+    best: jax.Array
+    best_step: jax.Array
+    since: jax.Array
+    best_params: Any
+
+
+class Carry(NamedTuple):
+    state: TrainState
+    sums: dict[str, jax.Array]  # of the metrics of the point under way
+    last: dict[str, jax.Array]  # those of its last step
+    steps: jax.Array  # in the point under way
+    monitor: Monitor
+
+
+class Programs(NamedTuple):
+    begin: Callable
+    advance: Callable
+    conclude: Callable
+    scores: Callable
+
+
+@functools.lru_cache(maxsize=32)
+def programs(loss: Callable, evaluate: Callable | None, stateful: bool, kind: str, plan: Plan, many: bool) -> Programs:
+    """The compiled functions of a task; with `many`, over a leading axis of runs."""
+    task = Task(lambda key: None, loss, evaluate=evaluate, stateful=stateful)
+    step = plain_step(loss, stateful, plan.compute_dtype)
+
+    def pick(data, order, i):
+        if kind == "whole":
+            return data
+        index = order[i] if kind == "drawn" else i
+        return jax.tree.map(lambda x: x[index], data)
+
+    def begin(state, data, order):
+        shapes = jax.eval_shape(step, state, pick(data, order, 0))[1]
+        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+        zero, worst = jnp.zeros([], jnp.int32), jnp.float32(-jnp.inf)
+        best_params = jax.tree.map(lambda p: jnp.array(p, copy=True), state.params) if plan.restore_best else ()
+        monitor = Monitor(zero + RUNNING, worst, zero, zero, best_params)
+        return Carry(state, zeros, jax.tree.map(jnp.copy, zeros), jnp.copy(zero), monitor)
+
+    def advance(carry, data, order, n):
+        def body(i, loop):
+            state, sums, _ = loop
+            state, measured = step(state, pick(data, order, i))
+            return state, jax.tree.map(jnp.add, sums, measured), measured
+
+        def run():
+            state, sums, last = jax.lax.fori_loop(0, n, body, (carry.state, carry.sums, carry.last))
+            return carry._replace(state=state, sums=sums, last=last, steps=carry.steps + n)
+
+        return jax.lax.cond(carry.monitor.status == RUNNING, run, lambda: carry)
+
+    def conclude(carry, valid):
+        state, running = carry.state, carry.monitor.status == RUNNING
+        row = {}
+        for name, total in carry.sums.items():
+            if name in ("grad_norm", "update_norm") or name.rpartition(".")[2] == "learning_rate":
+                row[name] = carry.last[name]
+            else:
+                row[f"train.{name}"] = total / jnp.maximum(carry.steps, 1)
+        if valid is not None:
+            row |= {f"valid.{name}": value for name, value in score(state, valid).items()}
+        monitor = jax.lax.cond(running, lambda: _judge(plan, row, state, carry.monitor), lambda: carry.monitor)
+        row = {name: jnp.where(running, jnp.asarray(value, jnp.float32), jnp.nan) for name, value in row.items()}
+        zeros = jax.tree.map(jnp.zeros_like, (carry.sums, carry.last, carry.steps))
+        return Carry(state, *zeros, monitor), {**row, "status": monitor.status}
+
+    def score(state, data):
+        key = jax.random.fold_in(state.key, state.step)
+        return scores(task, state.params, state.model_state, data, key)
+
+    order_axis = 0 if kind == "drawn" else None
+    over = jax.vmap if many else lambda f, in_axes: f
+    return Programs(
+        begin=jax.jit(over(begin, in_axes=(0, None, order_axis))),
+        advance=jax.jit(over(advance, in_axes=(0, None, order_axis, None)), donate_argnums=0),
+        conclude=jax.jit(over(conclude, in_axes=(0, None)), donate_argnums=0),
+        scores=jax.jit(over(score, in_axes=(0, None))),
+    )
+
+
+def _judge(plan: Plan, row: dict, state: TrainState, monitor: Monitor) -> Monitor:
+    """The stopping rules, looked at once a point."""
+    metric = plan.metric or next(n for n in ("valid.accuracy", "valid.loss", "train.loss") if n in row)
+    if metric not in row:
+        raise ValueError(f"fit: there is no metric {metric!r}; there are {', '.join(sorted(row))}")
+    highest = plan.mode == "max" or (plan.mode is None and metric.endswith("accuracy"))
+    score = jnp.asarray(row[metric], jnp.float32) * (1 if highest else -1)
+    better = score > monitor.best
+    since = jnp.where(better, 0, monitor.since + 1)
+    rules = [(NON_FINITE, ~(jnp.isfinite(row["train.loss"]) & tree.all_finite(state.params)))]
+    if plan.target is not None:
+        rules.append((TARGET, score >= plan.target * (1 if highest else -1)))
+    if plan.min_grad_norm is not None:
+        rules.append((MIN_GRAD_NORM, row["grad_norm"] <= plan.min_grad_norm))
+    if plan.patience is not None:
+        rules.append((PATIENCE, since >= plan.patience))
+    return Monitor(
+        status=jnp.select([met for _, met in rules], [jnp.int32(status) for status, _ in rules], jnp.int32(RUNNING)),
+        best=jnp.where(better, score, monitor.best),
+        best_step=jnp.where(better, state.step, monitor.best_step),
+        since=since,
+        best_params=tree.where(better, state.params, monitor.best_params) if plan.restore_best else (),
+    )

@@ -1,0 +1,141 @@
+"""One training step as a pure function of a state that holds everything, the optimizer included."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxopt_lite import tree
+from jaxopt_lite.core.hyperparameters import arrays, hyperparameters
+from jaxopt_lite.core.transformation import GradientTransformation, apply_updates
+from jaxopt_lite.train.task import Task, call_loss
+
+__all__ = ["TrainState", "init_state", "make_step"]
+
+# Indices into the run's key that no epoch reaches: epochs are folded in from 0 on.
+_INIT, _STEPS = 2**32 - 1, 2**32 - 2
+
+
+class TrainState(NamedTuple):
+    """A run as a value: all that the next step depends on, but the data.
+
+    Attributes:
+        params: the parameters, in their own dtypes.
+        optimizer: the optimizer, its hyperparameters as arrays: edit it between steps without compiling again.
+        opt_state: the optimizer's state.
+        model_state: the model's state, None for tasks that have none.
+        key: the random key of the run; the data order and each step's key come from it.
+        step: number of steps done, int32.
+    """
+
+    params: Any
+    optimizer: GradientTransformation
+    opt_state: Any
+    model_state: Any
+    key: jax.Array
+    step: jax.Array
+
+
+def init_state(task: Task, optimizer: Any, seed: int | jax.Array = 0, params: Any = None) -> TrainState:
+    """The state before the first step.
+
+    Args:
+        task: what is to be learned.
+        optimizer: a transformation of this package or of Optax.
+        seed: an int, or a key. May be traced, so that `jax.vmap` over seeds gives a batch of states.
+        params: parameters to begin with, in place of those that `task.init` makes (they are copied).
+
+    Raises:
+        TypeError: if the optimizer is none, or params have leaves that cannot be optimized.
+    """
+    optimizer = GradientTransformation.accept(optimizer, "init_state", "optimizer")
+    key = seed if jnp.issubdtype(jnp.result_type(seed), jax.dtypes.prng_key) else jax.random.key(seed)
+    return _init_state(task, optimizer, key, params)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _init_state(task, optimizer, key, params):
+    made = task.init(jax.random.fold_in(key, _INIT))
+    if task.stateful and not (isinstance(made, tuple) and len(made) == 2):
+        raise TypeError("Task: with stateful=True, init must return (params, model_state)")
+    made, model_state = made if task.stateful else (made, None)
+    # Copies, because the steps donate what they are given: nobody else's arrays may be among it.
+    params = jax.tree.map(lambda p: jnp.array(p, copy=True), made if params is None else params)
+    floats = [jnp.result_type(p) for p in jax.tree.leaves(params) if jnp.issubdtype(jnp.result_type(p), jnp.floating)]
+    optimizer = arrays(optimizer, functools.reduce(jnp.promote_types, floats, jnp.float32))
+    key = jax.random.clone(key)
+    return TrainState(params, optimizer, optimizer.init(params), model_state, key, jnp.zeros([], jnp.int32))
+
+
+def make_step(loss: Callable | Task, *, stateful: bool = False, compute_dtype: Any = None) -> Callable:
+    """Compile one step: (TrainState, batch) -> (TrainState, metrics).
+
+    The state is donated: its arrays are gone after the call. The step's key is made from the run's key and the step's
+    number. An optimizer that wants `value`, `grad` or `value_fn` (a line search, say) is given them.
+
+    Args:
+        loss: the loss of a task, in any of its forms, or the task itself.
+        stateful: whether the loss carries a model state (a task says so itself).
+        compute_dtype: dtype for the loss, such as "bfloat16": parameters and floating data are cast to it, gradients
+            come back in the parameters' dtypes. None computes in the dtypes that are there.
+
+    Returns:
+        The compiled step. Metrics are scalars: loss, the loss's own metrics, learning_rate (for each, if the optimizer
+        has several), grad_norm and update_norm.
+    """
+    if isinstance(loss, Task):
+        loss, stateful = loss.loss, loss.stateful
+    return jax.jit(plain_step(loss, stateful, compute_dtype), donate_argnums=0)
+
+
+def plain_step(loss: Callable, stateful: bool, compute_dtype: Any) -> Callable:
+    """The step before it is compiled, for loops."""
+
+    def objective(params, model_state, batch, key):
+        if compute_dtype is not None:
+            params, batch = _cast(params, compute_dtype), _cast(batch, compute_dtype)
+        value, aux = call_loss(loss, stateful, params, model_state, batch, key)
+        return jnp.asarray(value, jnp.promote_types(jnp.result_type(value), jnp.float32)), aux
+
+    def step(state: TrainState, batch: Any) -> tuple[TrainState, dict[str, jax.Array]]:
+        key = jax.random.fold_in(jax.random.fold_in(state.key, _STEPS), state.step)
+        run = jax.value_and_grad(objective, has_aux=True)
+        (value, (metrics, model_state)), grads = run(state.params, state.model_state, batch, key)
+        # In the parameters' dtype, so that a bfloat16 update does not lose the weight decay.
+        grads = tree.cast_like(grads, state.params)
+        updates, opt_state = state.optimizer.update(
+            grads,
+            state.opt_state,
+            state.params,
+            value=value,
+            grad=grads,
+            value_fn=lambda params: objective(params, state.model_state, batch, key)[0],
+        )
+        measured = {
+            "loss": value,
+            **metrics,
+            **learning_rates(state.optimizer, state.opt_state),
+            "grad_norm": tree.global_norm(grads),
+            "update_norm": tree.global_norm(updates),
+        }
+        params = apply_updates(state.params, updates)
+        state = TrainState(params, state.optimizer, opt_state, model_state, state.key, state.step + 1)
+        return state, measured
+
+    return step
+
+
+def learning_rates(optimizer: GradientTransformation, opt_state: Any) -> dict[str, jax.Array]:
+    """Today's learning rate, as `learning_rate`; where there are several, each under its path."""
+    found = {
+        path: jnp.asarray(value, jnp.float32)
+        for path, value in hyperparameters(optimizer, opt_state).items()
+        if path.rpartition(".")[2] == "learning_rate"
+    }
+    return dict(zip(["learning_rate"], found.values(), strict=True)) if len(found) == 1 else found
+
+
+def _cast(data: Any, dtype: Any) -> Any:
+    return jax.tree.map(lambda x: x.astype(dtype) if jnp.issubdtype(jnp.result_type(x), jnp.floating) else x, data)
