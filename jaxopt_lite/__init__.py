@@ -5,33 +5,238 @@
 Every public name is here, flat, and has this one import path. See docs/ for a tour.
 """
 
-from jaxopt_lite.core.numbers import Count, Decay, Fraction, NonNegative, Positive, PositiveCount, Scalar, Table, Vector
-from jaxopt_lite.core.text import parse, spell
-from jaxopt_lite.core.values import Key, Value
-from jaxopt_lite.core.schedule import LearningRate, Schedule, Scheduled, schedule
-from jaxopt_lite.core.transformation import GradientTransformation, apply_updates, chain, identity, set_to_zero, stateless, transformation
 from jaxopt_lite.core.hyperparameters import arrays, as_optax, hyperparameters, replace
 from jaxopt_lite.core.lifting import lift
-from jaxopt_lite.schedules.shapes import constant_schedule, cosine_decay_schedule, cosine_onecycle_schedule, cyclic_triangular_schedule, exponential_decay, linear_onecycle_schedule, linear_schedule, piecewise_constant_schedule, piecewise_interpolate_schedule, polynomial_schedule
-from jaxopt_lite.schedules.phases import inverse_sqrt_schedule, join_schedules, sgdr_schedule, warmup_constant_schedule, warmup_cosine_decay_schedule, warmup_exponential_decay_schedule, warmup_stable_decay_schedule
+from jaxopt_lite.core.numbers import Count, Decay, Fraction, NonNegative, Positive, PositiveCount, Scalar, Table, Vector
+from jaxopt_lite.core.schedule import LearningRate, Schedule, Scheduled, schedule
+from jaxopt_lite.core.text import parse, spell
+from jaxopt_lite.core.transformation import (
+    GradientTransformation,
+    apply_updates,
+    chain,
+    identity,
+    set_to_zero,
+    stateless,
+    transformation,
+)
+from jaxopt_lite.core.values import Key, Value
 from jaxopt_lite.losses import Penalty, elastic_net_penalty, l1_penalty, l2_penalty, penalty, regularized
-from jaxopt_lite.transforms.momentum import ema, scale_by_lion, scale_by_sign, trace
-from jaxopt_lite.transforms.adaptive import scale_by_adadelta, scale_by_novograd, scale_by_rms, scale_by_rprop, scale_by_rss, scale_by_stddev
-from jaxopt_lite.transforms.adam import scale_by_adam, scale_by_adamax, scale_by_adan, scale_by_amsgrad, scale_by_belief, scale_by_radam, scale_by_yogi
-from jaxopt_lite.transforms.scaling import centralize, normalize_by_update_norm, scale, scale_by_learning_rate, scale_by_schedule, scale_by_trust_ratio
-from jaxopt_lite.transforms.clipping import adaptive_grad_clip, clip, clip_by_block_rms, clip_by_global_norm
-from jaxopt_lite.transforms.routing import by_path, freeze, masked, partition, routing_table
-from jaxopt_lite.transforms.decay import add_decayed_weights, add_noise, keep_params_nonnegative, proximal_l1, proximal_l2
-from jaxopt_lite.transforms.guards import skip_large_updates, skip_not_finite, zero_nans
-from jaxopt_lite.transforms.wrappers import accumulate, averaged_params, ema_params, lookahead
-from jaxopt_lite.optimizers import adabelief, adadelta, adagrad, adam, adamax, adamw, adan, amsgrad, lamb, lars, lion, nadam, nadamw, noisy_sgd, novograd, radam, rmsprop, rprop, sgd, signum, yogi
-from jaxopt_lite.train.task import Task
-from jaxopt_lite.train.step import TrainState, init_state, make_step
-from jaxopt_lite.train.data import 
-from jaxopt_lite.train.programs import Plan
-from jaxopt_lite.train.loop import Point, Result, training
+from jaxopt_lite.optimizers import (
+    adabelief,
+    adadelta,
+    adagrad,
+    adam,
+    adamax,
+    adamw,
+    adan,
+    amsgrad,
+    lamb,
+    lars,
+    lion,
+    nadam,
+    nadamw,
+    noisy_sgd,
+    novograd,
+    radam,
+    rmsprop,
+    rprop,
+    sgd,
+    signum,
+    yogi,
+)
 from jaxopt_lite.run import fit
+from jaxopt_lite.schedules.phases import (
+    inverse_sqrt_schedule,
+    join_schedules,
+    sgdr_schedule,
+    warmup_constant_schedule,
+    warmup_cosine_decay_schedule,
+    warmup_exponential_decay_schedule,
+    warmup_stable_decay_schedule,
+)
+from jaxopt_lite.schedules.shapes import (
+    constant_schedule,
+    cosine_decay_schedule,
+    cosine_onecycle_schedule,
+    cyclic_triangular_schedule,
+    exponential_decay,
+    linear_onecycle_schedule,
+    linear_schedule,
+    piecewise_constant_schedule,
+    piecewise_interpolate_schedule,
+    polynomial_schedule,
+)
+from jaxopt_lite.train.data import batch_order
+from jaxopt_lite.train.loop import Point, Result, training
+from jaxopt_lite.train.programs import Plan
+from jaxopt_lite.train.step import TrainState, init_state, make_step
+from jaxopt_lite.train.task import Task
+from jaxopt_lite.transforms.adam import (
+    scale_by_adam,
+    scale_by_adamax,
+    scale_by_adan,
+    scale_by_amsgrad,
+    scale_by_belief,
+    scale_by_radam,
+    scale_by_yogi,
+)
+from jaxopt_lite.transforms.adaptive import (
+    scale_by_adadelta,
+    scale_by_novograd,
+    scale_by_rms,
+    scale_by_rprop,
+    scale_by_rss,
+    scale_by_stddev,
+)
+from jaxopt_lite.transforms.clipping import adaptive_grad_clip, clip, clip_by_block_rms, clip_by_global_norm
+from jaxopt_lite.transforms.decay import (
+    add_decayed_weights,
+    add_noise,
+    keep_params_nonnegative,
+    proximal_l1,
+    proximal_l2,
+)
+from jaxopt_lite.transforms.guards import skip_large_updates, skip_not_finite, zero_nans
+from jaxopt_lite.transforms.momentum import ema, scale_by_lion, scale_by_sign, trace
+from jaxopt_lite.transforms.routing import by_path, freeze, masked, partition, routing_table
+from jaxopt_lite.transforms.scaling import (
+    centralize,
+    normalize_by_update_norm,
+    scale,
+    scale_by_learning_rate,
+    scale_by_schedule,
+    scale_by_trust_ratio,
+)
+from jaxopt_lite.transforms.wrappers import accumulate, averaged_params, ema_params, lookahead
 
 __version__ = "0.1.0"
 
-__all__ = ["Count","Decay","Fraction","GradientTransformation","Key","LearningRate","NonNegative","Penalty","Plan","Point","Positive","PositiveCount","Result","Scalar","Schedule","Scheduled","Table","Task","TrainState","Value","Vector","accumulate","adabelief","adadelta","adagrad","adam","adamax","adamw","adan","adaptive_grad_clip","add_decayed_weights","add_noise","amsgrad","apply_updates","arrays","as_optax","averaged_params","by_path","centralize","chain","clip","clip_by_block_rms","clip_by_global_norm","constant_schedule","cosine_decay_schedule","cosine_onecycle_schedule","cyclic_triangular_schedule","elastic_net_penalty","ema","ema_params","exponential_decay","fit","freeze","hyperparameters","identity","init_state","inverse_sqrt_schedule","join_schedules","keep_params_nonnegative","l1_penalty","l2_penalty","lamb","lars","lift","linear_onecycle_schedule","linear_schedule","lion","lookahead","make_step","masked","nadam","nadamw","noisy_sgd","normalize_by_update_norm","novograd","parse","partition","penalty","piecewise_constant_schedule","piecewise_interpolate_schedule","polynomial_schedule","proximal_l1","proximal_l2","radam","regularized","replace","rmsprop","routing_table","rprop","scale","scale_by_adadelta","scale_by_adam","scale_by_adamax","scale_by_adan","scale_by_amsgrad","scale_by_belief","scale_by_learning_rate","scale_by_lion","scale_by_novograd","scale_by_radam","scale_by_rms","scale_by_rprop","scale_by_rss","scale_by_schedule","scale_by_sign","scale_by_stddev","scale_by_trust_ratio","scale_by_yogi","schedule","set_to_zero","sgd","sgdr_schedule","signum","skip_large_updates","skip_not_finite","spell","stateless","trace","training","transformation","warmup_constant_schedule","warmup_cosine_decay_schedule","warmup_exponential_decay_schedule","warmup_stable_decay_schedule","yogi","zero_nans",]
+__all__ = [
+    "Count",
+    "Decay",
+    "Fraction",
+    "GradientTransformation",
+    "Key",
+    "LearningRate",
+    "NonNegative",
+    "Penalty",
+    "Plan",
+    "Point",
+    "Positive",
+    "PositiveCount",
+    "Result",
+    "Scalar",
+    "Schedule",
+    "Scheduled",
+    "Table",
+    "Task",
+    "TrainState",
+    "Value",
+    "Vector",
+    "accumulate",
+    "adabelief",
+    "adadelta",
+    "adagrad",
+    "adam",
+    "adamax",
+    "adamw",
+    "adan",
+    "adaptive_grad_clip",
+    "add_decayed_weights",
+    "add_noise",
+    "amsgrad",
+    "apply_updates",
+    "arrays",
+    "as_optax",
+    "averaged_params",
+    "batch_order",
+    "by_path",
+    "centralize",
+    "chain",
+    "clip",
+    "clip_by_block_rms",
+    "clip_by_global_norm",
+    "constant_schedule",
+    "cosine_decay_schedule",
+    "cosine_onecycle_schedule",
+    "cyclic_triangular_schedule",
+    "elastic_net_penalty",
+    "ema",
+    "ema_params",
+    "exponential_decay",
+    "fit",
+    "freeze",
+    "hyperparameters",
+    "identity",
+    "init_state",
+    "inverse_sqrt_schedule",
+    "join_schedules",
+    "keep_params_nonnegative",
+    "l1_penalty",
+    "l2_penalty",
+    "lamb",
+    "lars",
+    "lift",
+    "linear_onecycle_schedule",
+    "linear_schedule",
+    "lion",
+    "lookahead",
+    "make_step",
+    "masked",
+    "nadam",
+    "nadamw",
+    "noisy_sgd",
+    "normalize_by_update_norm",
+    "novograd",
+    "parse",
+    "partition",
+    "penalty",
+    "piecewise_constant_schedule",
+    "piecewise_interpolate_schedule",
+    "polynomial_schedule",
+    "proximal_l1",
+    "proximal_l2",
+    "radam",
+    "regularized",
+    "replace",
+    "rmsprop",
+    "routing_table",
+    "rprop",
+    "scale",
+    "scale_by_adadelta",
+    "scale_by_adam",
+    "scale_by_adamax",
+    "scale_by_adan",
+    "scale_by_amsgrad",
+    "scale_by_belief",
+    "scale_by_learning_rate",
+    "scale_by_lion",
+    "scale_by_novograd",
+    "scale_by_radam",
+    "scale_by_rms",
+    "scale_by_rprop",
+    "scale_by_rss",
+    "scale_by_schedule",
+    "scale_by_sign",
+    "scale_by_stddev",
+    "scale_by_trust_ratio",
+    "scale_by_yogi",
+    "schedule",
+    "set_to_zero",
+    "sgd",
+    "sgdr_schedule",
+    "signum",
+    "skip_large_updates",
+    "skip_not_finite",
+    "spell",
+    "stateless",
+    "trace",
+    "training",
+    "transformation",
+    "warmup_constant_schedule",
+    "warmup_cosine_decay_schedule",
+    "warmup_exponential_decay_schedule",
+    "warmup_stable_decay_schedule",
+    "yogi",
+    "zero_nans",
+]

@@ -61,12 +61,13 @@ def scale_by_adam(
 
     def update(grads, state, params=None, **extra):
         t = optax.safe_increment(state.count)
+        m_hat, correction = _m_hat(b1, t, nesterov), 1 - b2**t
 
         def leaf(g, m, v):
             m = b1 * m + (1 - b1) * g
             v = b2 * v + (1 - b2) * abs_sq(g)
-            v_hat = v / (1 - b2**t)
-            return _lookahead(m, g, b1, t, nesterov) / (safe_sqrt(v_hat + eps_root) + eps), m, v
+            v_hat = v / correction
+            return m_hat(m, g) / (safe_sqrt(v_hat + eps_root) + eps), m, v
 
         updates, mu, nu = tree.map_leaves(leaf, 3, grads, state.mu, state.nu)
         return updates, optax.ScaleByAdamState(count=t, mu=mu, nu=nu)
@@ -142,11 +143,12 @@ def scale_by_adamax(b1: Decay = 0.9, b2: Decay = 0.999, eps: NonNegative = 1e-8)
 
     def update(grads, state, params=None, **extra):
         t = optax.safe_increment(state.count)
+        correction = 1 - b1**t
 
         def leaf(g, m, u):
             m = b1 * m + (1 - b1) * g
             u = jnp.maximum(b2 * u, jnp.abs(g) + eps)
-            return m / (1 - b1**t) / u, m, u
+            return m / correction / u, m, u
 
         updates, mu, nu = tree.map_leaves(leaf, 3, grads, state.mu, state.nu)
         return updates, optax.ScaleByAdamState(count=t, mu=mu, nu=nu)
@@ -177,12 +179,13 @@ def scale_by_belief(
 
     def update(grads, state, params=None, **extra):
         t = optax.safe_increment(state.count)
+        m_hat, correction = _m_hat(b1, t, nesterov), 1 - b2**t
 
         def leaf(g, m, v):
             m = b1 * m + (1 - b1) * g
             v = b2 * v + (1 - b2) * abs_sq(g - m) + eps_root
-            v_hat = v / (1 - b2**t)
-            return _lookahead(m, g, b1, t, nesterov) / (safe_sqrt(v_hat) + eps), m, v
+            v_hat = v / correction
+            return m_hat(m, g) / (safe_sqrt(v_hat) + eps), m, v
 
         updates, mu, nu = tree.map_leaves(leaf, 3, grads, state.mu, state.nu)
         return updates, optax.ScaleByBeliefState(count=t, mu=mu, nu=nu)
@@ -217,11 +220,12 @@ def scale_by_yogi(
 
     def update(grads, state, params=None, **extra):
         t = optax.safe_increment(state.count)
+        correction_mu, correction_nu = 1 - b1**t, 1 - b2**t
 
         def leaf(g, m, v):
             m = b1 * m + (1 - b1) * g
             v = v - (1 - b2) * jnp.sign(v - abs_sq(g)) * abs_sq(g)
-            return m / (1 - b1**t) / (safe_sqrt(v / (1 - b2**t) + eps_root) + eps), m, v
+            return m / correction_mu / (safe_sqrt(v / correction_nu + eps_root) + eps), m, v
 
         updates, mu, nu = tree.map_leaves(leaf, 3, grads, state.mu, state.nu)
         return updates, optax.ScaleByAdamState(count=t, mu=mu, nu=nu)
@@ -256,7 +260,8 @@ def scale_by_radam(
     def update(grads, state, params=None, **extra):
         t = optax.safe_increment(state.count)
         rho_inf = 2 / (1 - b2) - 1
-        rho = rho_inf - 2 * t * b2**t / (1 - b2**t)
+        m_hat, correction = _m_hat(b1, t, nesterov), 1 - b2**t
+        rho = rho_inf - 2 * t * b2**t / correction
         tractable = rho >= threshold
         long = jnp.where(tractable, rho, 5.0)  # so that neither branch, nor its derivative, meets a negative root
         r = safe_sqrt(((long - 4) * (long - 2) * rho_inf) / ((rho_inf - 4) * (rho_inf - 2) * long))
@@ -264,9 +269,9 @@ def scale_by_radam(
         def leaf(g, m, v):
             m = b1 * m + (1 - b1) * g
             v = b2 * v + (1 - b2) * abs_sq(g)
-            m_hat = _lookahead(m, g, b1, t, nesterov)
-            rectified = r * m_hat / (safe_sqrt(v / (1 - b2**t) + eps_root) + eps)
-            return jnp.where(tractable, rectified, m_hat), m, v
+            plain = m_hat(m, g)
+            rectified = r * plain / (safe_sqrt(v / correction + eps_root) + eps)
+            return jnp.where(tractable, rectified, plain), m, v
 
         updates, mu, nu = tree.map_leaves(leaf, 3, grads, state.mu, state.nu)
         return updates, optax.ScaleByAdamState(count=t, mu=mu, nu=nu)
@@ -301,14 +306,15 @@ def scale_by_adan(
 
     def update(grads, state, params=None, **extra):
         t = optax.safe_increment(state.t)
+        correction_m, correction_d, correction_n = 1 - b1**t, 1 - b2**t, 1 - b3**t
 
         def leaf(g, m, d, n, g_before):
             difference = jnp.where(state.t == 0, 0, g - g_before)
             m = b1 * m + (1 - b1) * g
             d = b2 * d + (1 - b2) * difference
             n = b3 * n + (1 - b3) * abs_sq(g + b2 * difference)
-            step = m / (1 - b1**t) + b2 * d / (1 - b2**t)
-            return step / (safe_sqrt(n / (1 - b3**t) + eps_root) + eps), m, d, n
+            step = m / correction_m + b2 * d / correction_d
+            return step / (safe_sqrt(n / correction_n + eps_root) + eps), m, d, n
 
         updates, m, v, n = tree.map_leaves(leaf, 4, grads, state.m, state.v, state.n, state.g)
         return updates, optax.ScaleByAdanState(m=m, v=v, n=n, g=grads, t=t)
@@ -322,8 +328,9 @@ def _init_adam(params, mu_dtype=None):
     return optax.ScaleByAdamState(count=jnp.zeros([], jnp.int32), mu=mu, nu=nu)
 
 
-def _lookahead(m, g, b1, t, nesterov):
-    """m̂, or with `nesterov` Dozat's combination of the next m̂ and ĝ."""
+def _m_hat(b1, t, nesterov):
+    """m̂ as a function of m and g; with `nesterov`, Dozat's combination of the next m̂ and ĝ."""
+    now, following = 1 - b1**t, 1 - b1 ** (t + 1)
     if nesterov:
-        return b1 * m / (1 - b1 ** (t + 1)) + (1 - b1) * g / (1 - b1**t)
-    return m / (1 - b1**t)
+        return lambda m, g: b1 * m / following + (1 - b1) * g / now
+    return lambda m, g: m / now
