@@ -65,8 +65,10 @@ Fraction = Annotated[Number, Range(low=0.0, high=1.0)]
 Decay = Annotated[Number, Range(low=0.0, high=1.0, open_high=True)]
 Count = Annotated[Number, Range(low=0.0, open_high=True)]
 PositiveCount = Annotated[Number, Range(low=0.0, open_low=True, open_high=True)]
-Vector = Annotated[Number | list | tuple, Range(open_high=True, ndim=1)]
-Table = Annotated[Number | list | tuple | dict, Range(open_high=True, ndim=2)]
+Vector = Annotated[Number | list | tuple, Range(open_low=True, open_high=True, ndim=1)]
+Table = Annotated[Number | list | tuple | dict, Range(open_low=True, open_high=True, ndim=2)]
+
+_WHAT = ("a number", "a list of numbers", "a list of rows of numbers")  # by dimensions
 
 
 def number(value: Any, range_: Range, who: str, name: str, other: str = "") -> Any:
@@ -83,7 +85,8 @@ def number(value: Any, range_: Range, who: str, name: str, other: str = "") -> A
         TypeError: for what is not a number.
         ValueError: for a concrete number outside its range.
     """
-    what = f"{who}: {name} must be a number{other}"
+    columns = f" ({', '.join(column for column, _ in range_.columns)})" if range_.columns else ""
+    what = f"{who}: {name} must be {_WHAT[range_.ndim]}{columns}{other}"
     if range_.ndim and isinstance(value, (list, tuple, dict)):
         value = _table(value, range_, what)
     if isinstance(value, np.generic):
@@ -91,11 +94,13 @@ def number(value: Any, range_: Range, who: str, name: str, other: str = "") -> A
     if isinstance(value, (bool, str, bytes)) or value is None:
         raise TypeError(f"{what}, got {_describe(value)}")
     if isinstance(value, numbers.Real):
-        value = float(value)
+        value = _float(value)
     elif isinstance(value, (np.ndarray, jax.Array)):
         value = _real_array(value, what)
     else:
         raise TypeError(f"{what}, got {_describe(value)}")
+    if np.ndim(value) < range_.ndim:
+        raise TypeError(f"{what}, got {value!r}")
     check_range(value, range_, who, name)
     return value
 
@@ -121,32 +126,46 @@ def concrete(*values: Any) -> bool:
 
 def check_used_as_scalar(value: Any, range_: Range, who: str, name: str) -> None:
     """Raise if a leaf that should be a scalar still has dimensions when it is used: somebody forgot a vmap."""
-    shape = np.shape(value)
-    if len(shape) > range_.ndim:
+    if is_batch(value, range_):
         what = ("a scalar", "a vector", "a table")[range_.ndim]
         raise ValueError(
-            f"{who}: {name} has shape {shape} where {what} is used; an optimizer with array hyperparameters is a batch "
-            "of optimizers: use it under jax.vmap, or index it with jax.tree.map(lambda x: x[i], optimizer)"
+            f"{who}: {name} has shape {np.shape(value)} where {what} is used; an optimizer with array hyperparameters "
+            "is a batch of optimizers: use it under jax.vmap, or index it with "
+            "jax.tree.map(lambda x: x[i], optimizer)"
         )
+
+
+def is_batch(value: Any, range_: Range) -> bool:
+    """Whether a leaf has more dimensions than its annotation: it is one number for each of many optimizers."""
+    return np.ndim(value) > range_.ndim
+
+
+def _float(value: numbers.Real) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # an int of more than 308 digits
+        return math.inf if value > 0 else -math.inf
 
 
 def _table(value: Any, range_: Range, what: str) -> Any:
     """An array from a list of numbers or rows, a dict (its items are the rows), or a list of dicts of columns."""
-    if isinstance(value, dict):
-        value = [list(pair) for pair in value.items()]
+    rows = [list(pair) for pair in value.items()] if isinstance(value, dict) else value
     try:
         if range_.columns:
-            value = [_row(row, range_.columns) if isinstance(row, dict) else list(row) for row in value]
-        if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(value)):
-            array = jnp.asarray(value, dtype=float)
+            rows = [_row(row, range_.columns) if isinstance(row, dict) else list(row) for row in rows]
+        leaves = jax.tree.leaves(rows)
+        if any(isinstance(leaf, (bool, str)) for leaf in leaves):
+            raise TypeError("not a number")
+        if not concrete(*leaves):
+            array = jnp.asarray(rows, dtype=float)
         else:
-            array = np.asarray(value, dtype=np.float64)
+            array = np.asarray(rows, dtype=np.float64)
     except (TypeError, ValueError) as error:
-        raise TypeError(
-            f"{what.replace('a number', 'a list of numbers or of rows')}, got {value!r} ({error})"
-        ) from None
-    if array.ndim != range_.ndim and array.size:
-        raise ValueError(f"{what.replace('a number', ('', 'a list', 'a list of rows')[range_.ndim])}, got {value!r}")
+        raise TypeError(f"{what}, got {value!r} ({error})") from None
+    if not array.size:
+        return array.reshape((0,) * range_.ndim)
+    if array.ndim != range_.ndim or range_.columns and array.shape[1] != len(range_.columns):
+        raise ValueError(f"{what}, got {value!r}")
     return array
 
 
@@ -154,7 +173,8 @@ def _row(given: dict, columns: tuple) -> list:
     unknown = set(given) - {name for name, _ in columns}
     missing = [name for name, default in columns if default is None and name not in given]
     if unknown or missing:
-        raise ValueError(f"unknown {sorted(unknown)}, missing {missing}; the names are {[n for n, _ in columns]}")
+        faults = {"unknown": sorted(map(str, unknown)), "missing": missing}
+        raise ValueError(", ".join(f"{word} {', '.join(names)}" for word, names in faults.items() if names))
     return [given.get(name, default) for name, default in columns]
 
 
@@ -173,6 +193,6 @@ def _describe(value: Any) -> str:
         return "None"
     if isinstance(value, str):
         return f"the string {value!r}"
-    if isinstance(value, type) or callable(value):
+    if isinstance(value, type) or callable(value) and not hasattr(value, "factory"):
         return f"the function {getattr(value, '__name__', value)!r}"
     return f"{value!r} of type {type(value).__name__}"

@@ -72,8 +72,14 @@ class Parameter:
 
     def check_use(self, value: Any, who: str) -> None:
         """Raise if a number has more dimensions than its annotation allows."""
-        if self.range is not None and value is not None and not isinstance(value, Value):
-            numbers.check_used_as_scalar(value, self.range, who, self.name)
+        for number in self.numbers_in(value):
+            numbers.check_used_as_scalar(number, self.range, who, self.name)
+
+    def numbers_in(self, value: Any) -> list:
+        """The numbers in the (normalised) argument; several where it stands for `*args` or `**kwargs`."""
+        several = {inspect.Parameter.VAR_POSITIONAL: list, inspect.Parameter.VAR_KEYWORD: dict.values}
+        values = several.get(self.kind, lambda v: [v])(value) if self.range is not None else []
+        return [v for v in values if v is not None and not isinstance(v, Value)]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -97,7 +103,9 @@ class Spec:
         try:
             bound = self.signature.bind(*args, **kwargs)
         except TypeError as error:
-            raise TypeError(f"{self.name}: {error}; its signature is {self.name}{self.signature}") from None
+            plain = [p.replace(annotation=p.empty) for p in self.signature.parameters.values()]
+            signature = self.signature.replace(parameters=plain, return_annotation=inspect.Signature.empty)
+            raise TypeError(f"{self.name}: {error}; its signature is {self.name}{signature}") from None
         bound.apply_defaults()
         return {name: self.normalise(name, value) for name, value in bound.arguments.items()}
 
@@ -242,13 +250,28 @@ def remember_calls(function: Callable, makes: type) -> Any:
     @functools.wraps(function)
     def factory(*args, **kwargs):
         value = makes.remember(factory, spec.bind(args, kwargs))
-        leaves = jax.tree.leaves(value)
-        if numbers.concrete(*leaves) and not any(np.ndim(leaf) for leaf in leaves):
-            value.built  # noqa: B018  what the author's function refuses is refused now, not at the first update
+        build_early(value)
         return value
 
     factory.spec = spec
     return factory
+
+
+def build_early(value: Value) -> None:
+    """Build one optimizer of concrete numbers: what the author's function refuses is refused now, not when used."""
+    if numbers.concrete(*jax.tree.leaves(value)) and not _is_batch(value):
+        value.built  # noqa: B018
+
+
+def _is_batch(value: Any) -> bool:
+    """Whether some number in a value has more dimensions than its annotation."""
+    if isinstance(value, Value):
+        parameters = value.factory.spec.parameters
+        own = [(p, number) for p in parameters.values() for number in p.numbers_in(value.arguments[p.name])]
+        return any(numbers.is_batch(number, p.range) for p, number in own) or _is_batch(value.arguments)
+    if isinstance(value, dict):
+        value = tuple(value.values())
+    return isinstance(value, tuple) and any(map(_is_batch, value))
 
 
 def _parameters(function: Callable) -> dict[str, Parameter]:
