@@ -3,7 +3,6 @@
 import ast
 import difflib
 import importlib
-import inspect
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,7 +13,7 @@ import numpy as np
 
 import jaxopt_lite as jo
 from jaxopt_lite import optimizers
-from jaxopt_lite.core.hyperparameters import expand
+from jaxopt_lite.core.hyperparameters import rules
 
 try:
     import typer
@@ -39,7 +38,7 @@ def list_() -> None:
     for name in optimizers.__all__:
         factory = getattr(optimizers, name)
         arguments = [
-            p.name if p.default is inspect.Parameter.empty else f"{p.name}={p.default!r}"
+            p.name if p.default is p.empty else f"{p.name}={p.default!r}"
             for p in factory.spec.signature.parameters.values()
         ]
         print(f"  {name}({', '.join(arguments)})")
@@ -54,7 +53,9 @@ def show(text: Annotated[str, Argument(metavar="OPTIMIZER", help='such as "adamw
     """Show what an optimizer chains, its hyperparameters, and the size of its state."""
     optimizer = _optimizer(text)
     print(optimizer)
-    print(f"\nchains\n  {expand(optimizer)}")
+    print("\nchains")
+    for rule in rules(optimizer):
+        print(f"  {rule}")
     print("\nhyperparameters")
     values = jo.hyperparameters(optimizer)
     width = max(map(len, values), default=0)

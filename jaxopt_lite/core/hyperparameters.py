@@ -96,10 +96,11 @@ def as_optax(optimizer: GradientTransformation) -> optax.GradientTransformationE
     return optax.GradientTransformationExtraArgs(*optimizer)
 
 
-def expand(optimizer: GradientTransformation) -> str:
-    """What a recipe chains, as text: `adamw(0.001)` is `chain(scale_by_adam(...), ...)`."""
-    inner = optimizer.inner
-    return repr(optimizer if inner is None else inner)
+def rules(optimizer: GradientTransformation) -> list[GradientTransformation]:
+    """The rules that an optimizer applies one after the other, recipes and chains taken apart."""
+    if optimizer.factory is chain:
+        return [rule for child in optimizer.arguments["transforms"] for rule in rules(child)]
+    return [optimizer] if optimizer.inner is None else rules(optimizer.inner)
 
 
 def _is_leaf(value: Any) -> bool:
