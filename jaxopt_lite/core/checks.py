@@ -4,6 +4,7 @@ All checks look at structures, shapes and dtypes only, so they run while tracing
 message has three parts: who needs what, what it got (with the path of the leaf), and what to do.
 """
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-__all__ = ["check_grads", "check_params", "check_state", "require"]
+__all__ = ["accept_extra", "check_grads", "check_params", "check_result", "check_state", "require"]
 
 
 def require(tree: Any, word: str, who: str) -> None:
@@ -32,34 +33,34 @@ def check_params(who: str, params: Any) -> None:
             )
 
 
-def check_grads(who: str, grads: Any, state: Any, params: Any) -> None:
+def check_grads(who: str, grads: Any, state: Any, params: Any, word: str = "grads") -> None:
     """Raise unless grads are differentiable leaves in the structure and shapes of params (where params are given)."""
-    hint = _swapped(grads, state, params)
+    hint = _mistaken(grads, state, params, word)
     for path, leaf in jax.tree_util.tree_leaves_with_path(grads):
         problem = _not_differentiable(leaf)
         if problem:
             raise TypeError(
-                f"{who}: grads{jax.tree_util.keystr(path)} is {problem}; gradients are floating or complex arrays"
+                f"{who}: {word}{jax.tree_util.keystr(path)} is {problem}; {word} must be floating or complex arrays"
                 + (hint or "; cast them, or differentiate with respect to floating leaves only")
             )
     if params is None:
         return
-    difference = structure_difference(grads, params, "grads", "params")
+    difference = structure_difference(grads, params, word, "params")
     if difference:
-        raise ValueError(f"{who}: {difference}{hint or '; grads must mirror params leaf by leaf'}")
+        raise ValueError(f"{who}: {difference}{hint or f'; {word} must mirror params leaf by leaf'}")
     wanted = jax.tree.leaves(params)
     for (path, grad), param in zip(jax.tree_util.tree_leaves_with_path(grads), wanted, strict=True):
         key = jax.tree_util.keystr(path)
         if np.shape(grad) != np.shape(param):
             raise ValueError(
-                f"{who}: grads{key} has shape {np.shape(grad)}, params{key} has shape {np.shape(param)}; they must be "
+                f"{who}: {word}{key} has shape {np.shape(grad)}, params{key} has shape {np.shape(param)}; they must be "
                 "equal, nothing is broadcast (look for a mean over the wrong axis or a column against a row)"
             )
         if jnp.iscomplexobj(grad) != jnp.iscomplexobj(param):
-            dtypes = f"{jnp.result_type(grad)} against {jnp.result_type(param)}"
+            remedy = f"take jnp.real of {word}{key}" if jnp.iscomplexobj(grad) else f"take jnp.real of params{key}"
             raise TypeError(
-                f"{who}: grads{key} and params{key} must both be real or both complex, got {dtypes}; "
-                "take jnp.real of the gradient, or make the parameter complex"
+                f"{who}: {word}{key} and params{key} must both be real or both complex, got {jnp.result_type(grad)} "
+                f"against {jnp.result_type(param)}; {remedy}, or make the other complex"
             )
 
 
@@ -69,20 +70,54 @@ def check_state(who: str, state: Any, init: Callable, template: Any) -> None:
         expected = jax.eval_shape(init, template)
     except Exception:  # an init that only runs on concrete values cannot be asked
         return
-    difference = structure_difference(state, expected, "state", "the expected state")
-    if not difference:
-        for (path, got), want in zip(
-            jax.tree_util.tree_leaves_with_path(state), jax.tree.leaves(expected), strict=True
-        ):
-            if np.shape(got) != np.shape(want):
-                key = jax.tree_util.keystr(path)
-                difference = f"state{key} has shape {np.shape(got)} where {np.shape(want)} is expected"
-                break
+    difference = structure_difference(state, expected, "state", "init(params)")
+    difference = difference or leaf_difference(state, expected, "state", "init(params)")
     if difference:
         raise ValueError(
             f"{who}: the state is not one of this optimizer for these params: {difference}; make it with "
             "state = optimizer.init(params), and again when the optimizer or the shapes of params change"
         )
+
+
+def check_result(who: str, result: Any, grads: Any, state: Any) -> None:
+    """Raise unless a rule's update returned (updates, state), each like what it was given."""
+    if not (isinstance(result, tuple) and len(result) == 2):
+        what = f"{len(result)} things" if isinstance(result, tuple) else f"{result!r}"
+        raise TypeError(f"{who}: update must return a pair (updates, state), it returned {what}")
+    for word, given, new in (("grads", grads, result[0]), ("state", state, result[1])):
+        returned = "the returned updates" if word == "grads" else "the returned state"
+        difference = structure_difference(new, given, returned, word)
+        if not difference and word == "grads":
+            difference = leaf_difference(new, given, returned, word)
+        if difference:
+            raise ValueError(
+                f"{who}: update must return updates like grads and a state like the one it was given, but {difference}; "
+                "mend the rule, or look in its chain for the one that did it"
+            )
+
+
+def accept_extra(who: str, update: Callable) -> Callable:
+    """An author's update as update(updates, state, params=None, **extra): it is given just what it asks for."""
+    signature = inspect.signature(update)
+    try:
+        signature.bind_partial(None, None, None)
+    except TypeError:
+        raise TypeError(
+            f"{who}: update must take (updates, state, params=None, **extra), its signature is update{signature}"
+        ) from None
+    parameters = list(signature.parameters.values())
+    takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    needed = [p.name for p in parameters[3:] if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
+    if takes_all and not needed:
+        return update
+
+    def accepting(updates, state, params=None, **extra):
+        for name in needed:
+            require(extra.get(name), name, who)
+        known = extra if takes_all else {k: v for k, v in extra.items() if k in signature.parameters}
+        return update(updates, state, params, **known)
+
+    return accepting
 
 
 def structure_difference(tree: Any, like: Any, word: str, like_word: str) -> str | None:
@@ -98,6 +133,24 @@ def structure_difference(tree: Any, like: Any, word: str, like_word: str) -> str
     if extra:
         return f"{word} has the leaf {word}{extra[0]}, which {like_word} has not"
     return f"{word} has the structure {jax.tree.structure(tree)}, {like_word} has {jax.tree.structure(like)}"
+
+
+def leaf_difference(tree: Any, like: Any, word: str, like_word: str) -> str | None:
+    """Say which leaf first differs in shape or kind (real, complex, integer, bool), for trees of one structure."""
+    pairs = zip(jax.tree_util.tree_leaves_with_path(tree), jax.tree.leaves(like), strict=True)
+    for (path, got), want in pairs:
+        key = jax.tree_util.keystr(path)
+        if np.shape(got) != np.shape(want):
+            return f"{word}{key} has shape {np.shape(got)}, {like_word}{key} has {np.shape(want)}"
+        if _kind(got) != _kind(want):
+            return f"{word}{key} is {jnp.result_type(got)}, {like_word}{key} is {jnp.result_type(want)}"
+    return None
+
+
+def _kind(leaf: Any) -> Any:
+    kinds = (jnp.bool_, jnp.integer, jnp.floating, jnp.complexfloating)
+    dtype = getattr(leaf, "dtype", None) or jnp.result_type(leaf)
+    return next((kind for kind in kinds if jnp.issubdtype(dtype, kind)), dtype)
 
 
 def _not_differentiable(leaf: Any) -> str | None:
@@ -116,12 +169,16 @@ def _not_differentiable(leaf: Any) -> str | None:
     return f"an array of dtype {dtype}"
 
 
-def _swapped(grads: Any, state: Any, params: Any) -> str:
-    """A hint, where the structures say that two arguments changed places."""
-    if params is None or jax.tree.structure(grads) == jax.tree.structure(params):
+def _mistaken(grads: Any, state: Any, params: Any, word: str) -> str:
+    """A hint, where the structures say that arguments changed places or a pair was not unpacked."""
+    given, like = jax.tree.structure(grads), jax.tree.structure(params)
+    if params is None or given == like:
         return ""
-    if jax.tree.structure(state) == jax.tree.structure(params):
+    if state is not None and jax.tree.structure(state) == like:
         return "; grads and state look swapped: call update(grads, state, params)"
-    if jax.tree.structure(state) == jax.tree.structure(grads):
+    if state is not None and jax.tree.structure(state) == given:
         return "; state and params look swapped: call update(grads, state, params)"
+    for i, part in enumerate(grads if isinstance(grads, tuple) else ()):
+        if jax.tree.structure(part) == like:
+            return f"; {word} was not unpacked: {word}[{i}] has the structure of params"
     return ""

@@ -92,13 +92,13 @@ def number(value: Any, range_: Range, who: str, name: str, other: str = "") -> A
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, (bool, str, bytes)) or value is None:
-        raise TypeError(f"{what}, got {_describe(value)}")
+        raise TypeError(f"{what}, got {describe(value)}")
     if isinstance(value, numbers.Real):
         value = _float(value)
     elif isinstance(value, (np.ndarray, jax.Array)):
         value = _real_array(value, what)
     else:
-        raise TypeError(f"{what}, got {_describe(value)}")
+        raise TypeError(f"{what}, got {describe(value)}")
     if np.ndim(value) < range_.ndim:
         raise TypeError(f"{what}, got {value!r}")
     check_range(value, range_, who, name)
@@ -179,20 +179,22 @@ def _row(given: dict, columns: tuple) -> list:
 
 
 def _real_array(value: Any, what: str) -> Any:
-    if jnp.issubdtype(value.dtype, jnp.bool_) or not jnp.issubdtype(value.dtype, jnp.number):
-        raise TypeError(f"{what}, got an array of dtype {value.dtype}")
-    if jnp.issubdtype(value.dtype, jnp.complexfloating):
-        raise TypeError(f"{what}, got a complex array")
+    real = jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(value.dtype, jnp.integer)
+    if not real:
+        raise TypeError(f"{what}, got {describe(value)}")
     if jnp.issubdtype(value.dtype, jnp.integer):
         return value.astype(np.float32)
     return value.copy() if isinstance(value, np.ndarray) else value
 
 
-def _describe(value: Any) -> str:
+def describe(value: Any) -> str:
+    """What a caller gave, in the words of an error message."""
     if value is None:
         return "None"
     if isinstance(value, str):
         return f"the string {value!r}"
+    if isinstance(value, (np.ndarray, jax.Array)):
+        return f"an array of dtype {value.dtype} and shape {value.shape}"
     if isinstance(value, type) or callable(value) and not hasattr(value, "factory"):
         return f"the function {getattr(value, '__name__', value)!r}"
     return f"{value!r} of type {type(value).__name__}"

@@ -91,8 +91,9 @@ def transformation(function: Callable[P, Any]) -> Callable[P, GradientTransforma
     take `params=None` and any extra arguments by name, or `**extra` for all of them. Within a rule, moments are kept in
     the dtypes that `init` chose; there is no need to cast.
 
+    >>> from jaxopt_lite import Scalar
     >>> @transformation
-    ... def scale_by_square(factor: numbers.Scalar = 1.0):
+    ... def scale_by_square(factor: Scalar = 1.0):
     ...     def update(updates, state, params=None, **extra):
     ...         return jax.tree.map(lambda g: factor * g * jnp.abs(g), updates), state
     ...     return lambda params: (), update
@@ -112,7 +113,8 @@ def apply_updates(params: Any, updates: Any) -> Any:
     Raises:
         ValueError: if structures or shapes differ; nothing is broadcast.
     """
-    checks.check_grads("apply_updates", updates, None, params)
+    checks.check_params("apply_updates", params)
+    checks.check_grads("apply_updates", updates, None, params, word="updates")
     return jax.tree.map(lambda p, u: jnp.asarray(p + u, dtype=jnp.result_type(p)), params, updates)
 
 
@@ -176,17 +178,11 @@ def _pair(value: GradientTransformation) -> tuple[Callable, Callable]:
     """The functions that the author wrote, the update taking any extra arguments."""
     built = value.built
     if not (isinstance(built, tuple) and len(built) == 2 and all(map(callable, built))):
-        raise TypeError(f"{value.factory.spec.name} must return a pair (init, update), it returned {built!r}")
+        raise TypeError(
+            f"{value.factory.spec.name} must return a pair (init, update), or a chain(...), it returned {built!r}"
+        )
     init, update = built
-    parameters = inspect.signature(update).parameters
-    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
-        return init, update
-    known = set(parameters)
-
-    def update_ignoring_others(updates, state, params=None, **extra):
-        return update(updates, state, params, **{k: v for k, v in extra.items() if k in known})
-
-    return init, update_ignoring_others
+    return init, checks.accept_extra(value.factory.spec.name, update)
 
 
 def _init(value: GradientTransformation, params: Any) -> Any:
@@ -207,23 +203,28 @@ def _update(value: GradientTransformation, updates: Any, state: Any, params: Any
         return update(updates, state, params, **extra)
     _boundary.inside = True
     try:
-        _check_update(value, init, updates, state, params)
-        new_updates, new_state = update(tree.widen(updates), tree.widen(state), tree.widen(params), **extra)
+        is_new = _check_update(value, init, updates, state, params)
+        result = update(tree.widen(updates), tree.widen(state), tree.widen(params), **extra)
     finally:
         _boundary.inside = False
+    if is_new:
+        checks.check_result(value.factory.spec.name, result, updates, state)
+    new_updates, new_state = result
     new_updates = tree.cast_like(new_updates, updates)
     if jax.tree.structure(new_state) == jax.tree.structure(state):
         new_state = tree.keep_dtypes(new_state, state)
     return new_updates, new_state
 
 
-def _check_update(value: GradientTransformation, init: Callable, updates: Any, state: Any, params: Any) -> None:
-    """Check the arguments of an update, once for each combination of structures and shapes."""
+def _check_update(value: GradientTransformation, init: Callable, updates: Any, state: Any, params: Any) -> bool:
+    """Check the arguments of an update, once for each combination of structures and shapes; say whether it is new."""
     leaves, structure = jax.tree.flatten((updates, state, params))
     key = (structure, *((np.shape(x), getattr(x, "dtype", type(x))) for x in leaves))
     checked = value.__dict__.setdefault("_checked", set())
-    if key not in checked:
-        who = value.factory.spec.name
-        checks.check_grads(who, updates, state, params)
-        checks.check_state(who, state, init, tree.widen(updates if params is None else params))
-        checked.add(key)
+    if key in checked:
+        return False
+    who = value.factory.spec.name
+    checks.check_grads(who, updates, state, params)
+    checks.check_state(who, state, init, tree.widen(updates if params is None else params))
+    checked.add(key)
+    return True

@@ -26,12 +26,15 @@ import numpy as np
 from jaxopt_lite.core import numbers, text
 from jaxopt_lite.core.numbers import Range
 
-__all__ = ["Key", "Value"]
+__all__ = ["Dtype", "Key", "Value"]
 
 _CONTAINERS = (dict, list, tuple, collections.abc.Mapping, collections.abc.Sequence)
 _KEY = object()
 Key = Annotated[int | jax.Array, _KEY]
 """A seed: an int is static, an array of PRNG keys is a leaf."""
+_DTYPE = object()
+Dtype = Annotated[Any, _DTYPE]
+"""A floating or complex dtype in any form; it is remembered by its name."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +49,9 @@ class Parameter:
     holds: type | None = None  # a value of this class
     many: bool = False  # or a list, tuple or dict of them
     is_key: bool = False
+    is_dtype: bool = False
+    is_bool: bool = False
+    choices: tuple = ()  # of a Literal
 
     def normalise(self, value: Any, who: str) -> Any:
         """The argument as it is remembered; raises naming `who` and the argument."""
@@ -58,9 +64,19 @@ class Parameter:
         if self.holds is not None:
             accept = functools.partial(self.holds.accept, who=who, name=self.name)
             return _map_container(accept, value, who, self.name) if self.many else accept(value)
+        if self.is_key:
+            return _key(value, f"{who}: {self.name}")
+        if self.is_dtype:
+            return _float_dtype(value, f"{who}: {self.name}")
+        if isinstance(value, jax.core.Tracer):
+            return value  # refused with the other static arguments
+        if self.is_bool and not isinstance(value, (bool, np.bool_)):
+            raise TypeError(f"{who}: {self.name} must be True or False, got {numbers.describe(value)}")
+        if self.choices and not (isinstance(value, str) and value in self.choices):
+            raise ValueError(f"{who}: {self.name} must be one of {', '.join(map(repr, self.choices))}, got {value!r}")
         if isinstance(value, (np.ndarray, list, dict)):
             return copy.deepcopy(value)  # these change after hashing
-        return _dtype_name(value)
+        return value.item() if isinstance(value, np.generic) else _dtype_name(value)
 
     def is_dynamic(self, value: Any) -> bool:
         """Whether the (normalised) argument is a child of the pytree rather than part of its structure."""
@@ -158,7 +174,18 @@ class Value:
 
     noun = "a value"  # in error messages
     factory: Any
-    arguments: dict[str, Any]
+    arguments: collections.abc.Mapping[str, Any]
+
+    def __init__(self, *args, **kwargs):
+        raise TypeError(f"{type(self).__name__} cannot be made directly: decorate a factory, and call it")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not name.startswith("_"):
+            raise AttributeError(
+                f"{self.factory.spec.name} is a value and does not change; make another with "
+                f"jaxopt_lite.replace(optimizer, {{{name!r}: ...}})"
+            )
+        super().__setattr__(name, value)
 
     @classmethod
     def remember(cls, factory: Callable, arguments: dict[str, Any]) -> typing.Self:
@@ -171,9 +198,8 @@ class Value:
     def _assemble(cls, static: Static, children: typing.Iterable) -> typing.Self:
         self = cls.__new__(cls)
         dynamic = iter(children)
-        self._static = static
-        self.factory = static.factory
-        self.arguments = {n: static.arguments[n] if n in static.arguments else next(dynamic) for n in static.order}
+        arguments = {n: static.arguments[n] if n in static.arguments else next(dynamic) for n in static.order}
+        self.__dict__.update(_static=static, factory=static.factory, arguments=types.MappingProxyType(arguments))
         return self
 
     @classmethod
@@ -181,7 +207,7 @@ class Value:
         """Return what may stand where a value of this class is expected, or raise a TypeError."""
         if isinstance(value, cls):
             return value
-        raise TypeError(f"{who}: {name} must be {cls.noun}, got {_call_it(value)}")
+        raise TypeError(f"{who}: {name} must be {cls.noun}, got {_instead_of(value, cls)}")
 
     @property
     def built(self) -> Any:
@@ -218,7 +244,7 @@ class Value:
         return self._hash
 
     def __reduce__(self) -> tuple:
-        return _revive, (type(self), getattr(self.factory, "reference", self.factory), self.arguments)
+        return _revive, (type(self), getattr(self.factory, "reference", self.factory), dict(self.arguments))
 
 
 def _revive(cls: type, factory: Any, arguments: dict) -> Any:
@@ -245,6 +271,8 @@ def register(cls: type) -> type:
 
 def remember_calls(function: Callable, makes: type) -> Any:
     """The decorator behind `transformation` and `schedule`: calls of `function` become values of class `makes`."""
+    if not callable(function):
+        raise TypeError(f"the decorator takes a factory, a function of hyperparameters, got {numbers.describe(function)}")
     spec = Spec(function, makes, _parameters(function))
 
     @functools.wraps(function)
@@ -268,7 +296,7 @@ def _is_batch(value: Any) -> bool:
     if isinstance(value, Value):
         parameters = value.factory.spec.parameters
         own = [(p, number) for p in parameters.values() for number in p.numbers_in(value.arguments[p.name])]
-        return any(numbers.is_batch(number, p.range) for p, number in own) or _is_batch(value.arguments)
+        return any(numbers.is_batch(number, p.range) for p, number in own) or _is_batch(dict(value.arguments))
     if isinstance(value, dict):
         value = tuple(value.values())
     return isinstance(value, tuple) and any(map(_is_batch, value))
@@ -289,6 +317,9 @@ def _parameters(function: Callable) -> dict[str, Parameter]:
             holds=next((c for c in classes if issubclass(c, Value)), None),
             many=any(typing.get_origin(option) in _CONTAINERS for option in options),
             is_key=any(_KEY in getattr(option, "__metadata__", ()) for option in options),
+            is_dtype=any(_DTYPE in getattr(option, "__metadata__", ()) for option in options),
+            is_bool=set(options) - {type(None)} == {bool},
+            choices=typing.get_args(options[0]) if typing.get_origin(options[0]) is typing.Literal else (),
         )
     return parameters
 
@@ -315,15 +346,38 @@ def _map_container(f: Callable, value: Any, who: str, name: str) -> Any:
     return f(value)
 
 
-def _call_it(value: Any) -> str:
+def _instead_of(value: Any, cls: type[Value]) -> str:
     """Describe what was given in place of a value; most often it is a factory that was not called."""
     spec = getattr(value, "spec", None)
-    if spec is not None or callable(value) and not isinstance(value, Value):
-        name = spec.name if spec else getattr(value, "__name__", repr(value))
-        return f"the function {name}; call it: {name}(...)"
-    if isinstance(value, (list, tuple)) and not hasattr(value, "_fields"):
-        return f"a {type(value).__name__}; give them one by one: (*transforms)"
-    return f"{value!r} of type {type(value).__name__}"
+    if spec is not None and spec.makes is not cls:
+        return f"the function {spec.name}, which makes {spec.makes.noun}"
+    if callable(value) and not isinstance(value, Value):
+        name = text.name_of(spec.function if spec else value)
+        return f"the function {name}; " + ("" if spec else f"if it makes {cls.noun}, ") + f"call it: {name}(...)"
+    if isinstance(value, (list, tuple, collections.abc.Iterator)) and not hasattr(value, "_fields"):
+        return f"a {type(value).__name__}; give the elements one by one, with a star: (*{type(value).__name__})"
+    return numbers.describe(value)
+
+
+def _key(value: Any, what: str) -> Any:
+    if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
+        return int(value)
+    is_key = isinstance(value, jax.Array) and (
+        jnp.issubdtype(value.dtype, jax.dtypes.prng_key) or value.dtype == np.uint32
+    )
+    if not is_key:
+        raise TypeError(f"{what} must be a seed (an int) or a key, got {numbers.describe(value)}; see jax.random.key")
+    return value
+
+
+def _float_dtype(value: Any, what: str) -> str:
+    try:
+        dtype = jax.dtypes.canonicalize_dtype(value) if value is float else jnp.dtype(value)
+    except TypeError:
+        dtype = None
+    if dtype is None or not jnp.issubdtype(dtype, jnp.inexact):
+        raise TypeError(f"{what} must be a floating dtype such as 'bfloat16', or None, got {numbers.describe(value)}")
+    return dtype.name
 
 
 def _dtype_name(value: Any) -> Any:

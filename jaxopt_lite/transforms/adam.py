@@ -208,15 +208,14 @@ def scale_by_yogi(
         b2: β₂, decay of v, in [0, 1).
         eps: ε, outside the root, at least 0.
         eps_root: added inside the root, at least 0.
-        initial_accumulator_value: m and v to begin with, at least 0.
+        initial_accumulator_value: v to begin with, at least 0. Optax begins m with it too: see `docs/differences.md`.
 
     Reference: Zaheer et al., "Adaptive Methods for Nonconvex Optimization", 2018, Algorithm 2.
     """
 
     def init(params):
-        mu = jax.tree.map(lambda p: jnp.full_like(p, initial_accumulator_value), params)
         nu = jax.tree.map(lambda p: tree.real_full_like(p, initial_accumulator_value), params)
-        return optax.ScaleByAdamState(count=jnp.zeros([], jnp.int32), mu=mu, nu=nu)
+        return _init_adam(params)._replace(nu=nu)
 
     def update(grads, state, params=None, **extra):
         t = optax.safe_increment(state.count)

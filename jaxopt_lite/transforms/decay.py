@@ -43,12 +43,8 @@ def add_decayed_weights(weight_decay: LearningRate = 0.0, mask: Any = None):
 
     Reference: Loshchilov & Hutter, "Decoupled Weight Decay Regularization", 2019, arXiv:1711.05101, Algorithm 2.
     """
-    rule = _add_decayed_weights(weight_decay)
-    return rule if mask is None else masked(rule, mask)
-
-
-@transformation
-def _add_decayed_weights(weight_decay: LearningRate):
+    if mask is not None:
+        return masked(add_decayed_weights(weight_decay), mask)
     scheduled = isinstance(weight_decay, Schedule)
 
     def init(params):
@@ -78,13 +74,15 @@ def proximal_l1(learning_rate: LearningRate, penalty: NonNegative, mask: Any = N
         2014, Section 6.5.2.
     """
 
+    if mask is not None:
+        return masked(proximal_l1(learning_rate, penalty), mask)
+
     def shrink(w, eta):
         size = jnp.abs(w)
         left = jnp.maximum(size - eta * penalty, 0)
         return w * jnp.where(size > 0, left / jnp.where(size > 0, size, 1), 0)
 
-    rule = _proximal(learning_rate, shrink)
-    return rule if mask is None else masked(rule, mask)
+    return _proximal("proximal_l1", learning_rate, shrink)
 
 
 @transformation
@@ -100,12 +98,12 @@ def proximal_l2(learning_rate: LearningRate, penalty: NonNegative, mask: Any = N
 
     Reference: Xie et al., "Adan", 2022, arXiv:2208.06677, Algorithm 1, line 7.
     """
-    rule = _proximal(learning_rate, lambda w, eta: w / (1 + eta * penalty))
-    return rule if mask is None else masked(rule, mask)
+    if mask is not None:
+        return masked(proximal_l2(learning_rate, penalty), mask)
+    return _proximal("proximal_l2", learning_rate, lambda w, eta: w / (1 + eta * penalty))
 
 
-@transformation
-def _proximal(learning_rate: LearningRate, prox: Any):
+def _proximal(who: str, learning_rate: Any, prox: Any) -> tuple:
     """Let the step arrive at prox(w + u, η)."""
     scheduled = isinstance(learning_rate, Schedule)
 
@@ -113,7 +111,7 @@ def _proximal(learning_rate: LearningRate, prox: Any):
         return ScheduledState(jnp.zeros([], jnp.int32)) if scheduled else optax.EmptyState()
 
     def update(updates, state, params=None, **extra):
-        checks.require(params, "params", "a proximal step")
+        checks.require(params, "params", who)
         eta = learning_rate(state.count) if scheduled else learning_rate
         state = ScheduledState(optax.safe_increment(state.count)) if scheduled else state
         return jax.tree.map(lambda u, w: prox(w + u, eta) - w, updates, params), state

@@ -269,14 +269,14 @@ AUTHORS = [
     (
         "yogi",
         "yogi",
-        {"lr": 0.02, "eps": 1e-30, "initial": 1e-30},
-        "chain(scale_by_yogi(eps=1e-30, initial_accumulator_value=1e-30), scale_by_learning_rate(0.02))",
+        {"lr": 0.02, "eps": 1e-30},
+        "chain(scale_by_yogi(eps=1e-30), scale_by_learning_rate(0.02))",
     ),
     (
         "yogi_betas",
         "yogi",
-        {"lr": 0.02, "b1": 0.7, "b2": 0.9, "eps": 1e-30, "initial": 1e-30},
-        "chain(scale_by_yogi(b1=0.7, b2=0.9, eps=1e-30, initial_accumulator_value=1e-30),"
+        {"lr": 0.02, "b1": 0.7, "b2": 0.9, "eps": 1e-30, "initial": 1e-2},
+        "chain(scale_by_yogi(b1=0.7, b2=0.9, eps=1e-30, initial_accumulator_value=1e-2),"
         " scale_by_learning_rate(0.02))",
     ),
     ("adabelief", "adabelief", {"lr": 0.01}, "adabelief(0.01)"),

@@ -46,7 +46,6 @@ RECIPES = [
     "amsgrad(0.02, b1=0.8, b2=0.85, bias_correction_nu=False)",
     "adabelief(0.02, b1=0.8, b2=0.95, eps=1e-3, eps_root=1e-2)",
     "adabelief(0.02, b1=0.8, b2=0.95, eps=1e-3, eps_root=1e-2, nesterov=True)",
-    "yogi(0.02, b1=0.8, b2=0.95, eps=1e-2)",
     "radam(0.02, b1=0.8, b2=0.95, eps=1e-2, eps_root=1e-3)",
     "radam(0.02, b1=0.8, b2=0.95, eps=1e-2, threshold=7.0, nesterov=True)",
     "lion(0.01, b1=0.8, b2=0.95, weight_decay=0.3)",
@@ -84,7 +83,7 @@ TRANSFORMATIONS = [
     "scale_by_amsgrad(b1=0.8, b2=0.85, bias_correction_mu=False, bias_correction_nu=False)",
     "scale_by_adamax(b1=0.8, b2=0.95, eps=1e-2)",
     "scale_by_belief(b1=0.8, b2=0.95, eps=1e-3, eps_root=1e-2, nesterov=True)",
-    "scale_by_yogi(b1=0.8, b2=0.95, eps=1e-2, eps_root=1e-3, initial_accumulator_value=1e-2)",
+    "scale_by_yogi(b1=0.8, b2=0.95, eps=1e-2, eps_root=1e-3, initial_accumulator_value=1e-30)",
     "scale_by_radam(b1=0.8, b2=0.95, eps=1e-2, eps_root=1e-3, threshold=6.0)",
     "scale_by_lion(b1=0.8, b2=0.95)",
     "scale_by_lion(b1=0.8, b2=0.95, mode='smooth', smooth_beta=3.0)",
@@ -116,6 +115,10 @@ CHAINS = [
 # The same name with another meaning here, and what differs. The rules have their golden in cases.py.
 DIFFERENT = [
     ("adan(0.02)", "weighs the difference of gradients by 1 - b2, not b2: its pull request 1715"),
+    (
+        "chain(scale_by_yogi(initial_accumulator_value=1e-2), scale_by_learning_rate(0.02))",
+        "the mean of gradients begins at initial_accumulator_value, not at zero",
+    ),
     ("rprop(0.01)", "every update comes one step late, and the first is zero: its pull request 1725"),
     ("sgd(linear_onecycle_schedule(50, 0.05))", "turns at step 42 instead of 0.85 · 50 = 42.5"),
 ]
