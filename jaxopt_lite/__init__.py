@@ -19,7 +19,7 @@ from jaxopt_lite.core.transformation import (
     stateless,
     transformation,
 )
-from jaxopt_lite.core.values import Key, Value
+from jaxopt_lite.core.values import Dtype, Key, Value
 from jaxopt_lite.losses import Penalty, elastic_net_penalty, l1_penalty, l2_penalty, penalty, regularized
 from jaxopt_lite.optimizers import (
     adabelief,
@@ -107,6 +107,7 @@ from jaxopt_lite.transforms.scaling import (
     scale_by_schedule,
     scale_by_trust_ratio,
 )
+from jaxopt_lite.transforms.stacking import stack_leaves
 from jaxopt_lite.transforms.wrappers import accumulate, averaged_params, ema_params, lookahead
 
 __version__ = "0.1.0"
@@ -114,6 +115,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Count",
     "Decay",
+    "Dtype",
     "Fraction",
     "GradientTransformation",
     "Key",
@@ -229,6 +231,7 @@ __all__ = [
     "skip_large_updates",
     "skip_not_finite",
     "spell",
+    "stack_leaves",
     "stateless",
     "trace",
     "training",

@@ -4,6 +4,7 @@ import ast
 import difflib
 import importlib
 import sys
+import traceback
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,7 +24,7 @@ except ImportError:  # pragma: no cover
 
 __all__ = ["main"]
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
 @app.callback()
@@ -33,7 +34,7 @@ def _about() -> None:
 
 @app.command("list")
 def list_() -> None:
-    """List the optimizers with their arguments and defaults, and the experiments of this folder."""
+    """List optimizers with their defaults, and experiments."""
     print("Optimizers")
     for name in optimizers.__all__:
         factory = getattr(optimizers, name)
@@ -50,7 +51,7 @@ def list_() -> None:
 
 @app.command()
 def show(text: Annotated[str, Argument(metavar="OPTIMIZER", help='such as "adamw(1e-3)"')]) -> None:
-    """Show what an optimizer chains, its hyperparameters, and the size of its state."""
+    """Show what an optimizer chains and remembers."""
     optimizer = _optimizer(text)
     print(optimizer)
     print("\nchains")
@@ -107,32 +108,44 @@ def train(
         overwrite=overwrite,
         progress=None,
     )
-    print(f"{rule}: {result.message}")
+    print(f"{rule}: {result.message}" + (f" Mean ± standard deviation of {seeds} runs:" if (seeds or 1) > 1 else ""))
     for name, value in result.metrics.items():
         print(f"  {name:20} {_mean(value)}")
     if directory is not None:
-        print(f"written: {', '.join(str(path) for path in sorted(directory.iterdir()) if path.is_file())}")
+        print(f"written to {directory}")
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line, and exit: 0 when all is well, 2 after a bad argument, 130 after a second Ctrl-C."""
     sys.path.insert(0, str(Path.cwd()))  # experiments of this folder
     try:
-        code = app(args=arguments, prog_name="jaxopt-lite", standalone_mode=False)
+        given = sys.argv[1:] if arguments is None else arguments
+        code = app(args=given or ["--help"], prog_name="jaxopt-lite", standalone_mode=False)
     except KeyboardInterrupt:
         code = _fail("interrupted", 130)
-    except (ValueError, TypeError, ImportError, FileExistsError) as error:
-        code = _fail(str(error), 2)
+    except (ValueError, TypeError, ImportError, OSError) as error:
+        code = _fail(f"{_place(error)}{error}", 2)
     except Exception as error:
-        if not hasattr(error, "format_message"):  # the command line's own errors have it
+        said = getattr(error, "format_message", None)  # the command line's own errors have it
+        if said is None:
             raise
-        code = _fail(error.format_message(), 2)
+        code = _fail(said(), 2)
     sys.exit(code or 0)
 
 
 def _fail(message: str, code: int) -> int:
     print("error: " + " ".join(message.split()), file=sys.stderr)
     return code
+
+
+def _place(error: Exception) -> str:
+    """The line of the user's own code, in or under this folder, that the error passed last."""
+    here, own = Path.cwd(), Path(jo.__file__).parent
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        path = Path(frame.filename)
+        if path.is_relative_to(here) and not path.is_relative_to(own) and "site-packages" not in path.parts:
+            return f"{path.relative_to(here)}:{frame.lineno}: "
+    return ""
 
 
 def _optimizer(text: str) -> jo.GradientTransformation:
@@ -168,8 +181,7 @@ def _task(where: str) -> tuple[jo.Task, str | None]:
 def _mean(value: Any) -> str:
     if np.ndim(value) == 0:
         return f"{value:.4g}"
-    spread = np.std(value, ddof=1) if len(value) > 1 else 0.0
-    return f"{np.mean(value):.4g} ± {spread:.2g} (mean ± standard deviation of {len(value)} runs)"
+    return f"{np.mean(value):.4g}" + (f" ± {np.std(value, ddof=1):.2g}" if len(value) > 1 else "")
 
 
 def _first_line(path: Path) -> str:

@@ -4,6 +4,7 @@ metrics.jsonl   one JSON object for each point of the history, written as it hap
 summary.json    the optimizer, the arguments, versions, the last metrics and why the run ended
 """
 
+import datetime
 import json
 import math
 import os
@@ -67,45 +68,51 @@ def plain(value: Any) -> Any:
 
 
 class Progress:
-    """Steps, steps per second, loss and time left: a bar on a terminal, plain lines elsewhere.
+    """Steps, steps per second, time left and metrics: a bar on a terminal, plain lines elsewhere.
 
     Args:
-        steps: of the whole run.
-        show: "bar", "lines" or "none"; None chooses a bar on a terminal (where `rich` is installed), else lines.
+        steps: at which the run will be done.
+        show: "bar", "lines" or "none"; None chooses a bar on a terminal (where `rich` is installed), else lines. Of
+            lines there is one each two seconds at most, and the last.
     """
 
     def __init__(self, steps: int, show: str | None = None):
-        self.steps, self._bar = steps, None
-        self._first: tuple[int, float] | None = None  # compiling comes before it, and would spoil the rate
-        self._last = 0.0
         if show is None:
             show = "bar" if sys.stderr.isatty() else "lines"
-        if show == "bar":
-            self._bar = _rich_bar(steps)
-        self._lines = show == "lines" or (show == "bar" and self._bar is None)
+        self.steps = steps
+        self._bar = _rich_bar(steps) if show == "bar" else None
+        self._lines = show != "none" and self._bar is None
+        self._first: tuple[int, float] | None = None  # compiling comes before it, and would spoil the rate
+        self._printed, self._waiting = -math.inf, ""
 
     def update(self, step: int, metrics: dict[str, Any]) -> None:
         """Say how far the run has come."""
         now = time.perf_counter()
         self._first = self._first or (step, now)
-        rate = (step - self._first[0]) / max(now - self._first[1], 1e-9)
-        left = (self.steps - step) / rate if rate else float("nan")
-        said = "  ".join(f"{name} {np.nanmean(value):.4g}" for name, value in _shown(metrics))
+        said = [f"{name} {np.nanmean(value):.4g}" for name, value in _shown(metrics)]
+        if step > self._first[0]:
+            rate = (step - self._first[0]) / max(now - self._first[1], 1e-9)
+            left = datetime.timedelta(seconds=round((self.steps - step) / rate))
+            said = [f"{rate:,.0f} steps/s", *([f"{left} left"] if step < self.steps else []), *said]
         if self._bar is not None:
-            self._bar.update(self._task, completed=step, rate=rate, said=said)
-        elif self._lines and (now - self._last > 2 or step >= self.steps):
-            self._last = now
-            pace = f"  {rate:,.0f} steps/s  {left:.0f} s left" if rate else ""
-            print(f"step {step}/{self.steps}  {said}{pace}", file=sys.stderr)
-
-    @property
-    def _task(self) -> Any:
-        return self._bar.task_ids[0]
+            room = self._bar.console.width - 28 - 2 * len(str(self.steps))
+            fitting = [text for i, text in enumerate(said) if len("  ".join(said[: i + 1])) <= room]
+            self._bar.update(self._bar.task_ids[0], completed=step, said="  ".join(fitting))
+        elif self._lines:
+            self._waiting = f"step {step}/{self.steps}  {'  '.join(said)}"
+            if now - self._printed > 2:
+                self._print(now)
 
     def close(self) -> None:
         """Leave the terminal as it was."""
         if self._bar is not None:
             self._bar.stop()
+        if self._waiting:
+            self._print(math.inf)
+
+    def _print(self, now: float) -> None:
+        print(self._waiting, file=sys.stderr, flush=True)
+        self._printed, self._waiting = now, ""
 
 
 def _shown(metrics: dict[str, Any]) -> list[tuple[str, Any]]:
@@ -116,18 +123,12 @@ def _shown(metrics: dict[str, Any]) -> list[tuple[str, Any]]:
 def _rich_bar(steps: int) -> Any:
     try:
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
         from rich.progress import Progress as Bar
     except ImportError:
         return None
-    bar = Bar(
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]:,.0f} steps/s"),
-        TextColumn("{task.fields[said]}"),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-    )
-    bar.add_task("train", total=steps, rate=0.0, said="")
+    said = TextColumn("{task.fields[said]}", markup=False)
+    bar = Bar(BarColumn(bar_width=24), MofNCompleteColumn(), said, console=Console(stderr=True))
+    bar.add_task("train", total=steps, said="compiling")
     bar.start()
     return bar

@@ -47,7 +47,7 @@ def l1_penalty(strength: NonNegative, mask: Any = None):
         mask: the leaves to penalise: a tree of bools, or a function of params that returns one, such as
             `by_path({"*/w": True}, default=False)`; None means all.
     """
-    return lambda params: strength * _sum(jnp.abs, params, mask)
+    return lambda params: strength * _sum(_abs, params, mask)
 
 
 @penalty
@@ -74,7 +74,7 @@ def elastic_net_penalty(strength: NonNegative, l1_ratio: Fraction = 0.5, mask: A
     """
 
     def value(params):
-        l1, l2 = _sum(jnp.abs, params, mask), _sum(tree.abs_sq, params, mask)
+        l1, l2 = _sum(_abs, params, mask), _sum(tree.abs_sq, params, mask)
         return strength * (l1_ratio * l1 + (1 - l1_ratio) / 2 * l2)
 
     return value
@@ -94,6 +94,8 @@ def regularized(loss: Callable, *penalties: Callable[[Any], Any]) -> Callable:
     Raises:
         TypeError: if a penalty was given that was not called, such as `l2_penalty`, or none at all.
     """
+    if not callable(loss):
+        raise TypeError(f"regularized: loss must be a function of params and more, got {loss!r}")
     if not penalties:
         raise TypeError("regularized needs at least one penalty, such as l2_penalty(1e-4), got none")
     for p in penalties:
@@ -113,7 +115,13 @@ def regularized(loss: Callable, *penalties: Callable[[Any], Any]) -> Callable:
     return with_penalties
 
 
+def _abs(w: jax.Array) -> jax.Array:
+    """|w|, with derivative 0 at 0: JAX's is 1, which would push zeros away."""
+    zero = w == 0
+    return jnp.where(zero, 0, jnp.abs(jnp.where(zero, 1, w)))
+
+
 def _sum(f: Callable, params: Any, mask: Any) -> jax.Array:
     chosen = tree.spread(True if mask is None else mask, params, "penalty", "mask")
-    sums = jax.tree.map(lambda keep, w: jnp.sum(f(w)) if keep else jnp.zeros(()), chosen, params)
+    sums = jax.tree.map(lambda keep, w: jnp.sum(f(w)) if keep else jnp.zeros(()), chosen, tree.widen(params))
     return sum(jax.tree.leaves(sums), start=jnp.zeros(()))

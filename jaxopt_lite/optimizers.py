@@ -13,7 +13,7 @@ from typing import Any, Literal
 from jaxopt_lite.core.numbers import Decay, NonNegative, Positive
 from jaxopt_lite.core.schedule import LearningRate
 from jaxopt_lite.core.transformation import chain, identity, transformation
-from jaxopt_lite.core.values import Key
+from jaxopt_lite.core.values import Dtype, Key
 from jaxopt_lite.transforms.adam import (
     scale_by_adam,
     scale_by_adamax,
@@ -63,7 +63,10 @@ __all__ = [
 
 @transformation
 def sgd(
-    learning_rate: LearningRate, momentum: Decay | None = None, nesterov: bool = False, accumulator_dtype: Any = None
+    learning_rate: LearningRate,
+    momentum: Decay | None = None,
+    nesterov: bool = False,
+    accumulator_dtype: Dtype | None = None,
 ):
     """Gradient descent, with heavy-ball or Nesterov momentum where asked: `trace`."""
     rule = identity() if momentum is None else trace(momentum, nesterov, accumulator_dtype)
@@ -77,7 +80,7 @@ def noisy_sgd(learning_rate: LearningRate, eta: NonNegative = 0.01, gamma: NonNe
 
 
 @transformation
-def signum(learning_rate: LearningRate, beta: Decay = 0.9, accumulator_dtype: Any = None):
+def signum(learning_rate: LearningRate, beta: Decay = 0.9, accumulator_dtype: Dtype | None = None):
     """The sign of the averaged gradient: `ema`, `scale_by_sign` (Bernstein et al., 2018, arXiv:1802.04434)."""
     return chain(
         ema(beta, debias=False, accumulator_dtype=accumulator_dtype),
@@ -139,7 +142,7 @@ def adam(
     b2: Decay = 0.999,
     eps: NonNegative = 1e-8,
     eps_root: NonNegative = 0.0,
-    mu_dtype: Any = None,
+    mu_dtype: Dtype | None = None,
     *,
     nesterov: bool = False,
 ):
@@ -156,7 +159,7 @@ def adamw(
     b2: Decay = 0.999,
     eps: NonNegative = 1e-8,
     eps_root: NonNegative = 0.0,
-    mu_dtype: Any = None,
+    mu_dtype: Dtype | None = None,
     weight_decay: LearningRate = 1e-4,
     mask: Any = None,
     *,
@@ -177,7 +180,7 @@ def nadam(
     b2: Decay = 0.999,
     eps: NonNegative = 1e-8,
     eps_root: NonNegative = 0.0,
-    mu_dtype: Any = None,
+    mu_dtype: Dtype | None = None,
 ):
     """Adam with Nesterov's look-ahead (Dozat, 2016)."""
     return adam(learning_rate, b1, b2, eps, eps_root, mu_dtype, nesterov=True)
@@ -190,7 +193,7 @@ def nadamw(
     b2: Decay = 0.999,
     eps: NonNegative = 1e-8,
     eps_root: NonNegative = 0.0,
-    mu_dtype: Any = None,
+    mu_dtype: Dtype | None = None,
     weight_decay: LearningRate = 1e-4,
     mask: Any = None,
 ):
@@ -211,7 +214,7 @@ def amsgrad(
     b2: Decay = 0.999,
     eps: NonNegative = 1e-8,
     eps_root: NonNegative = 0.0,
-    mu_dtype: Any = None,
+    mu_dtype: Dtype | None = None,
     bias_correction_mu: bool = True,
     bias_correction_nu: bool = True,
     *,
@@ -266,7 +269,7 @@ def lion(
     learning_rate: LearningRate,
     b1: Decay = 0.9,
     b2: Decay = 0.99,
-    mu_dtype: Any = None,
+    mu_dtype: Dtype | None = None,
     weight_decay: LearningRate = 1e-3,
     mask: Any = None,
 ):

@@ -1,5 +1,8 @@
 """Pictures of runs. They need matplotlib (the extra `plots`)."""
 
+import itertools
+import math
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,8 @@ def plot_history(history: dict[str, np.ndarray], path: Path | str, title: str = 
     """Draw the learning curves of a run to a PNG: losses, other scores, and what the optimizer did.
 
     Args:
-        history: columns by name, as in `Result.history`; with seeds, the mean is drawn as a line and every run faintly.
+        history: columns by name, as in `Result.history`; with seeds, each run is drawn faintly, and the mean of those
+            that have not ended as a line.
         path: the file to write.
         title: above the picture, such as the optimizer.
 
@@ -25,33 +29,42 @@ def plot_history(history: dict[str, np.ndarray], path: Path | str, title: str = 
     figure_class = _figure()
     scores = [n for n in history if n.startswith(("train.", "valid."))]
     kinds = sorted({n.partition(".")[2] for n in scores}, key=lambda kind: (kind != "loss", kind))
-    optimizer = [n for n in ("learning_rate", "grad_norm", "update_norm") if n in history]
-    panels = [[n for n in scores if n.partition(".")[2] == kind] for kind in kinds]
-    panels.append(optimizer)
-    figure = figure_class(figsize=(4.6 * len(panels), 3.4), layout="constrained")
-    for axes, names in zip(np.atleast_1d(figure.subplots(1, len(panels))), panels, strict=True):
-        _panel(axes, history, names)
-    if title:
-        figure.suptitle(title, fontsize=10)
+    panels = {kind: [n for n in scores if n.partition(".")[2] == kind] for kind in kinds}
+    panels["optimizer"] = [n for n in history if n not in ("step", *scores)]
+    columns = min(len(panels), 4)
+    rows = math.ceil(len(panels) / columns)
+    figure = figure_class(figsize=(4.6 * columns, 3.4 * rows), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False).flat
+    for axes, (kind, names) in itertools.zip_longest(grid, panels.items(), fillvalue=("", [])):
+        _panel(axes, history, names, kind)
+    lines = textwrap.wrap(title, 60 * columns, max_lines=3, placeholder=" ...")
+    figure.suptitle("\n".join(lines), fontsize=10, parse_math=False)
     figure.savefig(path, dpi=150)
     return Path(path)
 
 
-def _panel(axes: Any, history: dict[str, np.ndarray], names: list[str]) -> None:
-    positive = True
+def _panel(axes: Any, history: dict[str, np.ndarray], names: list[str], kind: str) -> None:
+    """Draw some columns; what is not finite leaves a gap."""
+    if not names:
+        axes.set_axis_off()
+        return
+    steps, drawn = history["step"], []
     for i, name in enumerate(names):
-        runs = np.atleast_2d(history[name])
-        measured = ~np.isnan(runs).all(axis=0)
-        steps, runs = history["step"][measured], runs[:, measured]
-        positive &= bool((runs[np.isfinite(runs)] > 0).all())
-        color = f"C{i}"
+        runs = np.ma.masked_invalid(np.atleast_2d(history[name]))
+        style = {"color": f"C{i}", "marker": "." if len(steps) < 30 else None}
         if len(runs) > 1:
-            axes.plot(steps, runs.T, color=color, alpha=0.2, linewidth=0.8)
-        axes.plot(steps, np.nanmean(runs, axis=0), color=color, marker="." if len(steps) < 30 else None, label=name)
-    kind = names[0].partition(".")[2] if names else ""
-    if positive and kind in ("loss", ""):
+            axes.plot(steps, runs.T, color=style["color"], alpha=0.3, linewidth=0.8)
+        nothing = "" if runs.count() else ": nothing finite"
+        axes.plot(steps, runs.mean(axis=0), label=name + nothing, **style)
+        drawn.append(runs.compressed())
+    values = np.concatenate(drawn)
+    if kind in ("loss", "optimizer") and len(values) and 0 < values.min() < values.max() / 10:
         axes.set_yscale("log")
+    first = 2 * steps[0] - steps[1] if len(steps) > 1 else 0  # where the first point began
+    axes.set_xlim(first, steps[-1] + 0.03 * (steps[-1] - first))
+    axes.locator_params(axis="x", integer=True, nbins=6)
     axes.set_xlabel("step")
+    axes.set_title(kind, fontsize=10)
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, fontsize=8)
 

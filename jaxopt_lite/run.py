@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import importlib.util
+import os
 import signal
 import threading
 import time
@@ -51,8 +52,8 @@ def fit(
 
     Args:
         task: what is to be learned.
-        optimizer: a transformation of this package or of Optax.
-        steps: number of steps, at least 1.
+        optimizer: a transformation of this package or of Optax; None with `state`.
+        steps: number of steps, at least 1; with `state`, more steps.
         batch_size: examples in a batch, drawn without replacement; None takes all at each step (batch descent), 1 is
             single-sample descent. An iterator's batches are taken as they come.
         seed: of initialisation, data order and the steps' keys, at least 0.
@@ -63,11 +64,12 @@ def fit(
         min_grad_norm: stop when the norm of a point's last gradient is at most this.
         restore_best: return the parameters of the best point instead of the last.
         params: parameters to begin with, in place of `task.init`'s.
-        callbacks: functions of each `Point` (which then holds the state); one that returns True stops the run.
+        callbacks: functions of each `Point`, which then holds the state (the next steps use its memory up: copy what
+            you keep); one that returns True stops the run.
         metric: the watched metric; None is valid.accuracy, or valid.loss, or train.loss, the first that there is.
         mode: "min" or "max"; None is "max" for names that end in accuracy, else "min".
         seeds: train this many runs side by side, with seeds seed, seed + 1, ...; all results get a leading axis.
-        state: go on from this state of an earlier run (its optimizer, seed and parameters count).
+        state: go on from this state of an earlier run, with its optimizer, seed and parameters.
         compute_dtype: dtype of the loss, such as "bfloat16"; parameters and optimizer stay as they are.
         progress: "bar", "lines", "none"; None chooses.
         overwrite: replace what an earlier run left in the directory.
@@ -78,20 +80,23 @@ def fit(
 
     Raises:
         TypeError, ValueError: for arguments that do not fit; nothing has been written then.
-        FileExistsError: if the directory holds a run.
+        OSError: if the directory holds a run (FileExistsError), or cannot be written.
     """
-    optimizer = GradientTransformation.accept(optimizer, "fit", "optimizer")
-    compute_dtype = None if compute_dtype is None else np.dtype(compute_dtype).name
     plan = Plan(
         steps, batch_size, eval_every, target, patience, min_grad_norm, restore_best, metric, mode, compute_dtype
     )
     if progress not in ("bar", "lines", "none", None):
         raise ValueError(f"fit: progress must be 'bar', 'lines', 'none' or None, got {progress!r}")
+    if not isinstance(callbacks, Sequence) or not all(map(callable, callbacks)):
+        raise TypeError(f"fit: callbacks must be a list of functions of a Point, got {callbacks!r}")
+    if directory is not None and not isinstance(directory, (str, os.PathLike)):
+        raise TypeError(f"fit: directory must be a path, got {directory!r}")
     folder = None if directory is None else _Folder(Path(directory), overwrite)
     events = training(task, optimizer, plan, seed, seeds, params, state, ahead=not callbacks)
+    first = int(np.max(state.step)) if isinstance(state, TrainState) else 0
     began = time.perf_counter()
     with _signals() as interrupted, contextlib.closing(events):
-        result = _drive(events, folder, callbacks, Progress(steps, progress), interrupted)
+        result = _drive(events, folder, callbacks, Progress(first + steps, progress), interrupted)
     if folder is not None:
         folder.finish(optimizer, plan, seed, seeds, result, time.perf_counter() - began)
     return result
@@ -105,7 +110,7 @@ def _drive(events, folder, callbacks, progress, interrupted) -> Result:
             if folder is not None:
                 folder.add(point)
             progress.update(point.step, point.metrics)
-            stop = any([callback(point) is True for callback in callbacks])
+            stop = any([_is_true(callback(point)) for callback in callbacks])
             point = events.send(stop or interrupted.is_set())
     except StopIteration as end:
         return end.value
@@ -113,6 +118,11 @@ def _drive(events, folder, callbacks, progress, interrupted) -> Result:
         progress.close()
         if folder is not None:
             folder.close()
+
+
+def _is_true(answer: Any) -> bool:
+    """Whether a callback said True, of one run or of all; what it may have returned by chance does not count."""
+    return np.asarray(answer).dtype == bool and bool(np.all(answer))
 
 
 class _Folder:
@@ -123,8 +133,11 @@ class _Folder:
     def __init__(self, path: Path, overwrite: bool):
         self.path, self._rows = path, None
         present = [name for name in self.FILES if (path / name).exists()]
-        if path.exists() and not path.is_dir():
-            raise FileExistsError(f"fit: {path} is a file; give a directory")
+        exists = next(p for p in (path, *path.absolute().parents) if p.exists())
+        if not exists.is_dir():
+            raise FileExistsError(f"fit: directory {path} cannot be made, {exists} is a file")
+        if not os.access(exists, os.W_OK):
+            raise PermissionError(f"fit: directory {path} cannot be written, for lack of permission in {exists}")
         if present and not overwrite:
             raise FileExistsError(f"fit: {path} holds a run already ({present[0]}); give another, or overwrite=True")
 
@@ -141,8 +154,10 @@ class _Folder:
             self._rows.close()
 
     def finish(self, optimizer, plan: Plan, seed: int, seeds: int | None, result: Result, seconds: float) -> None:
+        rule = result.state.optimizer if optimizer is None else optimizer
+        rule = GradientTransformation.accept(rule, "fit", "optimizer")
         summary = {
-            "optimizer": spell(optimizer, defaults=True),
+            "optimizer": spell(rule, defaults=True),
             **dataclasses.asdict(plan),
             "seed": seed,
             "seeds": seeds,
@@ -155,7 +170,7 @@ class _Folder:
         }
         write_json(self.path / "summary.json", summary)
         if importlib.util.find_spec("matplotlib"):
-            plot_history(result.history, self.path / "curves.png", title=repr(optimizer))
+            plot_history(result.history, self.path / "curves.png", title=repr(rule))
 
 
 @contextlib.contextmanager
@@ -176,4 +191,4 @@ def _signals() -> Iterator[threading.Event]:
         yield event
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, handler or signal.SIG_DFL)  # None is a handler that Python knows nothing of

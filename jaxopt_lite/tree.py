@@ -74,8 +74,21 @@ def spread(prefix: Any, like: Any, who: str, name: str) -> Any:
         prefix = prefix(like)
     try:
         return jax.tree.map(lambda label, part: jax.tree.map(lambda _: label, part), prefix, like)
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{who}: {name} does not fit the structure of params: {error}") from None
+    except (ValueError, TypeError):
+        raise ValueError(
+            f"{who}: {name} does not fit params: {_misfit(prefix, like, name)}; give one for each leaf or branch of "
+            "params, a function of params, or by_path({'*/bias': ...}, default=...)"
+        ) from None
+
+
+def _misfit(prefix: Any, like: Any, name: str) -> str:
+    """Say where a tree is no prefix of another."""
+    given, leaves = ([path for path, _ in jax.tree_util.tree_leaves_with_path(t)] for t in (prefix, like))
+    bare = [path for path in leaves if not any(path[: len(branch)] == branch for branch in given)]
+    idle = [branch for branch in given if not any(path[: len(branch)] == branch for path in leaves)]
+    faults = [f"it has nothing for params{jax.tree_util.keystr(path)}" for path in bare[:1]]
+    faults += [f"params has no leaf or branch for {name}{jax.tree_util.keystr(branch)}" for branch in idle[:1]]
+    return ", and ".join(faults) or f"it has the structure {jax.tree.structure(prefix)}"
 
 
 def where(condition: Any, yes: Any, no: Any) -> Any:
@@ -89,9 +102,9 @@ def abs_sq(x: jax.Array) -> jax.Array:
 
 
 def safe_sqrt(x: jax.Array) -> jax.Array:
-    """√x, whose derivative at 0 is 0 where that of the root is infinite."""
-    positive = x > 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1)), 0)
+    """√x, whose derivative at 0 is 0 where that of the root is infinite. 0 below 0; NaN stays NaN."""
+    zero = x <= 0
+    return jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, x)))
 
 
 def global_norm(tree: Any) -> jax.Array:
@@ -108,7 +121,8 @@ def global_norm(tree: Any) -> jax.Array:
     squares = sum(jnp.sum(abs_sq(w)) for w in leaves)
 
     def scaled():
-        largest = jnp.max(jnp.stack([jnp.max(jnp.abs(w), initial=0) for w in leaves]))
+        # A constant: what its derivative would add cancels, but over- or underflows first.
+        largest = jax.lax.stop_gradient(jnp.max(jnp.stack([jnp.max(jnp.abs(w), initial=0) for w in leaves])))
         unit = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)
         return unit * safe_sqrt(sum(jnp.sum(abs_sq(w / unit)) for w in leaves))
 

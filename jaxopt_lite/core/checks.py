@@ -4,7 +4,6 @@ All checks look at structures, shapes and dtypes only, so they run while tracing
 message has three parts: who needs what, what it got (with the path of the leaf), and what to do.
 """
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-__all__ = ["accept_extra", "check_grads", "check_params", "check_result", "check_state", "require"]
+__all__ = ["check_grads", "check_params", "check_result", "check_state", "require"]
 
 
 def require(tree: Any, word: str, who: str) -> None:
@@ -84,40 +83,16 @@ def check_result(who: str, result: Any, grads: Any, state: Any) -> None:
     if not (isinstance(result, tuple) and len(result) == 2):
         what = f"{len(result)} things" if isinstance(result, tuple) else f"{result!r}"
         raise TypeError(f"{who}: update must return a pair (updates, state), it returned {what}")
-    for word, given, new in (("grads", grads, result[0]), ("state", state, result[1])):
-        returned = "the returned updates" if word == "grads" else "the returned state"
-        difference = structure_difference(new, given, returned, word)
-        if not difference and word == "grads":
-            difference = leaf_difference(new, given, returned, word)
-        if difference:
-            raise ValueError(
-                f"{who}: update must return updates like grads and a state like the one it was given, but {difference}; "
-                "mend the rule, or look in its chain for the one that did it"
-            )
-
-
-def accept_extra(who: str, update: Callable) -> Callable:
-    """An author's update as update(updates, state, params=None, **extra): it is given just what it asks for."""
-    signature = inspect.signature(update)
-    try:
-        signature.bind_partial(None, None, None)
-    except TypeError:
-        raise TypeError(
-            f"{who}: update must take (updates, state, params=None, **extra), its signature is update{signature}"
-        ) from None
-    parameters = list(signature.parameters.values())
-    takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
-    needed = [p.name for p in parameters[3:] if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
-    if takes_all and not needed:
-        return update
-
-    def accepting(updates, state, params=None, **extra):
-        for name in needed:
-            require(extra.get(name), name, who)
-        known = extra if takes_all else {k: v for k, v in extra.items() if k in signature.parameters}
-        return update(updates, state, params, **known)
-
-    return accepting
+    difference = (
+        structure_difference(result[0], grads, "the returned updates", "grads")
+        or leaf_difference(result[0], grads, "the returned updates", "grads")
+        or structure_difference(result[1], state, "the returned state", "state")
+    )
+    if difference:
+        raise ValueError(
+            f"{who}: update must return updates like grads and a state like the given one, but {difference}; "
+            "mend the rule, or the one in its chain that did it"
+        )
 
 
 def structure_difference(tree: Any, like: Any, word: str, like_word: str) -> str | None:
@@ -149,7 +124,7 @@ def leaf_difference(tree: Any, like: Any, word: str, like_word: str) -> str | No
 
 def _kind(leaf: Any) -> Any:
     kinds = (jnp.bool_, jnp.integer, jnp.floating, jnp.complexfloating)
-    dtype = getattr(leaf, "dtype", None) or jnp.result_type(leaf)
+    dtype = leaf.dtype if hasattr(leaf, "dtype") else jnp.result_type(leaf)
     return next((kind for kind in kinds if jnp.issubdtype(dtype, kind)), dtype)
 
 

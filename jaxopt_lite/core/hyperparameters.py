@@ -6,7 +6,7 @@ stands. The second of two equal names in one place becomes `adam_1`.
 """
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
 import jax
@@ -14,9 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jaxopt_lite.core import numbers
 from jaxopt_lite.core.schedule import Schedule
 from jaxopt_lite.core.transformation import GradientTransformation, chain
-from jaxopt_lite.core.values import Value
+from jaxopt_lite.core.values import Value, build_early
 
 __all__ = ["arrays", "as_optax", "hyperparameters", "replace"]
 
@@ -39,15 +40,16 @@ def hyperparameters(optimizer: Value, state: Any = None) -> dict[str, Any]:
     >>> jo.hyperparameters(jo.chain(jo.clip_by_global_norm(1.0), jo.sgd(0.1, momentum=0.9)))
     {'clip_by_global_norm.max_norm': 1.0, 'sgd.learning_rate': 0.1, 'sgd.momentum': 0.9}
     """
-    counts = {} if state is None else dict(_counts(optimizer, state))
+    _require_value("hyperparameters", optimizer)
+    counts = _counts(optimizer, state) if state is not None and isinstance(optimizer, GradientTransformation) else {}
     found: dict[str, Any] = {}
     hidden: list[str] = []
-    for path, _, value in _entries(optimizer):
+    for path, address, value in _entries(optimizer):
         if any(path.startswith(h) for h in hidden):
             continue
         if isinstance(value, Schedule):
-            if id(value) in counts:
-                found[path] = value(counts[id(value)])
+            if address in counts:
+                found[path] = value(counts[address])
                 hidden.append(path + ".")
         elif _is_leaf(value):
             found[path] = value
@@ -70,10 +72,13 @@ def replace(optimizer: T, changes: dict[str, Any]) -> T:
     >>> jo.replace(jo.sgd(0.1, momentum=0.9), {"momentum": 0.5})
     sgd(0.1, momentum=0.5)
     """
+    _require_value("replace", optimizer)
+    if not isinstance(changes, Mapping) or not all(isinstance(name, str) for name in changes):
+        raise TypeError(f"replace: changes must be a dict of name: value, got {changes!r}")
     entries = list(_entries(optimizer))
     for name, new in changes.items():
-        address = _find(name, entries, optimizer)
-        optimizer = _replace_at(optimizer, address, new)
+        optimizer = _replace_at(optimizer, _find(name, entries, optimizer), new)
+    _build_early(optimizer)
     return optimizer
 
 
@@ -83,10 +88,12 @@ def arrays(optimizer: T, dtype: Any = None) -> T:
     Loops and `eqx.filter_jit` want this: Python floats are static there, or make a second trace when an array returns.
     """
 
+    _require_value("arrays", optimizer)
+
     def array(x):
-        if isinstance(x, jax.Array) and jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
-            return x
-        return jnp.array(x, dtype=dtype or jnp.float32)  # a copy: loops donate their arguments
+        if isinstance(x, jax.Array) and not jnp.issubdtype(x.dtype, jnp.floating):
+            return jnp.copy(x)  # a random key, in either of JAX's forms
+        return jnp.array(x, dtype=dtype or jnp.float32)  # copies, because loops donate their arguments
 
     return jax.tree.map(array, optimizer)
 
@@ -101,6 +108,22 @@ def rules(optimizer: GradientTransformation) -> list[GradientTransformation]:
     if optimizer.factory is chain:
         return [rule for child in optimizer.arguments["transforms"] for rule in rules(child)]
     return [optimizer] if optimizer.inner is None else rules(optimizer.inner)
+
+
+def _require_value(who: str, optimizer: Any) -> None:
+    if not isinstance(optimizer, Value):
+        raise TypeError(
+            f"{who} needs a transformation or a schedule of jaxopt_lite, got {numbers.describe(optimizer)}; "
+            "jaxopt_lite.lift makes Optax's factories ones of jaxopt_lite"
+        )
+
+
+def _build_early(value: Value) -> None:
+    """Build all values inside, too: one may refuse what was changed, such as a warm-up longer than the whole."""
+    for argument in value.arguments.values():
+        for _, child in _children(argument):
+            _build_early(child)
+    build_early(value)
 
 
 def _is_leaf(value: Any) -> bool:
@@ -180,26 +203,40 @@ def _like(new: Any, old: Any) -> Any:
     return jnp.broadcast_to(new, old.shape) if new.ndim == 0 else new
 
 
-def _counts(value: Value, state: Any) -> Iterator[tuple[int, Any]]:
-    """The step that each schedule inside a transformation has reached, as (id of the schedule, count).
+def _counts(value: GradientTransformation, state: Any) -> dict[Address, Any]:
+    """The step that each schedule inside a transformation has reached, by the schedule's address.
 
     A rule keeps its own count in the field `count`; a wrapper keeps the state of its argument `inner` in the field
     `inner_state`, and those of a dict of transformations in `inner_states`, each within a masked state.
     """
-    if not isinstance(value, GradientTransformation):
-        return
-    if value.inner is not None:
-        yield from _counts(value.inner, state)
-    elif value.factory is chain:
-        for child, child_state in zip(value.arguments["transforms"], state, strict=True):
-            yield from _counts(child, child_state)
-    else:
-        fields = getattr(state, "_fields", ())
-        for argument in value.arguments.values():
-            if isinstance(argument, Schedule) and "count" in fields:
-                yield id(argument), state.count
-            elif isinstance(argument, GradientTransformation) and "inner_state" in fields:
-                yield from _counts(argument, state.inner_state)
-            elif _holds_transformations(argument) and "inner_states" in fields:
-                for key, child in _children(argument):
-                    yield from _counts(child, state.inner_states[key].inner_state)
+    if value.inner is not None:  # a recipe passes its schedules on, as they are
+        passed_on = {id(_at(value.inner, at)): count for at, count in _counts(value.inner, state).items()}
+        return {at: passed_on[id(argument)] for _, at, argument in _entries(value) if id(argument) in passed_on}
+    if value.factory is chain and (not isinstance(state, tuple) or len(state) != len(value.arguments["transforms"])):
+        raise ValueError(
+            f"hyperparameters: the state is not one of {value!r}, whose state is a tuple of "
+            f"{len(value.arguments['transforms'])}; give the state that its init or update returned"
+        )
+    counts, fields = {}, getattr(state, "_fields", ())
+    for name, argument in value.arguments.items():
+        if isinstance(argument, Schedule) and "count" in fields:
+            counts[((name, None),)] = state.count
+        for key, child in _children(argument):
+            if not isinstance(child, GradientTransformation):
+                continue
+            if value.factory is chain:
+                inside = _counts(child, state[key])
+            elif key is None and "inner_state" in fields:
+                inside = _counts(child, state.inner_state)
+            elif key is not None and "inner_states" in fields:
+                inside = _counts(child, state.inner_states[key].inner_state)
+            else:
+                continue
+            counts |= {((name, key), *at): count for at, count in inside.items()}
+    return counts
+
+
+def _at(value: Value, address: Address) -> Any:
+    for name, key in address:
+        value = value.arguments[name] if key is None else value.arguments[name][key]
+    return value

@@ -37,7 +37,10 @@ _STATIC = {
     "lbfgs": ("memory_size",),
     "galore": ("rank", "update_proj_gap"),
     "sophia": ("gamma", "clip_threshold", "update_interval"),
+    "scale_by_sm3": ("b2",),
+    "reduce_on_plateau": ("factor", "rtol", "atol"),
 }
+_SEEDS = ("key", "seed", "random_seed")  # whole numbers, or keys in either of JAX's forms
 
 
 class _Argument(values.Parameter):
@@ -49,10 +52,12 @@ class _Argument(values.Parameter):
     def normalise(self, value: Any, who: str) -> Any:
         if isinstance(value, optax.GradientTransformation):
             return GradientTransformation.accept(value, who, self.name)
-        if self.static or isinstance(value, (bool, str, values.Value)) or value is None:
+        if self.static or isinstance(value, (bool, values.Value)) or value is None:
             return super().normalise(value, who)
+        if self.name in _SEEDS:
+            return value
         is_array = isinstance(value, (np.ndarray, np.generic, jax.Array))
-        if isinstance(value, float) or is_array or (isinstance(value, int) and self.traced):
+        if isinstance(value, float) or is_array or (isinstance(value, (int, str)) and self.traced):  # strings: refused
             return numbers.number(value, numbers.Range(), who, self.name)
         return super().normalise(value, who)
 
@@ -62,7 +67,7 @@ class _Argument(values.Parameter):
         return not self.static and isinstance(value, (float, np.ndarray, jax.Array))
 
     def check_use(self, value: Any, who: str) -> None:
-        if self.is_dynamic(value) and not isinstance(value, values.Value):
+        if self.is_dynamic(value) and not isinstance(value, values.Value) and self.name not in _SEEDS:
             numbers.check_used_as_scalar(value, numbers.Range(), who, self.name)
 
 
@@ -87,10 +92,11 @@ def lift(
     lift(optax.fromage)(0.1)
     """
     if not callable(factory) or isinstance(factory, values.Value):
-        raise TypeError(f"lift takes a factory such as optax.contrib.muon, got {factory!r}")
+        raise TypeError(f"lift takes a factory such as optax.contrib.muon, got {numbers.describe(factory)}")
     if hasattr(factory, "spec"):
         return factory
-    return _lift(factory, tuple(sorted(static)), tuple(sorted(traced)))
+    names = [(n,) if isinstance(n, str) else tuple(sorted(n)) for n in (static, traced)]
+    return _lift(factory, *names)
 
 
 @functools.cache
@@ -112,12 +118,17 @@ def _lift(factory: Callable, static: tuple[str, ...], traced: tuple[str, ...]) -
         return GradientTransformation.remember(lifted, spec.bind(args, kwargs))
 
     lifted.spec = spec
-    lifted.reference = (lift, factory, static, traced)
+    lifted.reference = (_lift_again, text.optax_path(factory) or factory, static, traced)
     overrides = "".join(
         f", {word}={list(names)!r}" for word, names in (("static", static), ("traced", traced)) if names
     )
     lifted.spelling = f"lift({text.optax_path(factory) or name}{overrides})"
     return lifted
+
+
+def _lift_again(factory: Any, static: tuple[str, ...], traced: tuple[str, ...]) -> Callable:
+    """What a pickle calls: Optax's functions travel by their public names, because its partials have no other."""
+    return lift(text.optax_function(factory) if isinstance(factory, str) else factory, static, traced)
 
 
 def _members(hint: Any) -> tuple:

@@ -195,6 +195,9 @@ def describe(value: Any) -> str:
         return f"the string {value!r}"
     if isinstance(value, (np.ndarray, jax.Array)):
         return f"an array of dtype {value.dtype} and shape {value.shape}"
-    if isinstance(value, type) or callable(value) and not hasattr(value, "factory"):
+    if isinstance(value, type):
+        return f"the type {value.__name__}"
+    if callable(value) and not hasattr(value, "factory"):
         return f"the function {getattr(value, '__name__', value)!r}"
-    return f"{value!r} of type {type(value).__name__}"
+    shown = repr(value)
+    return f"{shown if len(shown) <= 80 else shown[:77] + '...'} of type {type(value).__name__}"

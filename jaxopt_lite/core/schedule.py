@@ -10,7 +10,7 @@ from typing import Annotated, Any, ParamSpec
 import jax
 import jax.numpy as jnp
 
-from jaxopt_lite.core import numbers
+from jaxopt_lite.core import numbers, text
 from jaxopt_lite.core.values import Value, register, remember_calls
 
 __all__ = ["LearningRate", "Schedule", "Scheduled", "schedule"]
@@ -26,12 +26,23 @@ class Schedule(Value):
 
     def __call__(self, count: Any) -> jax.Array:
         """The value at step `count` (0 for the first update), as a float array of the shape of `count`."""
-        return self.built(jnp.asarray(count, dtype=jnp.result_type(float)))
+        t = jnp.asarray(count, dtype=jnp.result_type(float))
+        if not callable(self.built):
+            raise TypeError(f"{self.factory.spec.name} must return a function of the step, it returned {self.built!r}")
+        value = self.built(t)
+        is_number = isinstance(value, (int, float)) or hasattr(value, "dtype") and jnp.isrealobj(value)
+        if not is_number or jnp.shape(value) not in ((), t.shape):
+            raise TypeError(
+                f"{self!r} must return one number a step, got {numbers.describe(value)} at a step of shape {t.shape}"
+            )
+        return jnp.broadcast_to(jnp.asarray(value, dtype=jnp.result_type(value, float)), t.shape)
 
     @classmethod
     def accept(cls, value: Any, who: str, name: str) -> "Schedule":
         """Let a plain function of the step pass for a schedule, compared by identity."""
-        if callable(value) and not isinstance(value, (Value, type)) and not hasattr(value, "spec"):
+        # A public function of Optax makes a schedule, or something else; none is a schedule itself.
+        is_factory = hasattr(value, "spec") or text.optax_path(value)
+        if callable(value) and not isinstance(value, (Value, type)) and not is_factory:
             return from_callable(value)
         return super().accept(value, who, name)
 

@@ -18,6 +18,7 @@ import numpy as np
 
 __all__ = ["parse", "spell"]
 
+_UNHASHABLE = (ast.List, ast.Dict)
 _OPTAX = ("optax", "optax.contrib", "optax.schedules", "optax.transforms", "optax.losses")
 
 
@@ -42,7 +43,8 @@ def spell(value: Any, defaults: bool = False) -> str:
             parts += [f"{k}={_spell(v, defaults)}" for k, v in argument.items()]
             continue
         required = parameter.default is inspect.Parameter.empty
-        if not defaults and not required and _is_default(argument, spec.normalise(name, parameter.default)):
+        is_default = not required and _is_default(argument, spec.normalise(name, parameter.default))
+        if is_default and (not defaults or _has_no_name(argument)):
             positional = False
             continue
         positional = positional and required and parameter.kind is not inspect.Parameter.KEYWORD_ONLY
@@ -69,11 +71,21 @@ def parse(text: str, names: dict[str, Any] | None = None) -> Any:
     >>> jo.parse("sgd(0.1, momentum=0.9)") == jo.sgd(0.1, momentum=0.9)
     True
     """
+    if not isinstance(text, str):
+        raise TypeError(f"parse reads text such as 'adamw(1e-3)', got {text!r}")
     try:
         tree = ast.parse(text.strip(), mode="eval").body
     except SyntaxError as error:
         raise ValueError(f"cannot read {text!r}: {error.msg} at column {error.offset}") from None
-    return _Reader(text, names or {}).read(tree)
+    except RecursionError:
+        raise ValueError(f"cannot read {text[:40]!r}...: it is nested too deeply") from None
+    reader = _Reader(text, names or {})
+    value = reader.read(tree)
+    if hasattr(value, "spec"):
+        raise reader.error(tree, f"it makes nothing until it is called; write {ast.unparse(tree)}(...)")
+    if not isinstance(tree, ast.Call):
+        raise reader.error(tree, "it is not a call such as adamw(1e-3)")
+    return value
 
 
 class _Reader:
@@ -95,22 +107,29 @@ class _Reader:
                 return [self.read(e) for e in elements]
             case ast.Tuple(elts=elements):
                 return tuple(self.read(e) for e in elements)
-            case ast.Dict(keys=keys, values=values) if all(keys):
+            case ast.Dict(keys=keys, values=values) if not any(isinstance(k, (type(None), *_UNHASHABLE)) for k in keys):
                 return {self.read(k): self.read(v) for k, v in zip(keys, values, strict=True)}
-            case ast.Call(func=func, args=args, keywords=keywords) if all(k.arg for k in keywords):
-                return self.call(func, args, keywords)
+            case ast.Call(keywords=keywords) if all(k.arg for k in keywords):
+                return self.call(node)
             case ast.Name() | ast.Attribute():
                 return self.name(node)
         raise self.error(node, "it is neither a call, a name, a number, a string, a list, a tuple nor a dict")
 
-    def call(self, func: ast.expr, args: list, keywords: list) -> Any:
+    def call(self, node: ast.Call) -> Any:
+        func, args, keywords = node.func, node.args, node.keywords
         if isinstance(func, ast.Name) and func.id == "array" and "array" not in self.names:
-            return _array(*(self.read(a) for a in args))
+            try:
+                return _array(*(self.read(a) for a in args))
+            except (TypeError, ValueError):
+                raise self.error(node, "an array is array([1.0, 2.0], 'float32'): numbers, and a dtype") from None
         factory = self.read(func) if isinstance(func, ast.Call) else self.name(func)
         if optax_path(factory):
             raise self.error(func, f"write lift({ast.unparse(func)})(...), which makes Optax's factory a value")
-        if not callable(factory):
+        if not callable(factory) or hasattr(factory, "factory"):
             raise self.error(func, "it cannot be called")
+        repeated = [k.arg for i, k in enumerate(keywords) if k.arg in [other.arg for other in keywords[:i]]]
+        if repeated:
+            raise self.error(node, f"{repeated[0]} is given twice")
         given = [self.read(a) for a in args], {k.arg: self.read(k.value) for k in keywords}
         return factory(*given[0], **given[1])
 
@@ -190,10 +209,21 @@ def optax_path(function: Any) -> str | None:
     return _optax_names().get(id(function))
 
 
+def optax_function(path: str) -> Any:
+    """The function of Optax with this public name."""
+    module, _, name = path.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
 def name_of(function: Any) -> str:
     """The name of a factory, also of one of Optax's partials."""
     path = optax_path(function)
     return path.rpartition(".")[2] if path else getattr(function, "__name__", repr(function))
+
+
+def _has_no_name(argument: Any) -> bool:
+    """Whether this is a function that nobody can write down, such as a default of Optax's that is a lambda."""
+    return callable(argument) and not hasattr(argument, "factory") and optax_path(argument) is None
 
 
 def _is_default(argument: Any, default: Any) -> bool:

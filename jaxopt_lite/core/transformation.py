@@ -50,7 +50,7 @@ class GradientTransformation(Value, optax.GradientTransformationExtraArgs):
 
     noun = "a transformation"
 
-    def __new__(cls):
+    def __new__(cls, *args, **kwargs):  # given none here; __init__ refuses what a caller gives
         def init(params):
             return _init(self, params)
 
@@ -142,6 +142,8 @@ def stateless(f: Callable):
         f: the function. It is static and compared by identity: give a function of a module if the optimizer is to be
             pickled or rebuilt without compiling again.
     """
+    if not callable(f):
+        raise TypeError(f"stateless: f must be a function f(updates, params), got {f!r}")
     return lambda params: optax.EmptyState(), lambda updates, state, params=None, **extra: (f(updates, params), state)
 
 
@@ -182,7 +184,32 @@ def _pair(value: GradientTransformation) -> tuple[Callable, Callable]:
             f"{value.factory.spec.name} must return a pair (init, update), or a chain(...), it returned {built!r}"
         )
     init, update = built
-    return init, checks.accept_extra(value.factory.spec.name, update)
+    return init, _accepting_extra(value.factory.spec.name, update)
+
+
+def _accepting_extra(who: str, update: Callable) -> Callable:
+    """An author's update as update(updates, state, params=None, **extra): it is given just what it asks for."""
+    signature = inspect.signature(update)
+    try:
+        signature.bind_partial(None, None, None)
+    except TypeError:
+        raise TypeError(
+            f"{who}: update must take (updates, state, params=None, **extra), its signature is update{signature}"
+        ) from None
+    parameters = list(signature.parameters.values())
+    takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    ordinary = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    needed = [p.name for p in parameters[3:] if p.default is p.empty and p.kind in ordinary]
+    if takes_all and not needed:
+        return update
+
+    def accepting(updates, state, params=None, **extra):
+        for name in needed:
+            checks.require(extra.get(name), name, who)
+        known = extra if takes_all else {k: v for k, v in extra.items() if k in signature.parameters}
+        return update(updates, state, params, **known)
+
+    return accepting
 
 
 def _init(value: GradientTransformation, params: Any) -> Any:
@@ -201,30 +228,23 @@ def _update(value: GradientTransformation, updates: Any, state: Any, params: Any
     init, update = _pair(value)
     if getattr(_boundary, "inside", False):
         return update(updates, state, params, **extra)
+    who, checked = value.factory.spec.name, value.__dict__.setdefault("_checked", set())
+    leaves, structure = jax.tree.flatten((updates, state, params))
+    key = (structure, *((np.shape(x), getattr(x, "dtype", type(x))) for x in leaves))
+    is_new = key not in checked  # each combination of structures, shapes and dtypes is checked once
     _boundary.inside = True
     try:
-        is_new = _check_update(value, init, updates, state, params)
+        if is_new:
+            checks.check_grads(who, updates, state, params)
+            checks.check_state(who, state, init, tree.widen(updates if params is None else params))
         result = update(tree.widen(updates), tree.widen(state), tree.widen(params), **extra)
     finally:
         _boundary.inside = False
     if is_new:
-        checks.check_result(value.factory.spec.name, result, updates, state)
+        checks.check_result(who, result, updates, state)
+        checked.add(key)
     new_updates, new_state = result
     new_updates = tree.cast_like(new_updates, updates)
     if jax.tree.structure(new_state) == jax.tree.structure(state):
         new_state = tree.keep_dtypes(new_state, state)
     return new_updates, new_state
-
-
-def _check_update(value: GradientTransformation, init: Callable, updates: Any, state: Any, params: Any) -> bool:
-    """Check the arguments of an update, once for each combination of structures and shapes; say whether it is new."""
-    leaves, structure = jax.tree.flatten((updates, state, params))
-    key = (structure, *((np.shape(x), getattr(x, "dtype", type(x))) for x in leaves))
-    checked = value.__dict__.setdefault("_checked", set())
-    if key in checked:
-        return False
-    who = value.factory.spec.name
-    checks.check_grads(who, updates, state, params)
-    checks.check_state(who, state, init, tree.widen(updates if params is None else params))
-    checked.add(key)
-    return True

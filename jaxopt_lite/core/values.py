@@ -272,7 +272,7 @@ def register(cls: type) -> type:
 def remember_calls(function: Callable, makes: type) -> Any:
     """The decorator behind `transformation` and `schedule`: calls of `function` become values of class `makes`."""
     if not callable(function):
-        raise TypeError(f"the decorator takes a factory, a function of hyperparameters, got {numbers.describe(function)}")
+        raise TypeError(f"a decorator of factories takes a function, got {numbers.describe(function)}")
     spec = Spec(function, makes, _parameters(function))
 
     @functools.wraps(function)
@@ -392,7 +392,7 @@ def _freeze(value: Any, what: str) -> Any:
     """A hashable stand-in that is equal just where types and values are equal (`True` is not `1` is not `1.0`)."""
     if isinstance(value, dict):
         return (dict, tuple(sorted(((repr(k), _freeze(v, what)) for k, v in value.items()), key=lambda kv: kv[0])))
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, (list, tuple)) and not isinstance(value, Value):  # a transformation is a tuple of closures
         return (type(value), tuple(_freeze(v, what) for v in value))
     if isinstance(value, jax.core.Tracer):
         raise TypeError(f"{what} is static and must not be traced; annotate it as a number, or pass a Python value")

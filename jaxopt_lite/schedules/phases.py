@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import jax.numpy as jnp
+import numpy as np
 
 from jaxopt_lite.core.numbers import (
     Count,
@@ -38,6 +39,8 @@ __all__ = [
 Cycles = Annotated[
     Number | list,
     Range(
+        open_low=True,
+        open_high=True,
         ndim=2,
         columns=(
             ("init_value", None),
@@ -152,10 +155,6 @@ def warmup_stable_decay_schedule(
         "1-sqrt": lambda s: 1 - power_of(s, 0.5),
         "power": lambda s: power_of(1 - s, power),
     }
-    if cooldown not in left_at:
-        raise ValueError(
-            f"warmup_stable_decay_schedule: cooldown must be one of {', '.join(left_at)}, got {cooldown!r}"
-        )
     if concrete(total_steps, warmup_steps, decay_steps) and warmup_steps + decay_steps > total_steps:
         raise ValueError(
             f"warmup_stable_decay_schedule: warmup_steps + decay_steps = {warmup_steps + decay_steps:g} must be "
@@ -202,6 +201,8 @@ def sgdr_schedule(cosine_kwargs: Cycles):
     if len(cosine_kwargs) == 0:
         raise ValueError("sgdr_schedule: cosine_kwargs must hold at least one cycle, got none")
     for _, _, warmup_steps, decay_steps, *_ in cosine_kwargs:
+        if concrete(warmup_steps) and warmup_steps < 0:
+            raise ValueError(f"sgdr_schedule: warmup_steps must be at least 0, got {float(warmup_steps):g}")
         _check_room("sgdr_schedule", warmup_steps, decay_steps)
     cycles = jnp.asarray(cosine_kwargs)
     lengths = cycles[:, 3]
@@ -224,17 +225,22 @@ def join_schedules(schedules: Sequence[Schedule], boundaries: Vector):
         boundaries: the n - 1 steps at which the next one begins.
 
     Raises:
-        ValueError: if their numbers do not fit together.
+        ValueError: if their numbers do not fit together, or the boundaries are not in order.
     """
+    if not isinstance(schedules, tuple) or not schedules:
+        raise TypeError(f"join_schedules: schedules must be a list of at least one schedule, got {schedules!r}")
     if len(schedules) != len(boundaries) + 1:
         raise ValueError(
             f"join_schedules: {len(schedules)} schedules need {len(schedules) - 1} boundaries, got {len(boundaries)}"
         )
+    if concrete(boundaries) and (np.diff(boundaries, prepend=0) < 0).any():
+        raise ValueError(f"join_schedules: boundaries must be at least 0 and in order, got {np.asarray(boundaries)}")
 
     def value(t):
         output = schedules[0](t)
         for i, following in enumerate(schedules[1:]):
-            output = jnp.where(t < boundaries[i], output, following(t - boundaries[i]))
+            begun = t >= boundaries[i]  # no schedule is asked about a time before it began, where it may have no slope
+            output = jnp.where(begun, following(jnp.where(begun, t - boundaries[i], 0)), output)
         return output
 
     return value

@@ -168,10 +168,6 @@ def piecewise_interpolate_schedule(
         boundaries_and_scales: {step: scale}, or an array [n, 2] of such pairs. At each boundary the value reached is
             the one before times the scale.
     """
-    if interpolate_type not in ("linear", "cosine"):
-        raise ValueError(
-            f"piecewise_interpolate_schedule: interpolate_type must be 'linear' or 'cosine', got {interpolate_type!r}"
-        )
     boundaries, scales = _boundaries_and_scales("piecewise_interpolate_schedule", boundaries_and_scales)
     return _interpolation(interpolate_type, init_value, boundaries, scales)
 
@@ -195,8 +191,16 @@ def linear_onecycle_schedule(
         div_factor: peak over first value.
         final_div_factor: first value over last value.
 
+    Raises:
+        ValueError: if pct_final is less than pct_start.
+
     Reference: Smith & Topin, "Super-Convergence", 2018, arXiv:1708.07120.
     """
+    if concrete(pct_start, pct_final) and pct_start > pct_final:
+        raise ValueError(
+            f"linear_onecycle_schedule: pct_final must be at least pct_start, got pct_final={float(pct_final):g} and "
+            f"pct_start={float(pct_start):g}"
+        )
     boundaries = jnp.stack([pct_start * transition_steps, pct_final * transition_steps, transition_steps * 1.0])
     scales = jnp.stack([div_factor * 1.0, 1.0 / div_factor, 1.0 / final_div_factor])
     return _interpolation("linear", peak_value / div_factor, boundaries, scales)

@@ -6,13 +6,14 @@ progress belong to whoever drives it.
 
 import dataclasses
 import functools
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxopt_lite.core.hyperparameters import hyperparameters
 from jaxopt_lite.core.transformation import GradientTransformation
 from jaxopt_lite.train import data as batches
 from jaxopt_lite.train.programs import (
@@ -32,6 +33,7 @@ from jaxopt_lite.train.task import Task
 __all__ = ["Point", "Result", "training"]
 
 _STACK = 16  # batches of an iterator that go to the device together
+_INDICES = 2**22  # of examples that go there together
 
 
 class Point(NamedTuple):
@@ -47,17 +49,19 @@ class Result:
     """What a run has come to. With `seeds`, arrays have a leading axis, and status and steps are lists.
 
     Attributes:
-        params: the last parameters, or the best ones where `restore_best` was asked for.
+        params: the last parameters, or those of the best point where `restore_best` was asked for.
+        model_state: the model's state that belongs to params, None for tasks that have none.
         state: the last state; `fit(..., state=result.state)` goes on from it.
         history: "step" int [points], and float32 [points] (or [seeds, points]) for each measured name. train.* are
             means over the steps of a point; learning_rate, grad_norm and update_norm are those of its last step.
         status: why it ended: max_steps, target, patience, min_grad_norm, non_finite, interrupted or out_of_data.
         steps: number of steps done.
-        metrics: the last value of each column, and test.* for the parameters returned.
+        metrics: what was measured at the point that params are of, and test.*, evaluated with them.
         message: the status in a sentence, with advice.
     """
 
     params: Any
+    model_state: Any
     state: TrainState
     history: dict[str, np.ndarray]
     status: Any
@@ -85,27 +89,33 @@ def training(
         seed: of the run.
         seeds: train this many runs side by side, with seeds seed, seed + 1, ...; None trains one, without the axis.
         params: parameters to begin with.
-        state: a state to go on from, in place of optimizer, seed and params.
+        state: a state to go on from; it holds the optimizer (give the same or None), the key and the parameters.
         ahead: let the device begin a point before the one before it is looked at. If false, a point holds the state.
     """
-    optimizer = GradientTransformation.accept(optimizer, "fit", "optimizer")
-    keys = _check(task, plan, seed, seeds)
+    _check(task, plan, seed, seeds)
+    many = seeds is not None
     if state is None:
+        optimizer = GradientTransformation.accept(optimizer, "fit", "optimizer")
+        keys = [jax.random.key(int(seed) + i) for i in range(seeds or 1)]
         start = functools.partial(init_state, task, optimizer, params=params)
-        state = start(keys[0]) if seeds is None else jax.vmap(start)(jnp.stack(keys))
+        begun = jax.vmap(start)(jnp.stack(keys)) if many else start(keys[0])
     else:
-        state = jax.tree.map(lambda x: jnp.array(x, copy=True), state)  # the steps donate it
-        keys = [state.key] if seeds is None else list(state.key)
+        _check_state(state, optimizer, seeds, params)
+        begun = jax.tree.map(lambda x: jnp.array(x, copy=True), state)  # the steps donate it
     kind = "stream" if task.train_is_iterator else "whole" if task.rows is None or plan.batch_size is None else "drawn"
     rules = dataclasses.replace(plan, steps=1, batch_size=1, eval_every=1)  # the lengths do not shape the program
-    compiled = programs(task.loss, task.evaluate, task.stateful, kind, rules, seeds is not None)
+    compiled = programs(task.loss, task.evaluate, task.stateful, kind, rules, many)
 
-    done = int(np.max(np.asarray(state.step)))
+    done = int(np.max(np.asarray(begun.step)))
     carry, waiting, rows, stop, wanted = None, None, [], False, done + plan.steps
-    for data, order, n, point_ends in _stretches(task, plan, keys, done, seeds is not None):
+    for data, order, n, point_ends in _stretches(task, plan, kind, begun, many):
         if carry is None:
-            carry = compiled.begin(state, data, order)
-        carry = compiled.advance(carry, data, order, n)
+            carry = compiled.begin(begun, data, order)
+            _rehearse(task, compiled, carry)
+        if n:
+            if kind == "stream":  # one stack ahead of the device, and no more
+                jax.block_until_ready(carry.steps)
+            carry = compiled.advance(carry, data, order, n)
         done += n
         if not point_ends:
             continue
@@ -122,37 +132,68 @@ def training(
         yield from _emit(*waiting, None, rows)
     if carry is None:
         raise ValueError("fit: the iterator of batches gave none")
-    how = INTERRUPTED if stop else OUT_OF_DATA if done < wanted else MAX_STEPS
-    return _result(task, plan, compiled, carry, rows, seeds is not None, how)
+    how = MAX_STEPS if done == wanted else INTERRUPTED if stop else OUT_OF_DATA
+    return _result(task, plan, compiled, carry, rows, many, how)
 
 
-def _stretches(task: Task, plan: Plan, keys: list, first: int, many: bool) -> Iterator[tuple]:
+def _rehearse(task: Task, compiled: Programs, carry: Carry) -> None:
+    """Trace what comes after a point and at the end, so that a fault there is found before any work is done."""
+    jax.eval_shape(compiled.conclude, carry, task.valid)
+    if task.test is not None:
+        jax.eval_shape(compiled.scores, carry.state, task.test)
+
+
+def _stretches(task: Task, plan: Plan, kind: str, state: TrainState, many: bool) -> Iterator[tuple]:
     """Steps that go to the device together: (data, order, how many, whether a point ends with them)."""
-    take = batches.stacks(task.train, _STACK) if task.train_is_iterator else None
-    drawn = task.rows is not None and plan.batch_size is not None
-    for begin in range(first, first + plan.steps, plan.eval_every):
-        n = min(plan.eval_every, first + plan.steps - begin)
-        if take is None:
-            order = None
-            if drawn:
-                order = np.stack([batches.batch_order(key, task.rows, plan.batch_size, begin, n) for key in keys])
-                order = np.pad(order, ((0, 0), (0, plan.eval_every - n), (0, 0)))
-            yield task.train, order if many or order is None else order[0], n, True
-            continue
-        left = n
-        while left > 0:
-            stack, got, more = take(left)
-            left -= got
-            if got:
-                yield stack, None, got, left == 0 or not more
-            if not more:
-                return
+    take = lambda at, wanted: (task.train, None, wanted, True)
+    if kind == "drawn":
+        take = _drawn(task, plan, state, many)
+    elif kind == "stream":
+        take = _stream(task.train, min(_STACK, plan.eval_every))
+    for begin in range(0, plan.steps, plan.eval_every):
+        at, end, more = begin, min(begin + plan.eval_every, plan.steps), True
+        while at < end and more:
+            data, order, n, more = take(at, end - at)
+            at += n
+            if at > begin:
+                yield data, order, n, at == end or not more
+        if not more:
+            return
+
+
+def _stream(source: Any, size: int) -> Callable:
+    """Batches as they come: a function (steps done, steps wanted) -> (data, order, steps, whether there are more)."""
+    stacks = batches.stacks(source, size)
+
+    def take(at, wanted):
+        stack, n = stacks(wanted)
+        return stack, None, n, n == min(size, wanted)
+
+    return take
+
+
+def _drawn(task: Task, plan: Plan, state: TrainState, many: bool) -> Callable:
+    """Batches drawn from the examples, each run's from where it has got to: such a function, too."""
+    keys, steps = (state.key, state.step) if many else (state.key[None], state.step[None])
+    rows, batch_size = task.rows or 0, plan.batch_size or 0
+    orders = [batches.orders(key, rows, batch_size) for key in keys]
+    firsts = np.asarray(steps).tolist()
+    size = min(plan.eval_every, max(1, _INDICES // (len(orders) * batch_size)))
+
+    def take(at, wanted):
+        n = min(size, wanted)
+        order = np.stack([order(first + at, n) for order, first in zip(orders, firsts, strict=True)])
+        order = np.pad(order, ((0, 0), (0, size - n), (0, 0)))  # of one shape, for one program
+        return task.train, order if many else order[0], n, True
+
+    return take
 
 
 def _emit(step: int, measured: dict, state: Any, rows: list) -> Generator[Point, bool | None, bool]:
     """Yield a point; return whether to stop: because the driver says so, or because every run has ended."""
     values = {name: np.asarray(value) for name, value in jax.device_get(measured).items()}
     status = values.pop("status")
+    values = dict(sorted(values.items(), key=lambda item: (not item[0].startswith(("train.", "valid.")), item[0])))
     if rows and np.all(rows[-1][2] != RUNNING):
         return True  # the device was a point ahead, and did nothing in it
     rows.append((step, values, status))
@@ -160,11 +201,11 @@ def _emit(step: int, measured: dict, state: Any, rows: list) -> Generator[Point,
     return bool(asked) or bool(np.all(status != RUNNING))
 
 
-def _check(task: Task, plan: Plan, seed: int, seeds: int | None) -> list[jax.Array]:
-    """The keys of the runs, if the arguments fit together."""
+def _check(task: Task, plan: Plan, seed: int, seeds: int | None) -> None:
+    """Raise unless the arguments fit together."""
     if not isinstance(task, Task):
         raise TypeError(f"fit: task must be a Task, got {task!r}")
-    if seeds is not None and (isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 1):
+    if seeds is not None and (isinstance(seeds, bool) or not isinstance(seeds, (int, np.integer)) or seeds < 1):
         raise ValueError(f"fit: seeds must be an int of at least 1 (the number of runs), got {seeds!r}")
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
         raise ValueError(f"fit: seed must be an int of at least 0, got {seed!r}")
@@ -173,7 +214,29 @@ def _check(task: Task, plan: Plan, seed: int, seeds: int | None) -> list[jax.Arr
             f"fit: batch_size={plan.batch_size} is more than the {task.rows} training examples; batch_size=None takes "
             "all of them at each step"
         )
-    return [jax.random.key(int(seed) + i) for i in range(seeds or 1)]
+
+
+def _check_state(state: Any, optimizer: Any, seeds: int | None, params: Any) -> None:
+    """Raise unless a run can go on from the state, and all else that was given agrees with it."""
+    if not isinstance(state, TrainState):
+        raise TypeError(f"fit: state must be a TrainState, such as the state of a result, got {state!r}")
+    if params is not None:
+        raise ValueError("fit: state holds params already; give one of the two, or state._replace(params=...)")
+    runs = state.key.shape[0] if state.key.ndim else None
+    if runs != seeds:
+        raise ValueError(f"fit: seeds must be {runs}, as in the run that the state is of, got {seeds}")
+    if optimizer is None:
+        return
+    given = GradientTransformation.accept(optimizer, "fit", "optimizer")
+    old, new, changed = hyperparameters(state.optimizer), hyperparameters(given), ["what they chain"]
+    if jax.tree.structure(given) == jax.tree.structure(state.optimizer):
+        numbers = {name: kept for name, kept in old.items() if jnp.issubdtype(kept.dtype, jnp.number)}
+        changed = [n for n, kept in numbers.items() if np.any(np.asarray(new[n], kept.dtype) != np.asarray(kept))]
+    if changed:
+        raise ValueError(
+            f"fit: the optimizer given and that in state differ in {', '.join(changed)}; give None to go on with that "
+            "in state, or put yours into it: state._replace(optimizer=jaxopt_lite.arrays(optimizer))"
+        )
 
 
 _MESSAGES = {
@@ -185,34 +248,41 @@ _MESSAGES = {
     "(clip_by_global_norm), or leave bad steps out (skip_not_finite); jax.config.update('jax_debug_nans', True) finds "
     "the operation.",
     "interrupted": "The run was interrupted; what was measured so far is here.",
-    "out_of_data": "The iterator of batches ended before the last step.",
+    "out_of_data": "The iterator of batches ended before the last step; give one that begins again at its end.",
 }
+
+
+def _message(names: list[str]) -> str:
+    counts = {name: names.count(name) for name in names}
+    said = [
+        _MESSAGES[name] if n == len(names) else f"{n} of {len(names)}: {_MESSAGES[name]}" for name, n in counts.items()
+    ]
+    return " ".join(said)
 
 
 def _result(task: Task, plan: Plan, compiled: Programs, carry: Carry, rows: list, many: bool, how: int) -> Result:
     codes = np.where(np.asarray(carry.monitor.status) == RUNNING, how, np.asarray(carry.monitor.status))
     names = [STATUSES[code] for code in np.atleast_1d(codes)]
-    state = carry.state
-    params = carry.monitor.best_params if plan.restore_best else state.params
+    state, point = carry.state, np.asarray(carry.monitor.point) - 1  # the last one before the run ended
+    params, model_state = state.params, state.model_state
+    if plan.restore_best:
+        params, model_state = carry.monitor.kept
+        point = np.where(carry.monitor.best_point < 0, point, carry.monitor.best_point)
     history = {"step": np.array([step for step, _, _ in rows])}
     for name in rows[0][1]:
         history[name] = np.stack([values[name] for _, values, _ in rows], axis=-1)
-    metrics = {name: _last(column) for name, column in history.items() if name != "step"}
+    columns = [(name, column) for name, column in history.items() if name != "step"]
+    metrics = {name: np.take_along_axis(column, point[..., None], axis=-1)[..., 0] for name, column in columns}
     if task.test is not None:
-        tested = compiled.scores(state._replace(params=params), task.test)
+        tested = compiled.scores(state._replace(params=params, model_state=model_state), task.test)
         metrics |= {f"test.{name}": np.asarray(value) for name, value in tested.items()}
     return Result(
         params=params,
+        model_state=model_state,
         state=state,
         history=history,
         status=names if many else names[0],
         steps=np.asarray(state.step).tolist(),
         metrics={name: value if many else float(value) for name, value in metrics.items()},
-        message=" ".join(_MESSAGES[name] for name in dict.fromkeys(names)),
+        message=_message(names),
     )
-
-
-def _last(column: np.ndarray) -> np.ndarray:
-    """The last value of each run that was measured: points after a run's end are NaN."""
-    measured = np.cumsum(~np.isnan(column), axis=-1).argmax(axis=-1)
-    return np.take_along_axis(column, np.expand_dims(measured, -1), axis=-1)[..., 0]

@@ -6,6 +6,7 @@ next row. Stopping is decided on the device: a run that has ended stays as it is
 """
 
 import dataclasses
+import difflib
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_lite import tree
-from jaxopt_lite.train.step import TrainState, plain_step
+from jaxopt_lite.train.step import TrainState, floating, plain_step, scores_key
 from jaxopt_lite.train.task import Task, scores
 
 __all__ = ["Plan"]
@@ -46,20 +47,28 @@ class Plan:
                 continue
             if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
                 raise ValueError(f"fit: {name} must be an int of at least 1, got {value!r}")
+        for name, least in (("target", -np.inf), ("min_grad_norm", 0)):
+            value = getattr(self, name)
+            number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+            if value is not None and not (number and np.isfinite(value) and value >= least):
+                raise ValueError(f"fit: {name} must be a finite number{' of at least 0' * (not least)}, got {value!r}")
         if self.mode not in (None, "min", "max"):
             raise ValueError(f"fit: mode must be 'min' or 'max', got {self.mode!r}")
+        if self.metric is not None and not isinstance(self.metric, str):
+            raise ValueError(f"fit: metric must be the name of a column such as 'valid.loss', got {self.metric!r}")
         if self.metric is not None and self.metric.startswith("test."):
-            raise ValueError(f"fit: {self.metric!r} cannot decide when to stop, or it would no longer be a test")
+            raise ValueError(f"fit: metric={self.metric!r} cannot decide when to stop, or it would no longer be a test")
+        object.__setattr__(self, "compute_dtype", floating(self.compute_dtype, "fit", "compute_dtype"))
 
 
 class Monitor(NamedTuple):
-    """What the stopping rules remember: status, the best score and its step, points since, the best parameters."""
+    """What the stopping rules remember."""
 
     status: jax.Array
-    best: jax.Array
-    best_step: jax.Array
-    since: jax.Array
-    best_params: Any
+    best: jax.Array  # the best score so far
+    best_point: jax.Array  # its place in the history, -1 before there is one
+    point: jax.Array  # how many points were judged
+    kept: Any  # (params, model_state) of the best point, where they are asked for
 
 
 class Carry(NamedTuple):
@@ -93,14 +102,14 @@ def programs(loss: Callable, evaluate: Callable | None, stateful: bool, kind: st
         shapes = jax.eval_shape(step, state, pick(data, order, 0))[1]
         zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
         zero, worst = jnp.zeros([], jnp.int32), jnp.float32(-jnp.inf)
-        best_params = jax.tree.map(lambda p: jnp.array(p, copy=True), state.params) if plan.restore_best else ()
-        monitor = Monitor(zero + RUNNING, worst, zero, zero, best_params)
+        kept = jax.tree.map(jnp.copy, (state.params, state.model_state)) if plan.restore_best else ()
+        monitor = Monitor(zero + RUNNING, worst, zero - 1, zero, kept)
         return Carry(state, zeros, jax.tree.map(jnp.copy, zeros), jnp.copy(zero), monitor)
 
     def advance(carry, data, order, n):
         def body(i, loop):
             state, sums, _ = loop
-            state, measured = step(state, pick(data, order, i))
+            state, measured = step(state, pick(data, order, i), i == n - 1)
             return state, jax.tree.map(jnp.add, sums, measured), measured
 
         def run():
@@ -121,12 +130,11 @@ def programs(loss: Callable, evaluate: Callable | None, stateful: bool, kind: st
             row |= {f"valid.{name}": value for name, value in score(state, valid).items()}
         monitor = jax.lax.cond(running, lambda: _judge(plan, row, state, carry.monitor), lambda: carry.monitor)
         row = {name: jnp.where(running, jnp.asarray(value, jnp.float32), jnp.nan) for name, value in row.items()}
-        zeros = jax.tree.map(jnp.zeros_like, (carry.sums, carry.last, carry.steps))
-        return Carry(state, *zeros, monitor), {**row, "status": monitor.status}
+        sums, last, steps = jax.tree.map(jnp.zeros_like, (carry.sums, carry.last, carry.steps))
+        return Carry(state, sums, last, steps, monitor), {**row, "status": monitor.status}
 
     def score(state, data):
-        key = jax.random.fold_in(state.key, state.step)
-        return scores(task, state.params, state.model_state, data, key)
+        return scores(task, state.params, state.model_state, data, scores_key(state))
 
     order_axis = 0 if kind == "drawn" else None
     over = jax.vmap if many else lambda f, in_axes: f
@@ -142,22 +150,24 @@ def _judge(plan: Plan, row: dict, state: TrainState, monitor: Monitor) -> Monito
     """The stopping rules, looked at once a point."""
     metric = plan.metric or next(n for n in ("valid.accuracy", "valid.loss", "train.loss") if n in row)
     if metric not in row:
-        raise ValueError(f"fit: there is no metric {metric!r}; there are {', '.join(sorted(row))}")
+        near = difflib.get_close_matches(metric, row, 1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(row))}"
+        raise ValueError(f"fit: there is no metric {metric!r}; {hint}")
     highest = plan.mode == "max" or (plan.mode is None and metric.endswith("accuracy"))
     score = jnp.asarray(row[metric], jnp.float32) * (1 if highest else -1)
     better = score > monitor.best
-    since = jnp.where(better, 0, monitor.since + 1)
+    best_point = jnp.where(better, monitor.point, monitor.best_point)
     rules = [(NON_FINITE, ~(jnp.isfinite(row["train.loss"]) & tree.all_finite(state.params)))]
     if plan.target is not None:
         rules.append((TARGET, score >= plan.target * (1 if highest else -1)))
     if plan.min_grad_norm is not None:
         rules.append((MIN_GRAD_NORM, row["grad_norm"] <= plan.min_grad_norm))
     if plan.patience is not None:
-        rules.append((PATIENCE, since >= plan.patience))
+        rules.append((PATIENCE, monitor.point - best_point >= plan.patience))
     return Monitor(
         status=jnp.select([met for _, met in rules], [jnp.int32(status) for status, _ in rules], jnp.int32(RUNNING)),
         best=jnp.where(better, score, monitor.best),
-        best_step=jnp.where(better, state.step, monitor.best_step),
-        since=since,
-        best_params=tree.where(better, state.params, monitor.best_params) if plan.restore_best else (),
+        best_point=best_point,
+        point=monitor.point + 1,
+        kept=tree.where(better, (state.params, state.model_state), monitor.kept) if plan.restore_best else (),
     )

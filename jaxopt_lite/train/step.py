@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxopt_lite import tree
+from jaxopt_lite.core.checks import check_params
 from jaxopt_lite.core.hyperparameters import arrays, hyperparameters
 from jaxopt_lite.core.transformation import GradientTransformation, apply_updates
 from jaxopt_lite.train.task import Task, call_loss
@@ -15,7 +16,7 @@ from jaxopt_lite.train.task import Task, call_loss
 __all__ = ["TrainState", "init_state", "make_step"]
 
 # Indices into the run's key that no epoch reaches: epochs are folded in from 0 on.
-_INIT, _STEPS = 2**32 - 1, 2**32 - 2
+_INIT, _STEPS, _SCORES = 2**32 - 1, 2**32 - 2, 2**32 - 3
 
 
 class TrainState(NamedTuple):
@@ -48,21 +49,28 @@ def init_state(task: Task, optimizer: Any, seed: int | jax.Array = 0, params: An
         params: parameters to begin with, in place of those that `task.init` makes (they are copied).
 
     Raises:
-        TypeError: if the optimizer is none, or params have leaves that cannot be optimized.
+        TypeError: if the task, the optimizer or the seed is none, or params have leaves that cannot be optimized.
     """
+    if not isinstance(task, Task):
+        raise TypeError(f"init_state: task must be a Task, got {task!r}")
     optimizer = GradientTransformation.accept(optimizer, "init_state", "optimizer")
+    if not hasattr(seed, "dtype") and (isinstance(seed, bool) or not isinstance(seed, int)):
+        raise TypeError(f"init_state: seed must be an int or a key, got {seed!r}")
+    check_params("init_state", params)
     key = seed if jnp.issubdtype(jnp.result_type(seed), jax.dtypes.prng_key) else jax.random.key(seed)
-    return _init_state(task, optimizer, key, params)
+    return _init_state(task.init, task.stateful, optimizer, key, params)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _init_state(task, optimizer, key, params):
-    made = task.init(jax.random.fold_in(key, _INIT))
-    if task.stateful and not (isinstance(made, tuple) and len(made) == 2):
+@functools.partial(jax.jit, static_argnums=(0, 1))  # not the task: the cache would keep its data alive
+def _init_state(init, stateful, optimizer, key, params):
+    made = init(jax.random.fold_in(key, _INIT))
+    if stateful and not (isinstance(made, tuple) and len(made) == 2):
         raise TypeError("Task: with stateful=True, init must return (params, model_state)")
-    made, model_state = made if task.stateful else (made, None)
+    made, model_state = made if stateful else (made, None)
+    check_params("Task: init", made)
+    params = made if params is None else params
     # Copies, because the steps donate what they are given: nobody else's arrays may be among it.
-    params = jax.tree.map(lambda p: jnp.array(p, copy=True), made if params is None else params)
+    params = jax.tree.map(lambda p: jnp.array(p, jnp.result_type(p), copy=True), params)
     floats = [jnp.result_type(p) for p in jax.tree.leaves(params) if jnp.issubdtype(jnp.result_type(p), jnp.floating)]
     optimizer = arrays(optimizer, functools.reduce(jnp.promote_types, floats, jnp.float32))
     key = jax.random.clone(key)
@@ -84,14 +92,34 @@ def make_step(loss: Callable | Task, *, stateful: bool = False, compute_dtype: A
     Returns:
         The compiled step. Metrics are scalars: loss, the loss's own metrics, learning_rate (for each, if the optimizer
         has several), grad_norm and update_norm.
+
+    Raises:
+        TypeError: if the loss is no function.
+        ValueError: if compute_dtype is no floating dtype.
     """
     if isinstance(loss, Task):
         loss, stateful = loss.loss, loss.stateful
+    if not callable(loss):
+        raise TypeError(f"make_step: loss must be a function or a Task, got {loss!r}")
+    compute_dtype = floating(compute_dtype, "make_step", "compute_dtype")
     return jax.jit(plain_step(loss, stateful, compute_dtype), donate_argnums=0)
 
 
+def floating(dtype: Any, who: str, name: str) -> str | None:
+    """The name of a floating dtype; None stays None."""
+    if dtype is None:
+        return None
+    try:
+        found = jnp.dtype(dtype)
+    except TypeError:
+        found = None
+    if found is None or not jnp.issubdtype(found, jnp.floating):
+        raise ValueError(f"{who}: {name} must be a floating dtype such as 'bfloat16', got {dtype!r}")
+    return found.name
+
+
 def plain_step(loss: Callable, stateful: bool, compute_dtype: Any) -> Callable:
-    """The step before it is compiled, for loops."""
+    """The step before it is compiled, for loops, which can do without the norms of most steps."""
 
     def objective(params, model_state, batch, key):
         if compute_dtype is not None:
@@ -99,7 +127,7 @@ def plain_step(loss: Callable, stateful: bool, compute_dtype: Any) -> Callable:
         value, aux = call_loss(loss, stateful, params, model_state, batch, key)
         return jnp.asarray(value, jnp.promote_types(jnp.result_type(value), jnp.float32)), aux
 
-    def step(state: TrainState, batch: Any) -> tuple[TrainState, dict[str, jax.Array]]:
+    def step(state: TrainState, batch: Any, norms_wanted: Any = True) -> tuple[TrainState, dict[str, jax.Array]]:
         key = jax.random.fold_in(jax.random.fold_in(state.key, _STEPS), state.step)
         run = jax.value_and_grad(objective, has_aux=True)
         (value, (metrics, model_state)), grads = run(state.params, state.model_state, batch, key)
@@ -113,18 +141,26 @@ def plain_step(loss: Callable, stateful: bool, compute_dtype: Any) -> Callable:
             grad=grads,
             value_fn=lambda params: objective(params, state.model_state, batch, key)[0],
         )
-        measured = {
-            "loss": value,
-            **metrics,
-            **learning_rates(state.optimizer, state.opt_state),
-            "grad_norm": tree.global_norm(grads),
-            "update_norm": tree.global_norm(updates),
-        }
+
+        def measure_norms():
+            found = {"grad_norm": tree.global_norm(grads), "update_norm": tree.global_norm(updates)}
+            return {name: jnp.asarray(norm, jnp.float32) for name, norm in found.items()}
+
+        def no_norms():
+            return dict.fromkeys(("grad_norm", "update_norm"), jnp.zeros([], jnp.float32))
+
+        norms = jax.lax.cond(norms_wanted, measure_norms, no_norms)
+        measured = {"loss": value, **metrics, **learning_rates(state.optimizer, state.opt_state), **norms}
         params = apply_updates(state.params, updates)
         state = TrainState(params, state.optimizer, opt_state, model_state, state.key, state.step + 1)
         return state, measured
 
     return step
+
+
+def scores_key(state: TrainState) -> jax.Array:
+    """The key with which data are evaluated after a step."""
+    return jax.random.fold_in(jax.random.fold_in(state.key, _SCORES), state.step)
 
 
 def learning_rates(optimizer: GradientTransformation, opt_state: Any) -> dict[str, jax.Array]:

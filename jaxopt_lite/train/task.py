@@ -8,7 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxopt_lite import tree
+from jaxopt_lite.core.checks import structure_difference
+
 __all__ = ["Task"]
+
+# Measured by every step; a loss's own metrics stand beside them.
+_MEASURED = ("loss", "learning_rate", "grad_norm", "update_norm")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -29,8 +35,8 @@ class Task:
         stateful: whether the model has state beside its parameters, such as running means.
 
     Raises:
-        TypeError: if a function is none, or data are no arrays.
-        ValueError: if the arrays of one data set differ in their first dimension.
+        TypeError: if a function is none, or data are no arrays of numbers.
+        ValueError: if a data set is empty, or its arrays differ in their first dimension.
     """
 
     init: Callable
@@ -74,25 +80,49 @@ def scores(task: Task, params: Any, model_state: Any, data: Any, key: jax.Array)
     """What the task's `evaluate` (or its loss) says of some data."""
     if task.evaluate is not None:
         result = task.evaluate(params, model_state, data) if task.stateful else task.evaluate(params, data)
-        if not isinstance(result, dict):
-            raise TypeError(f"Task: evaluate must return a dict of scalars, got {type(result).__name__}")
-        return {name: jnp.asarray(value, jnp.float32) for name, value in result.items()}
+        return _scalars(result, "evaluate must return")
     value, (metrics, _) = call_loss(task.loss, task.stateful, params, model_state, data, key)
     return {"loss": value, **metrics}
 
 
 def call_loss(loss: Callable, stateful: bool, params: Any, model_state: Any, batch: Any, key: jax.Array) -> tuple:
     """(value, (metrics, model_state)) from a loss in any of its forms; metrics as float32 scalars."""
-    result = loss(params, model_state, batch, key) if stateful else loss(params, batch, key)
-    value, aux = result if isinstance(result, tuple) else (result, (({}, model_state) if stateful else {}))
-    if stateful and not (isinstance(aux, tuple) and len(aux) == 2):
+    result: Any = loss(params, model_state, batch, key) if stateful else loss(params, batch, key)
+    pair = isinstance(result, tuple) and len(result) == 2
+    if stateful and not (pair and isinstance(result[1], tuple) and len(result[1]) == 2):
         raise TypeError("Task: with stateful=True, loss must return (scalar, (metrics, model_state))")
-    metrics, model_state = aux if stateful else (aux, model_state)
+    if not pair and isinstance(result, (tuple, list, dict)):
+        raise TypeError(f"Task: loss must return a scalar or (scalar, metrics), got a {type(result).__name__}")
+    value: Any = result[0] if pair else result
+    aux = result[1] if pair else {}
+    metrics, new_model_state = aux if stateful else (aux, None)
     if jnp.shape(value) != ():
         raise ValueError(f"Task: loss must return a scalar, got shape {jnp.shape(value)}; take the mean over the batch")
-    if not isinstance(metrics, dict) or any(jnp.shape(m) != () for m in metrics.values()):
-        raise TypeError("Task: loss must return a scalar, or a scalar and a dict of scalar metrics")
-    return value, ({name: jnp.asarray(m, jnp.float32) for name, m in metrics.items()}, model_state)
+    metrics = _scalars(metrics, "the metrics of the loss must be")
+    taken = [name for name in metrics if name in _MEASURED]
+    if taken:
+        raise ValueError(f"Task: the loss gives a metric the name {taken[0]!r}, which is taken; give it another")
+    return value, (metrics, _like(new_model_state, model_state) if stateful else model_state)
+
+
+def _scalars(metrics: Any, what: str) -> dict[str, jax.Array]:
+    """Metrics as float32 scalars."""
+    if not isinstance(metrics, dict):
+        raise TypeError(f"Task: {what} a dict of scalars, got {type(metrics).__name__}")
+    for name, value in metrics.items():
+        if jnp.shape(value) != ():
+            raise ValueError(f"Task: {what} a dict of scalars, but {name!r} has shape {jnp.shape(value)}; take a mean")
+    return {name: jnp.asarray(value, jnp.float32) for name, value in metrics.items()}
+
+
+def _like(new: Any, old: Any) -> Any:
+    """The loss's model state in the dtypes that it came with, since the next step must take it."""
+    difference = structure_difference(new, old, "model_state", "the one that init made")
+    shapes = [jax.tree.map(jnp.shape, s) for s in (new, old)]
+    if difference or shapes[0] != shapes[1]:
+        difference = difference or f"it has shapes {shapes[0]}, init made {shapes[1]}"
+        raise ValueError(f"Task: the loss must return a model_state like the one that it was given: {difference}")
+    return tree.keep_dtypes(new, old)
 
 
 def _arrays(name: str, data: Any) -> Any:
@@ -107,6 +137,10 @@ def _arrays(name: str, data: Any) -> Any:
         where = name + jax.tree_util.keystr(path)
         if not hasattr(leaf, "shape") or not hasattr(leaf, "dtype") or np.ndim(leaf) == 0:
             raise TypeError(f"Task: {where} must be an array [n, ...], got {leaf!r}")
+        if isinstance(leaf, np.ndarray) and leaf.dtype.kind in "OSUM":
+            raise TypeError(f"Task: {where} must be an array of numbers, got dtype {leaf.dtype}")
+        if leaf.shape[0] == 0:
+            raise ValueError(f"Task: {where} holds no examples, its shape is {tuple(leaf.shape)}")
         rows[where] = leaf.shape[0]
     if len(set(rows.values())) > 1:
         said = ", ".join(f"{where} has {n}" for where, n in rows.items())

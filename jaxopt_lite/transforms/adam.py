@@ -13,15 +13,16 @@ where m, v are averages of g and |g|², d and n those of Adan's; a hat marks the
 towards the start at zero.
 """
 
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from jaxopt_lite import tree
-from jaxopt_lite.core.numbers import Decay, NonNegative
+from jaxopt_lite.core.numbers import Decay, NonNegative, concrete
 from jaxopt_lite.core.transformation import transformation
+from jaxopt_lite.core.values import Dtype
 from jaxopt_lite.tree import abs_sq, safe_sqrt
 
 __all__ = [
@@ -41,7 +42,7 @@ def scale_by_adam(
     b2: Decay = 0.999,
     eps: NonNegative = 1e-8,
     eps_root: NonNegative = 0.0,
-    mu_dtype: Any = None,
+    mu_dtype: Dtype | None = None,
     *,
     nesterov: bool = False,
 ):
@@ -81,7 +82,7 @@ def scale_by_amsgrad(
     b2: Decay = 0.999,
     eps: NonNegative = 1e-8,
     eps_root: NonNegative = 0.0,
-    mu_dtype: Any = None,
+    mu_dtype: Dtype | None = None,
     bias_correction_mu: bool = True,
     bias_correction_nu: bool = True,
     *,
@@ -101,8 +102,6 @@ def scale_by_amsgrad(
 
     Reference: Reddi et al., "On the Convergence of Adam and Beyond", 2018, arXiv:1904.09237, Algorithm 2.
     """
-    if form not in ("optax", "torch"):
-        raise ValueError(f"scale_by_amsgrad: form must be 'optax' or 'torch', got {form!r}")
 
     def init(params):
         nu_max = jax.tree.map(lambda p: tree.real_full_like(p, 0), params)
@@ -252,9 +251,15 @@ def scale_by_radam(
         threshold: length ρ of the simple moving average from which the variance is tractable; above 4.
         nesterov: look ahead as NAdam does.
 
+    Raises:
+        ValueError: if the threshold is not above 4.
+
     Reference: Liu et al., "On the Variance of the Adaptive Learning Rate and Beyond", 2020, arXiv:1908.03265,
         Algorithm 2.
     """
+
+    if concrete(threshold) and threshold <= 4:
+        raise ValueError(f"scale_by_radam: threshold must be above 4, got {threshold}")
 
     def update(grads, state, params=None, **extra):
         t = optax.safe_increment(state.count)
@@ -262,8 +267,9 @@ def scale_by_radam(
         m_hat, correction = _m_hat(b1, t, nesterov), 1 - b2**t
         rho = rho_inf - 2 * t * b2**t / correction
         tractable = rho >= threshold
-        long = jnp.where(tractable, rho, 5.0)  # so that neither branch, nor its derivative, meets a negative root
-        r = safe_sqrt(((long - 4) * (long - 2) * rho_inf) / ((rho_inf - 4) * (rho_inf - 2) * long))
+        # Where ρ is not tractable, 5 and 6 keep the root, the quotient and their derivatives finite.
+        long, limit = jnp.where(tractable, rho, 5.0), jnp.where(tractable, rho_inf, 6.0)
+        r = safe_sqrt(((long - 4) * (long - 2) * limit) / ((limit - 4) * (limit - 2) * long))
 
         def leaf(g, m, v):
             m = b1 * m + (1 - b1) * g

@@ -18,8 +18,9 @@ import optax
 
 from jaxopt_lite import tree
 from jaxopt_lite.core import checks
-from jaxopt_lite.core.numbers import Decay, NonNegative, Positive
+from jaxopt_lite.core.numbers import Decay, NonNegative, Positive, concrete
 from jaxopt_lite.core.transformation import transformation
+from jaxopt_lite.core.values import Dtype
 from jaxopt_lite.tree import abs_sq, safe_sqrt
 
 __all__ = [
@@ -64,8 +65,8 @@ def scale_by_rss(initial_accumulator_value: NonNegative = 0.1, eps: NonNegative 
     def update(grads, state, params=None, **extra):
         def leaf(g, s):
             s = s + abs_sq(g)
-            positive = s > 0
-            return jnp.where(positive, g / jnp.sqrt(jnp.where(positive, s + eps, 1)), 0), s
+            zero = s == 0
+            return jnp.where(zero, 0, g / jnp.sqrt(jnp.where(zero, 1, s + eps))), s
 
         updates, s = tree.map_leaves(leaf, 2, grads, state.sum_of_squares)
         return updates, optax.ScaleByRssState(s)
@@ -193,7 +194,7 @@ def scale_by_novograd(
     eps: NonNegative = 1e-8,
     eps_root: NonNegative = 0.0,
     weight_decay: NonNegative = 0.0,
-    mu_dtype: Any = None,
+    mu_dtype: Dtype | None = None,
 ):
     """m = β₁ m + g / (√v + ε) + λ w, with v an average of ‖g‖², one number for each leaf.
 
@@ -244,13 +245,23 @@ def scale_by_rprop(
 
     Args:
         learning_rate: the first step size, at least 0.
-        eta_minus: factor after a change of sign (that step is not taken), above 0.
-        eta_plus: factor after a repeated sign, above 0.
+        eta_minus: factor after a change of sign (that step is not taken), above 0, at most 1.
+        eta_plus: factor after a repeated sign, at least 1.
         min_step_size: lower bound, at least 0.
-        max_step_size: upper bound, at least 0.
+        max_step_size: upper bound, at least `min_step_size`.
+
+    Raises:
+        ValueError: if the bounds, or the factors, are the wrong way round.
 
     Reference: Riedmiller & Braun, "A Direct Adaptive Method for Faster Backpropagation Learning", 1993.
     """
+
+    if concrete(eta_minus, eta_plus) and not eta_minus <= 1 <= eta_plus:
+        raise ValueError(f"scale_by_rprop: eta_minus <= 1 <= eta_plus must hold, got {eta_minus} and {eta_plus}")
+    if concrete(min_step_size, max_step_size) and min_step_size > max_step_size:
+        raise ValueError(
+            f"scale_by_rprop: min_step_size must be at most max_step_size, got {min_step_size} and {max_step_size}"
+        )
 
     def init(params):
         steps = jax.tree.map(lambda p: jnp.full_like(p, learning_rate), params)

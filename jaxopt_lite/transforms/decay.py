@@ -133,7 +133,7 @@ def add_noise(eta: NonNegative, gamma: NonNegative, key: Key = 0):
     """
 
     def init(params):
-        start = key if isinstance(key, jax.Array) else jax.random.key(key)
+        start = jnp.copy(key) if isinstance(key, jax.Array) else jax.random.key(key)  # a buffer of its own
         return optax.AddNoiseState(count=jnp.zeros([], jnp.int32), rng_key=start)
 
     def update(updates, state, params=None, **extra):
@@ -159,4 +159,6 @@ def keep_params_nonnegative():
 
 def _to_nonnegative(updates, params):
     checks.require(params, "params", "keep_params_nonnegative")
+    if any(map(jnp.iscomplexobj, jax.tree.leaves(params))):
+        raise TypeError("keep_params_nonnegative: params must be real, got complex numbers, which have no order")
     return jax.tree.map(lambda u, w: jnp.where(w + u < 0, -w, u), updates, params)

@@ -7,7 +7,7 @@ sign        sgn(g)                           Bernstein et al., 2018, arXiv:1802.
 lion        sgn(β₁ m + (1 - β₁) g)           Chen et al., 2023, arXiv:2302.06675
 """
 
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -16,12 +16,13 @@ import optax
 from jaxopt_lite import tree
 from jaxopt_lite.core.numbers import Decay, NonNegative
 from jaxopt_lite.core.transformation import transformation
+from jaxopt_lite.core.values import Dtype
 
 __all__ = ["ema", "scale_by_lion", "scale_by_sign", "trace"]
 
 
 @transformation
-def trace(decay: Decay, nesterov: bool = False, accumulator_dtype: Any = None):
+def trace(decay: Decay, nesterov: bool = False, accumulator_dtype: Dtype | None = None):
     """v = μ v + g: the heavy ball. With `nesterov`, the update is g + μ v.
 
     Args:
@@ -47,7 +48,7 @@ def trace(decay: Decay, nesterov: bool = False, accumulator_dtype: Any = None):
 
 
 @transformation
-def ema(decay: Decay, debias: bool = True, accumulator_dtype: Any = None):
+def ema(decay: Decay, debias: bool = True, accumulator_dtype: Dtype | None = None):
     """v = β v + (1 - β) g: the exponential moving average of gradients.
 
     Args:
@@ -91,7 +92,7 @@ def scale_by_sign():
 def scale_by_lion(
     b1: Decay = 0.9,
     b2: Decay = 0.99,
-    mu_dtype: Any = None,
+    mu_dtype: Dtype | None = None,
     *,
     mode: Literal["hard", "smooth", "refined"] = "hard",
     smooth_beta: NonNegative = 1.0,
@@ -112,8 +113,6 @@ def scale_by_lion(
         "smooth": lambda x: jnp.tanh(smooth_beta * x),
         "refined": lambda x: jnp.where(jnp.abs(x) < 1.0, x, jnp.sign(x)),
     }
-    if mode not in directions:
-        raise ValueError(f"scale_by_lion: mode must be one of {', '.join(directions)}, got {mode!r}")
     direction = directions[mode]
 
     def init(params):

@@ -19,6 +19,7 @@ import numpy as np
 import optax
 
 from jaxopt_lite import tree
+from jaxopt_lite.core.numbers import describe
 from jaxopt_lite.core.transformation import GradientTransformation, set_to_zero, transformation
 from jaxopt_lite.core.values import Value, register, remember_calls
 
@@ -71,7 +72,7 @@ def partition(transforms: Mapping[str, GradientTransformation], param_labels: An
     def labels_of(updates):
         labels = tree.spread(param_labels, updates, "partition", "param_labels")
         for path, label in jax.tree_util.tree_leaves_with_path(labels):
-            if label not in transforms:
+            if not isinstance(label, str) or label not in transforms:
                 raise ValueError(
                     f"partition: the leaf params{jax.tree_util.keystr(path)} has the label {label!r}, which has no "
                     f"transformation; there are {', '.join(map(repr, transforms))}"
@@ -129,6 +130,8 @@ def by_path(patterns: Any, default: Any = None):
     if not isinstance(patterns, dict) or not patterns:
         raise TypeError(f"by_path: patterns must be a dict of pattern: label, got {patterns!r}")
     for pattern in patterns:
+        if not isinstance(pattern, str):
+            raise TypeError(f"by_path: patterns must be globs or 're:...', got {pattern!r}")
         try:
             re.compile(pattern.removeprefix("re:") if pattern.startswith("re:") else "")
         except re.error as error:
@@ -194,7 +197,8 @@ def _bools(mask: Any, who: str, name: str) -> Any:
     for path, leaf in jax.tree_util.tree_leaves_with_path(mask):
         if not isinstance(leaf, (bool, np.bool_)):
             raise TypeError(
-                f"{who}: {name}{jax.tree_util.keystr(path)} must be True or False, got {leaf!r}; masks are static"
+                f"{who}: {name}{jax.tree_util.keystr(path)} must be True or False, got {describe(leaf)}; a mask names "
+                "leaves, such as by_path({'*/bias': True}, default=False), and is no array"
             )
     return mask
 

@@ -5,7 +5,7 @@ ema_params      an average of the parameters beside them       Polyak & Juditsky
 lookahead       slow weights that follow the fast ones         Zhang et al., 2019, arXiv:1907.08610
 """
 
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,10 +13,12 @@ import optax
 
 from jaxopt_lite import tree
 from jaxopt_lite.core import checks
-from jaxopt_lite.core.numbers import Decay, Fraction, PositiveCount
+from jaxopt_lite.core.numbers import Decay, Fraction, Number, Range
 from jaxopt_lite.core.transformation import GradientTransformation, transformation
 
 __all__ = ["accumulate", "averaged_params", "ema_params", "lookahead"]
+
+Period = Annotated[Number, Range(low=1.0, open_high=True)]
 
 
 class AccumulateState(NamedTuple):
@@ -45,7 +47,7 @@ class LookaheadState(NamedTuple):
 
 
 @transformation
-def accumulate(inner: GradientTransformation, steps: PositiveCount):
+def accumulate(inner: GradientTransformation, steps: Period):
     """The mean gradient of k micro-batches, then one step of the inner rule; zero updates in between.
 
     A micro-batch whose gradient is not finite is left out of the mean. If all k are, the inner rule does not run.
@@ -56,8 +58,8 @@ def accumulate(inner: GradientTransformation, steps: PositiveCount):
     """
 
     def init(params):
-        zero = jnp.zeros([], jnp.int32)
-        return AccumulateState(zero, zero, zero, jax.tree.map(jnp.zeros_like, params), inner.init(params))
+        counts = [jnp.zeros([], jnp.int32) for _ in range(3)]  # three buffers, so that the state can be donated
+        return AccumulateState(*counts, jax.tree.map(jnp.zeros_like, params), inner.init(params))
 
     def update(grads, state, params=None, **extra):
         good = tree.all_finite(grads)
@@ -122,14 +124,17 @@ def averaged_params(state: Any, params: Any = None) -> Any:
     leaves = jax.tree.leaves(state, is_leaf=lambda x: isinstance(x, EmaParamsState))
     found = [leaf.ema for leaf in leaves if isinstance(leaf, EmaParamsState)]
     if len(found) != 1:
-        raise ValueError(f"averaged_params: the state must hold one ema_params, it holds {len(found)}")
+        remedy = (
+            "give the part of the state that holds just one" if found else "chain ema_params(...) after the optimizer"
+        )
+        raise ValueError(f"averaged_params: the state must hold one ema_params, it holds {len(found)}; {remedy}")
     return found[0] if params is None else tree.cast_like(found[0], params)
 
 
 @transformation
 def lookahead(
     fast_optimizer: GradientTransformation,
-    sync_period: PositiveCount,
+    sync_period: Period,
     slow_step_size: Fraction,
     reset_state: bool = False,
 ):

@@ -276,8 +276,7 @@ AUTHORS = [
         "yogi_betas",
         "yogi",
         {"lr": 0.02, "b1": 0.7, "b2": 0.9, "eps": 1e-30, "initial": 1e-2},
-        "chain(scale_by_yogi(b1=0.7, b2=0.9, eps=1e-30, initial_accumulator_value=1e-2),"
-        " scale_by_learning_rate(0.02))",
+        "chain(scale_by_yogi(b1=0.7, b2=0.9, eps=1e-30, initial_accumulator_value=1e-2), scale_by_learning_rate(0.02))",
     ),
     ("adabelief", "adabelief", {"lr": 0.01}, "adabelief(0.01)"),
     (

@@ -1,0 +1,1 @@
+"""Speed against peers: each row is a ratio to a peer that was timed in the same run."""

@@ -1,0 +1,70 @@
+"""The page of benchmarks is made from the stored results, so that no figure in it is typed by hand.
+
+Run      python -m experiments.benchmarks.page          at once
+Writes   docs/benchmarks.md, from experiments/benchmarks/results/*.json
+"""
+
+import json
+from pathlib import Path
+
+RESULTS = Path(__file__).parent / "results"
+PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
+
+INTRODUCTION = """# Benchmarks
+
+Every figure is a ratio to a peer that ran in the same process, in turns, on the same machine: the median over rounds.
+Absolute times depend on the machine, and on what else it did; the ratios much less. Each script says in its docstring
+what is compared, and runs unchanged on a GPU.
+
+This page is made from the stored results by `python -m experiments.benchmarks.page`.
+"""
+
+SECTIONS = {
+    "updates": (
+        "One step of an optimizer",
+        "`update` and `apply_updates` in one jitted call that donates parameters and state. `ratio` is the time in "
+        "units of Optax's; `copy` the share of the machine's copy bandwidth, counting the bytes that the step cannot "
+        "do without.",
+        {"case": "case", "contender": "contender", "ms": "ms", "ratio": "ratio", "copy": "copy", "target": "target"},
+    ),
+    "training": (
+        "A training run",
+        "2,000 steps of Adam on the digits, a network of 128 hidden units. `ratio` is the time in units of one "
+        "hand-written `lax.scan` over a given order of the data. `fit` and `scan + order` draw the order themselves.",
+        {"case": "case", "contender": "contender", "steps_s": "steps/s", "ratio": "ratio", "target": "target"},
+    ),
+}
+FORMATS = {"ms": ",.2f", "ratio": ".2f", "copy": ".0%", "steps_s": ",.0f"}
+
+
+def page() -> str:
+    """The text of the page."""
+    parts = [INTRODUCTION]
+    for name, (title, words, columns) in SECTIONS.items():
+        parts.append(f"## {title}\n\n{words}\nRun `python -m experiments.benchmarks.{name}`.\n")
+        for path in sorted(RESULTS.glob(f"{name}-*.json")):
+            if not path.stem.endswith("-quick"):
+                parts.append(table(json.loads(path.read_text(encoding="utf-8")), columns))
+    return "\n".join(parts)
+
+
+def table(result: dict, columns: dict[str, str]) -> str:
+    """One result as a Markdown table, with the machine that it is true of."""
+    machine = result["machine"]
+    versions = ", ".join(f"{name} {machine[name]}" for name in ("jax", "optax", "torch") if name in machine)
+    lines = [f"{machine['device']} ({machine['processor']}, {machine['cores']} cores), {versions}:", ""]
+    lines += ["| " + " | ".join(columns.values()) + " |", "| " + " | ".join("---" for _ in columns) + " |"]
+    for row in result["rows"]:
+        cells = [format(row[key], FORMATS.get(key, "")) if key in row else "" for key in columns]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Write the page."""
+    PAGE.write_text(page(), encoding="utf-8")
+    print(f"wrote {PAGE}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,333 @@
+"""Every public transformation, recipe, schedule and penalty, with each of its arguments away from its default.
+
+The numbers are chosen so that each of them matters within the six steps of `run`: thresholds bind, every ε is large.
+A factory with switches has several rows. `test_table.py` fails if something public has no row here.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import jaxopt_lite as jo
+
+STEPS = 6
+
+
+def _has_option(name: str, value) -> bool:
+    try:
+        jax.jit(lambda: 0, compiler_options={name: value})()
+    except jax.errors.JaxRuntimeError:  # another version of XLA
+        return False
+    return True
+
+
+# Nothing here runs long, so most of the time would go into compiling: do without the optimizations of machine code.
+_UNOPTIMIZED = {
+    "xla_backend_optimization_level": 0,
+    "xla_llvm_disable_expensive_passes": True,
+    "xla_cpu_use_fusion_emitters": False,
+}
+quick_jit = functools.partial(
+    jax.jit, compiler_options={name: value for name, value in _UNOPTIMIZED.items() if _has_option(name, value)}
+)
+
+_random = np.random.default_rng(3)
+
+
+def _leaves(*shape) -> dict:
+    """A matrix and a vector, each with leading axes `shape`."""
+    sizes = {"w": (2, 3), "b": (3,)}
+    return {name: jnp.asarray(_random.normal(size=shape + size), jnp.float32) for name, size in sizes.items()}
+
+
+PARAMS = _leaves()
+GRADS = _leaves(STEPS)  # signs change, and norms lie on both sides of the thresholds below
+KEY = jax.random.key(3)
+
+
+def at(step: int, grads=GRADS):
+    """The gradient of one step."""
+    return member(grads, step)
+
+
+def run(optimizer, params=PARAMS, grads=GRADS, **extra):
+    """Six steps in a Python loop: all updates [STEPS, ...], the last parameters, the last state."""
+    state, path = optimizer.init(params), []
+    for t in range(STEPS):
+        updates, state = optimizer.update(at(t, grads), state, params, **extra)
+        params = jo.apply_updates(params, updates)
+        path.append(updates)
+    return jax.tree.map(lambda *u: jnp.stack(u), *path), params, state
+
+
+def scan(optimizer, params=PARAMS, grads=GRADS):
+    """The same six steps as a scan, which carries the state and so holds it to its structure, shapes and dtypes."""
+
+    def step(carry, g):
+        params, state = carry
+        updates, state = optimizer.update(g, state, params)
+        return (jo.apply_updates(params, updates), state), updates
+
+    (params, state), path = jax.lax.scan(step, (params, optimizer.init(params)), grads)
+    return path, params, state
+
+
+def plain(tree):
+    """The tree in NumPy, each random key as the numbers within."""
+    is_key = lambda x: isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+    return jax.tree.map(lambda x: np.asarray(jax.random.key_data(x) if is_key(x) else x), tree)
+
+
+def tolerance(value) -> float:
+    """How far apart two orders of the same arithmetic may end: a narrow accumulator may round to its neighbour."""
+    return 2e-2 if "float16" in repr(value) else 2e-5
+
+
+def assert_close(got, wanted, rtol, message=""):
+    """Equal structures, dtypes and (nearly) numbers; NaN is equal to NaN."""
+    got, wanted = plain(got), plain(wanted)
+    assert jax.tree.structure(got) == jax.tree.structure(wanted), message
+    for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(got), jax.tree.leaves(wanted), strict=True):
+        where = f"{message} {jax.tree_util.keystr(path)}"
+        assert a.dtype == b.dtype and a.shape == b.shape, f"{where}: {a.dtype}{a.shape} against {b.dtype}{b.shape}"
+        same = np.allclose(a.astype(np.complex64), b.astype(np.complex64), rtol, rtol, equal_nan=True)
+        assert same, f"{where}: {a} against {b}"
+
+
+def family(value):
+    """The value, and for each of its leaves, in order, a copy in which only that leaf is another."""
+    leaves, structure = jax.tree.flatten(value)
+    copies = [[*leaves[:i], _other(leaf), *leaves[i + 1 :]] for i, leaf in enumerate(leaves)]
+    return [structure.unflatten(members) for members in (leaves, *copies)]
+
+
+def stack(values):
+    """One value whose leaves have a leading axis: a batch."""
+
+    def stacked(*leaves):
+        return jnp.stack(leaves) if isinstance(leaves[0], jax.Array) else np.asarray(leaves, np.float32)
+
+    return jax.tree.map(stacked, *values)
+
+
+def member(batch, i: int):
+    """One of a batch: of its leaves, the slices at i."""
+    return jax.tree.map(lambda leaf: leaf[i], batch)
+
+
+def is_same_leaf(a, b) -> bool:
+    """The same number or array, of the same type."""
+    return type(a) is type(b) and np.array_equal(np.asarray(plain(a)), np.asarray(plain(b)))
+
+
+def _other(leaf):
+    """Another number that lies in every range in which the first does."""
+    if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return jax.random.fold_in(leaf, 1)
+    return leaf * 0.6 if np.any(leaf) else leaf + 0.05
+
+
+# What rows name beside the package's own: functions of this module, as users have them in theirs.
+
+
+def halve(updates, params):
+    return jax.tree.map(lambda u: u / 2, updates)
+
+
+def falling(count):
+    return 0.1 / (1 + count)
+
+
+def only_matrices(params):
+    return jax.tree.map(lambda p: jnp.ndim(p) > 1, params)
+
+
+NAMES = {"halve": halve, "falling": falling, "only_matrices": only_matrices}
+
+MATRIX = {"w": True, "b": False}
+WARMUP = jo.warmup_cosine_decay_schedule(0.02, 0.1, warmup_steps=1.5, decay_steps=5.5, end_value=0.01, exponent=1.5)
+LINE = jo.linear_schedule(0.1, 0.02, transition_steps=5.0, transition_begin=1.0)
+
+RULES = {
+    "identity": jo.identity(),
+    "set_to_zero": jo.set_to_zero(),
+    "stateless": jo.stateless(halve),
+    "chain": jo.chain(jo.clip(0.5), jo.trace(0.8), jo.scale(-0.1)),
+    "chain_of_chains": jo.chain(jo.chain(jo.trace(0.8), jo.scale(0.5)), jo.scale(-0.1), optax.scale(2.0)),
+    # momentum
+    "trace": jo.trace(0.8),
+    "trace_nesterov": jo.trace(0.8, nesterov=True, accumulator_dtype="bfloat16"),
+    "ema": jo.ema(0.8),
+    "ema_biased": jo.ema(0.8, debias=False, accumulator_dtype="bfloat16"),
+    "scale_by_sign": jo.scale_by_sign(),
+    "scale_by_lion": jo.scale_by_lion(0.7, 0.8, mu_dtype="bfloat16"),
+    "scale_by_lion_smooth": jo.scale_by_lion(0.7, 0.8, mode="smooth", smooth_beta=2.0),
+    "scale_by_lion_refined": jo.scale_by_lion(0.7, 0.8, mode="refined"),
+    # units of its own
+    "scale_by_rss": jo.scale_by_rss(0.2, 0.1),
+    "scale_by_rms": jo.scale_by_rms(0.8, 0.1, initial_scale=0.3),
+    "scale_by_rms_torch": jo.scale_by_rms(0.8, 0.1, 0.3, eps_in_sqrt=False, bias_correction=True),
+    "scale_by_stddev": jo.scale_by_stddev(0.8, 0.1, initial_scale=0.3),
+    "scale_by_stddev_torch": jo.scale_by_stddev(0.8, 0.1, 0.3, eps_in_sqrt=False, bias_correction=True),
+    "scale_by_adadelta": jo.scale_by_adadelta(0.8, 0.1),
+    "scale_by_novograd": jo.scale_by_novograd(0.8, 0.3, 0.1, 0.2, 0.1, mu_dtype="bfloat16"),
+    "scale_by_rprop": jo.scale_by_rprop(0.1, 0.7, 1.3, 0.075, 0.12),
+    "scale_by_adam": jo.scale_by_adam(0.8, 0.9, 0.1, 0.2),
+    "scale_by_adam_nesterov": jo.scale_by_adam(0.8, 0.9, 0.1, 0.2, mu_dtype="bfloat16", nesterov=True),
+    "scale_by_adamax": jo.scale_by_adamax(0.8, 0.9, 0.1),
+    "scale_by_adan": jo.scale_by_adan(0.8, 0.7, 0.9, 0.1, 0.2),
+    "scale_by_amsgrad": jo.scale_by_amsgrad(0.8, 0.9, 0.1, 0.2, "bfloat16", False, False),
+    "scale_by_amsgrad_torch": jo.scale_by_amsgrad(0.8, 0.9, 0.1, 0.2, form="torch"),
+    "scale_by_belief": jo.scale_by_belief(0.8, 0.9, 0.1, 0.2),
+    "scale_by_belief_nesterov": jo.scale_by_belief(0.8, 0.9, 0.1, 0.2, nesterov=True),
+    "scale_by_radam": jo.scale_by_radam(0.8, 0.99, 0.1, 0.2, 5.5),
+    "scale_by_radam_nesterov": jo.scale_by_radam(0.8, 0.99, 0.1, 0.2, 5.5, nesterov=True),
+    "scale_by_yogi": jo.scale_by_yogi(0.8, 0.9, 0.1, 0.2, initial_accumulator_value=0.3),
+    # factors
+    "scale": jo.scale(-0.3),
+    "scale_by_learning_rate": jo.scale_by_learning_rate(0.3),
+    "scale_by_learning_rate_schedule": jo.scale_by_learning_rate(LINE, flip_sign=False),
+    "scale_by_schedule": jo.scale_by_schedule(LINE),
+    "scale_by_schedule_function": jo.scale_by_schedule(falling),
+    "scale_by_trust_ratio": jo.scale_by_trust_ratio(min_norm=1.1, trust_coefficient=0.5, eps=0.2),
+    "normalize_by_update_norm": jo.normalize_by_update_norm(0.5, 0.1),
+    "centralize": jo.centralize(),
+    # bounds
+    "clip": jo.clip(0.5),
+    "clip_by_global_norm": jo.clip_by_global_norm(1.5),
+    "clip_by_block_rms": jo.clip_by_block_rms(0.5),
+    "adaptive_grad_clip": jo.adaptive_grad_clip(0.3, 1.5),
+    "adaptive_grad_clip_coordinates": jo.adaptive_grad_clip(0.3, 1.5, axis=()),
+    # which leaf
+    "masked": jo.masked(jo.trace(0.8), MATRIX),
+    "masked_by_function": jo.masked(jo.trace(0.8), only_matrices),
+    "masked_by_path": jo.masked(jo.trace(0.8), jo.by_path({"re:^b$": False}, default=True)),
+    "freeze": jo.freeze(MATRIX),
+    "partition": jo.partition({"a": jo.trace(0.8), "b": jo.scale_by_adam(0.7, eps=0.1)}, {"w": "a", "b": "b"}),
+    "partition_by_path": jo.partition({"slow": jo.scale(0.1), "fast": jo.sgd(LINE)}, jo.by_path({"w": "slow"}, "fast")),
+    # the parameters themselves
+    "add_decayed_weights": jo.add_decayed_weights(0.2),
+    "add_decayed_weights_masked": jo.add_decayed_weights(LINE, mask=MATRIX),
+    "add_noise": jo.add_noise(0.3, 0.7, key=5),
+    "add_noise_key": jo.add_noise(0.3, 0.7, key=KEY),
+    "proximal_l1": jo.proximal_l1(0.3, 0.5),
+    "proximal_l1_masked": jo.proximal_l1(LINE, 0.5, mask=MATRIX),
+    "proximal_l2": jo.proximal_l2(0.3, 0.5),
+    "proximal_l2_masked": jo.proximal_l2(LINE, 0.5, mask=MATRIX),
+    "keep_params_nonnegative": jo.keep_params_nonnegative(),
+    # guards and wrappers
+    "zero_nans": jo.zero_nans(),
+    "skip_not_finite": jo.skip_not_finite(jo.trace(0.8)),
+    "skip_large_updates": jo.skip_large_updates(jo.trace(0.8), 3.5),
+    "accumulate": jo.accumulate(jo.trace(0.8), steps=3),
+    "ema_params": jo.ema_params(0.08),
+    "ema_params_constant": jo.ema_params(0.8, debias=False),
+    "lookahead": jo.lookahead(jo.sgd(0.1, momentum=0.8), 3, 0.7),
+    "lookahead_reset": jo.lookahead(jo.sgd(0.1, momentum=0.8), 3, 0.7, reset_state=True),
+    "nested": jo.accumulate(jo.chain(jo.clip(0.3), jo.masked(jo.lookahead(jo.sgd(LINE), 2.5, 0.5), MATRIX)), 1.5),
+}
+
+RECIPES = {
+    "sgd": jo.sgd(0.1),
+    "sgd_momentum": jo.sgd(0.1, 0.8, nesterov=True, accumulator_dtype="bfloat16"),
+    "sgd_function": jo.sgd(falling, 0.8),
+    "noisy_sgd": jo.noisy_sgd(0.1, 0.3, 0.7, key=5),
+    "noisy_sgd_key": jo.noisy_sgd(LINE, 0.3, 0.7, key=KEY),
+    "signum": jo.signum(0.1, 0.7, accumulator_dtype="bfloat16"),
+    "adagrad": jo.adagrad(0.1, 0.2, 0.1),
+    "adadelta": jo.adadelta(0.5, 0.8, 0.1, LINE, weight_decay_mask=MATRIX),
+    "rmsprop": jo.rmsprop(0.1, 0.8, 0.1, 0.3, False, False, 0.7, nesterov=True, bias_correction=True),
+    "rmsprop_centered": jo.rmsprop(LINE, 0.8, 0.1, 0.3, centered=True),
+    "adam": jo.adam(0.1, 0.8, 0.9, 0.1, 0.2),
+    "adam_nesterov": jo.adam(WARMUP, 0.8, 0.9, 0.1, 0.2, mu_dtype="bfloat16", nesterov=True),
+    "adamw": jo.adamw(WARMUP, 0.8, 0.9, 0.1, 0.2, weight_decay=0.1),
+    "adamw_masked": jo.adamw(
+        0.1, 0.8, 0.9, 0.1, 0.2, "bfloat16", weight_decay=LINE, mask=jo.by_path({"w": True}, False), nesterov=True
+    ),
+    "nadam": jo.nadam(0.1, 0.8, 0.9, 0.1, 0.2, mu_dtype="bfloat16"),
+    "nadamw": jo.nadamw(0.1, 0.8, 0.9, 0.1, 0.2, "bfloat16", 0.1, mask=only_matrices),
+    "adamax": jo.adamax(LINE, 0.8, 0.9, 0.1),
+    "amsgrad": jo.amsgrad(0.1, 0.8, 0.9, 0.1, 0.2, "bfloat16", False, False),
+    "amsgrad_torch": jo.amsgrad(0.1, 0.8, 0.9, 0.1, 0.2, form="torch"),
+    "adabelief": jo.adabelief(0.1, 0.8, 0.9, 0.1, 0.2, nesterov=True),
+    "yogi": jo.yogi(0.1, 0.8, 0.9, 0.1),
+    "radam": jo.radam(0.1, 0.8, 0.99, 0.1, 0.2, 5.5, nesterov=True),
+    "lion": jo.lion(0.1, 0.7, 0.8, "bfloat16", 0.1, mask=MATRIX),
+    "lamb": jo.lamb(0.1, 0.8, 0.9, 0.1, 0.2, 0.1, mask=MATRIX),
+    "lars": jo.lars(0.1, 0.2, MATRIX, 0.5, 0.2, MATRIX, 0.8, nesterov=True),
+    "novograd": jo.novograd(0.1, 0.8, 0.3, 0.1, 0.2, 0.1),
+    "adan": jo.adan(WARMUP, 0.8, 0.7, 0.9, 0.1, 0.2, 0.3, mask=MATRIX),
+    "rprop": jo.rprop(0.1, 0.7, 1.3, 0.075, 0.12),
+    "lifted": jo.lift(optax.fromage)(0.1, 2.5),
+}
+
+TRANSFORMATIONS = RULES | RECIPES
+
+SCHEDULES = {
+    "constant": jo.constant_schedule(0.3),
+    "linear": jo.linear_schedule(1.0, 0.1, 6.5, 1.5),
+    "polynomial": jo.polynomial_schedule(1.0, 0.1, 1.7, 6.5, transition_begin=1.5),
+    "exponential": jo.exponential_decay(1.0, 3.5, 0.7, 1.5, end_value=0.5),
+    "exponential_staircase": jo.exponential_decay(1.0, 3.5, 0.7, 1.5, staircase=True),
+    "cosine": jo.cosine_decay_schedule(1.0, 6.5, 0.1, 1.5),
+    "piecewise_constant": jo.piecewise_constant_schedule(1.0, {3: 0.5, 6: 0.2}),
+    "piecewise_linear": jo.piecewise_interpolate_schedule("linear", 1.0, {3: 0.5, 6: 0.2}),
+    "piecewise_cosine": jo.piecewise_interpolate_schedule("cosine", 1.0, [[3, 0.5], [6, 0.2]]),
+    "linear_onecycle": jo.linear_onecycle_schedule(9.5, 1.0, 0.4, 0.8, 10.0, 100.0),
+    "cosine_onecycle": jo.cosine_onecycle_schedule(9.5, 1.0, 0.4, 10.0, 100.0),
+    "triangular": jo.cyclic_triangular_schedule(0.1, 1.0, 2.5, 3.5, 0.8),
+    "warmup_constant": jo.warmup_constant_schedule(0.1, 1.0, 3.5),
+    "warmup_cosine": jo.warmup_cosine_decay_schedule(0.1, 1.0, 2.5, 8.5, 0.2, 1.5),
+    "warmup_exponential": jo.warmup_exponential_decay_schedule(0.1, 1.0, 2.5, 3.5, 0.5, 1.5, end_value=0.6),
+    "warmup_exponential_staircase": jo.warmup_exponential_decay_schedule(0.1, 1.0, 2.5, 2.5, 0.5, 1.5, staircase=True),
+    "stable": jo.warmup_stable_decay_schedule(1.0, 10.5, 2.5, 3.5, 0.1, 0.2),
+    "stable_linear": jo.warmup_stable_decay_schedule(1.0, 10.5, 2.5, 3.5, 0.1, 0.2, cooldown="linear"),
+    "stable_power": jo.warmup_stable_decay_schedule(1.0, 10.5, 2.5, 3.5, 0.1, 0.2, cooldown="power", power=1.5),
+    "inverse_sqrt": jo.inverse_sqrt_schedule(1.0, 3.5, 0.1),
+    "sgdr": jo.sgdr_schedule(
+        [
+            {"init_value": 0.1, "peak_value": 1.0, "warmup_steps": 1.5, "decay_steps": 4.5, "end_value": 0.2},
+            {"init_value": 0.2, "peak_value": 0.5, "warmup_steps": 0.5, "decay_steps": 5.5, "exponent": 1.5},
+        ]
+    ),
+    "join": jo.join_schedules([jo.linear_schedule(0.1, 1.0, 4.5), jo.constant_schedule(0.3)], [4.5]),
+    "join_three": jo.join_schedules([jo.constant_schedule(0.3), falling, jo.cosine_decay_schedule(1.0, 4.5)], [2, 5]),
+}
+
+PENALTIES = {
+    "l1_penalty": jo.l1_penalty(0.3, mask=MATRIX),
+    "l2_penalty": jo.l2_penalty(0.3, mask=jo.by_path({"w": True}, default=False)),
+    "elastic_net_penalty": jo.elastic_net_penalty(0.3, 0.7, mask=only_matrices),
+}
+
+VALUES = TRANSFORMATIONS | SCHEDULES | PENALTIES | {"by_path": jo.by_path({"*/b": "plain"}, default="decayed")}
+
+# Leaves that are there for another choice of a switch.
+IDLE = {
+    "scale_by_lion": ".smooth_beta",
+    "scale_by_lion_refined": ".smooth_beta",
+    "stable": ".power",
+    "stable_linear": ".power",
+}
+
+# Rules for which a rotation of the complex plane means nothing, and why.
+NOT_ROTATED = {
+    "clip": "bounds real and imaginary part apart",
+    "chain": "begins with clip",
+    "nested": "begins with clip",
+    "scale_by_lion_smooth": "tanh of a complex number is not a bounded direction",
+    "add_noise": "its noise does not turn with the gradient",
+    "add_noise_key": "its noise does not turn with the gradient",
+    "noisy_sgd": "its noise does not turn with the gradient",
+    "noisy_sgd_key": "its noise does not turn with the gradient",
+}
+
+# Rules of an order, which complex numbers have not.
+NOT_COMPLEX = {
+    "keep_params_nonnegative": "keeps parameters above zero",
+    "scale_by_rprop": "counts changes of sign",
+    "rprop": "counts changes of sign",
+}

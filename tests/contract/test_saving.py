@@ -1,0 +1,61 @@
+"""A run is saved and goes on bit for bit: optimizer and state through pickle, or through text and a file of arrays."""
+
+import io
+import pickle
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxopt_lite as jo
+from tests.contract.table import NAMES, PARAMS, RECIPES, TRANSFORMATIONS, assert_close, at, quick_jit
+
+ROWS = RECIPES | {name: TRANSFORMATIONS[name] for name in ("nested", "partition", "ema_params", "lookahead_reset")}
+
+
+def steps(optimizer, params, state, start, stop):
+    for t in range(start, stop):
+        updates, state = optimizer.update(at(t), state, params)
+        params = jo.apply_updates(params, updates)
+    return params, state
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_run_goes_on_where_it_was_saved(name):
+    optimizer = ROWS[name]
+    run = quick_jit(steps, static_argnames=("start", "stop"))
+    half = run(optimizer, PARAMS, optimizer.init(PARAMS), start=0, stop=2)
+    expected = run(optimizer, *half, start=2, stop=4)
+
+    loaded, half_loaded = pickle.loads(pickle.dumps((optimizer, half)))
+    assert loaded == optimizer
+    assert_close(run(loaded, *half_loaded, start=2, stop=4), expected, 0, "pickle")
+
+    if not name.endswith("_key"):  # a random key as hyperparameter has no text
+        file = io.BytesIO()
+        save(file, optimizer, half)
+        file.seek(0)
+        loaded, half_loaded = load(file)
+        assert loaded == optimizer
+        assert_close(run(loaded, *half_loaded, start=2, stop=4), expected, 0, "text and arrays")
+
+
+def save(file, optimizer, half):
+    leaves = jax.tree.leaves(half)
+    arrays = [jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x for x in leaves]
+    arrays = [np.asarray(x, np.float32) if x.dtype == jnp.bfloat16 else np.asarray(x) for x in arrays]
+    np.savez(file, *arrays, text=np.asarray(jo.spell(optimizer, defaults=True)))
+
+
+def load(file):
+    """What was saved; the structure comes from the optimizer, which knows what states it makes."""
+    with np.load(file) as saved:
+        optimizer = jo.parse(str(saved["text"]), names=NAMES)
+        arrays = [saved[f"arr_{i}"] for i in range(len(saved.files) - 1)]
+    like, structure = jax.tree.flatten(jax.eval_shape(lambda: (PARAMS, optimizer.init(PARAMS))))
+    leaves = [
+        jax.random.wrap_key_data(x) if jnp.issubdtype(as_.dtype, jax.dtypes.prng_key) else jnp.asarray(x, as_.dtype)
+        for x, as_ in zip(arrays, like, strict=True)
+    ]
+    return optimizer, structure.unflatten(leaves)

@@ -1,0 +1,222 @@
+"""The command line: what it prints, what it writes, and how it ends."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import jaxopt_lite as jo
+
+pytest.importorskip("typer")
+from jaxopt_lite import cli
+
+ROOT = Path(__file__).parents[1]
+MODULE = '''"""A sum of squares goes to zero."""
+
+import jax.numpy as jnp
+
+import jaxopt_lite as jo
+
+OPTIMIZER = "sgd(0.1)"
+RATE = 3
+
+
+def init(key):
+    return {"w": jnp.ones(3)}
+
+
+def loss(params, batch, key):
+    return jnp.sum(params["w"] ** 2)
+
+
+def task():
+    return jo.Task(init, loss)
+
+
+def faulty():
+    return jo.Task(init, lambda params, batch, key: params["w"] @ jnp.ones(4))
+
+
+def stopped():
+    raise KeyboardInterrupt
+
+
+fixed = jo.Task(init, loss)
+'''
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys):
+    """Run a command in a folder with a module and an experiment: (exit code, what was printed, what was complained)."""
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if Path(p) != ROOT])
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("tiny", "experiments")]:
+        monkeypatch.delitem(sys.modules, name)
+    (tmp_path / "experiments").mkdir()
+    for path in (tmp_path / "tiny.py", tmp_path / "experiments" / "squares.py"):
+        path.write_text(MODULE)
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as end:
+            cli.main(list(arguments))
+        shown = capsys.readouterr()
+        return end.value.code, shown.out, shown.err
+
+    return run
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"]], ids=["nothing", "--help"])
+def test_help_names_the_commands(run, arguments):
+    code, out, err = run(*arguments)
+    assert code == 0 and not err
+    assert all(re.search(rf"^  {name}  ", out, re.MULTILINE) for name in ("list", "show", "train"))
+    assert "..." not in out.split("Commands:")[1], "nothing is cut off"
+
+
+def test_help_names_the_options(run):
+    code, out, _ = run("train", "--help")
+    assert code == 0
+    options = "optimizer steps batch-size seed seeds eval-every target patience min-grad-norm metric restore-best"
+    assert all(f"--{name}" in out for name in [*options.split(), "directory", "overwrite"])
+
+
+def test_list_names_optimizers_and_experiments(run):
+    code, out, _ = run("list")
+    assert code == 0
+    assert "  adam(learning_rate, b1=0.9, b2=0.999, " in out
+    assert re.search(r"experiments\.squares +A sum of squares goes to zero\.\n", out)
+
+
+def test_list_says_that_there_are_no_experiments(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path / "experiments")
+    assert "Experiments: none in ./experiments" in run("list")[1]
+
+
+def test_show_tells_what_an_optimizer_is(run):
+    code, out, _ = run("show", "chain(clip_by_global_norm(1.0), adamw(1e-3))")
+    assert code == 0
+    for words in (
+        "chain(clip_by_global_norm(1.0), adamw(0.001))",
+        "scale_by_adam()",
+        "add_decayed_weights(",
+        "adamw.learning_rate ",
+        "8 bytes for each float32 parameter",
+    ):
+        assert words in out
+
+
+def test_train_says_how_it_ended(run):
+    code, out, err = run("train", "tiny", "--steps", "40", "--eval-every", "20")
+    assert code == 0
+    assert out.startswith("sgd(0.1): All steps were done.\n")
+    assert re.search(r"\n  train\.loss +\d\.\d+e-", out)
+    assert err.splitlines()[-1].startswith("step 40/40  ")
+
+
+def test_train_takes_a_task_and_an_optimizer_by_name(run):
+    code, out, _ = run("train", "experiments.squares:fixed", "--optimizer", "adam(0.5)", "--steps", "2")
+    assert code == 0 and out.startswith("adam(0.5): All steps")
+
+
+def test_train_shows_the_spread_of_several_runs(run):
+    code, out, _ = run("train", "tiny:fixed", "--steps", "2", "--seeds", "3")
+    assert code == 0 and "Mean ± standard deviation of 3 runs:\n" in out
+    assert re.search(r"\n  learning_rate +0\.1 ± 0\n", out)
+
+
+def test_train_stops_as_it_is_told(run):
+    flags = ["--target", "0.5", "--metric", "train.loss", "--eval-every", "1", "--restore-best", "--batch-size", "0"]
+    code, out, _ = run("train", "tiny", "--steps", "50", *flags)
+    assert code == 0 and "The target was reached." in out
+
+
+def test_train_writes_a_directory_once(run, tmp_path):
+    code, out, _ = run("train", "tiny", "--steps", "4", "--directory", "out/run")
+    assert code == 0 and "written to out/run" in out
+    assert {p.name for p in (tmp_path / "out" / "run").iterdir()} == {"metrics.jsonl", "summary.json", "curves.png"}
+    code, _, err = run("train", "tiny", "--steps", "4", "--directory", "out/run")
+    assert code == 2 and "holds a run already" in err
+    assert run("train", "tiny", "--steps", "4", "--directory", "out/run", "--overwrite")[0] == 0
+
+
+ERRORS = {
+    ("trian",): "No such command 'trian'. Did you mean 'train'?",
+    ("train",): "Missing argument 'MODULE[:TASK]'.",
+    ("train", "tiny", "--stepz", "3"): "No such option: --stepz (Possible options: ",
+    ("train", "tiny", "--steps", "0"): "Invalid value for '--steps'",
+    ("train", "tiny", "--steps", "many"): "Invalid value for '--steps'",
+    ("train", "tiny:tusk"): "tiny has no task 'tusk'; did you mean task?",
+    ("train", "tiny:RATE"): "tiny has no task 'RATE'; it must be a jaxopt_lite.Task",
+    ("train", "experiments.sqares"): "there is no module 'experiments.sqares'; did you mean experiments.squares?",
+    ("train", "nowhere.at_all"): "there is no module 'nowhere.at_all'; there are experiments.squares",
+    ("train", "tiny", "--optimizer", "adm(0.1)"): "there is no 'adm'; did you mean adam",
+    ("train", "tiny", "--optimizer", "sgd(-0.1)"): "sgd: learning_rate must be ",
+    (
+        "train",
+        "tiny",
+        "--optimizer",
+        "cosine_decay_schedule(0.1, 9)",
+    ): "is no optimizer; give a call such as ",
+    ("train", "tiny", "--metric", "train.los"): "there is no metric 'train.los'; did you mean train.loss?",
+    ("train", "tiny:faulty"): "tiny.py:24: dot_general requires",
+    ("train", "tiny", "--directory", "tiny.py"): "directory tiny.py cannot be made",
+    ("show", "adamx(1e-3)"): "there is no 'adamx'; did you mean adamax",
+    ("show", "adam("): "cannot read 'adam('",
+    ("show", "adam"): "write adam(...)",
+}
+
+
+@pytest.mark.parametrize("arguments", ERRORS, ids=" ".join)
+def test_an_error_is_one_line_that_names_what_was_meant(run, arguments):
+    code, out, err = run(*arguments)
+    assert code == 2 and not out
+    assert err.startswith("error: ") and err.count("\n") == 1 and ERRORS[arguments] in err
+
+
+def test_a_module_without_a_choice_asks_for_an_optimizer(run, tmp_path):
+    (tmp_path / "tiny.py").write_text(MODULE.replace("OPTIMIZER", "CHOICE"))
+    code, _, err = run("train", "tiny")
+    assert code == 2 and "tiny names no OPTIMIZER; give one: --optimizer 'adamw(1e-3)'" in err
+
+
+def test_a_fault_in_a_module_is_not_mistaken_for_a_missing_module(run, tmp_path):
+    (tmp_path / "tiny.py").write_text("import nothing_of_that_name\n")
+    code, _, err = run("train", "tiny")
+    assert code == 2 and err.startswith("error: tiny.py:1: No module named 'nothing_of_that_name'")
+
+
+def test_an_interrupt_before_training_leaves_no_traceback(run):
+    code, _, err = run("train", "tiny:stopped")
+    assert code == 130 and "Traceback" not in err
+
+
+def test_ctrl_c_ends_a_run_with_what_was_measured(tmp_path):
+    (tmp_path / "tiny.py").write_text(MODULE)
+    command = "from jaxopt_lite.cli import main; main()"
+    arguments = ["train", "tiny", "--steps", "1000000000", "--directory", "out"]
+    with subprocess.Popen(
+        [sys.executable, "-c", command, *arguments],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            first = process.stderr.readline()
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert first.startswith("step 200/1000000000  train.loss ")
+    assert process.returncode == 0 and "The run was interrupted" in out and "Traceback" not in err
+    rows = (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["status"] == "interrupted" and summary["steps_done"] == 200 * len(rows)
+    assert jo.parse(summary["optimizer"]) == jo.sgd(0.1)
+    assert (tmp_path / "out" / "curves.png").exists()

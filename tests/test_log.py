@@ -1,0 +1,152 @@
+"""What is written can be read by anybody, and what is shown fits where it is shown."""
+
+import contextlib
+import json
+import math
+import os
+import re
+import sys
+import threading
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxopt_lite.log import JsonLines, Progress, plain, versions, write_json
+
+
+def strict(text):
+    """JSON as the standard has it: without NaN and infinities."""
+
+    def refuse(word):
+        raise AssertionError(word)
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def test_values_become_plain():
+    given = {"a": np.float32(0.5), 3: (jnp.arange(2), np.int64(7)), "c": [np.array([np.nan, 1.0]), math.inf], "d": None}
+    assert plain(given) == {"a": 0.5, "3": [[0, 1], 7], "c": [[None, 1.0], None], "d": None}
+
+
+def test_rows_are_there_as_soon_as_they_are_written(tmp_path):
+    rows = JsonLines(tmp_path / "metrics.jsonl")
+    for step in (1, 2):
+        rows.write({"step": step, "loss": np.array([np.nan, 0.5], np.float32)})
+        lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+        assert strict(lines[-1]) == {"step": step, "loss": [None, 0.5]} and len(lines) == step
+    rows.close()
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "summary.json"
+    write_json(path, {"loss": math.nan})
+    with pytest.raises(TypeError):
+        write_json(path, {"loss": object()})
+    assert strict(path.read_text()) == {"loss": None}
+    assert [p.name for p in tmp_path.iterdir()] == ["summary.json"]
+
+
+def test_versions_are_texts():
+    assert versions().keys() == {"python", "jax", "backend", "device", "cpus"}
+    assert all(isinstance(text, str) for text in versions().values())
+
+
+METRICS = {"train.loss": np.float32(0.25), "valid.accuracy": np.array([0.5, 1.0, np.nan]), "grad_norm": np.float32(1)}
+
+
+def test_lines_name_the_step_and_the_scores(capsys):
+    progress = Progress(100, "lines")
+    progress.update(10, METRICS)
+    progress.close()
+    shown = capsys.readouterr()
+    assert shown.err == "step 10/100  train.loss 0.25  valid.accuracy 0.75\n" and not shown.out
+
+
+def test_lines_are_few_and_end_with_the_last(capsys):
+    progress = Progress(100, "lines")
+    for step in range(10, 60, 10):
+        progress.update(step, METRICS)
+    progress.close()
+    first, last = capsys.readouterr().err.splitlines()
+    assert first.startswith("step 10/100") and last.startswith("step 50/100")
+    assert re.search(r"  [\d,]+ steps/s  \d:\d\d:\d\d left  train.loss", last)
+
+
+def test_the_last_line_has_no_time_left(capsys):
+    progress = Progress(20, "lines")
+    progress.update(10, METRICS)
+    progress.update(20, METRICS)
+    progress.close()
+    assert "left" not in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_what_is_not_finite_is_not_shown(capsys):
+    progress = Progress(20, "lines")
+    progress.update(20, {"train.loss": np.float32(np.nan), "valid.loss": np.array([np.nan, np.inf])})
+    progress.close()
+    assert capsys.readouterr().err.strip() == "step 20/20"
+
+
+def test_nothing_is_shown_when_nothing_is_wanted(capsys):
+    progress = Progress(10, "none")
+    progress.update(10, METRICS)
+    progress.close()
+    assert capsys.readouterr() == ("", "")
+
+
+def test_elsewhere_than_on_a_terminal_there_are_lines(capsys):
+    progress = Progress(10)
+    progress.update(10, METRICS)
+    progress.close()
+    assert capsys.readouterr().err.startswith("step 10/10")
+
+
+def test_without_rich_there_are_lines(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "rich.progress", None)
+    progress = Progress(10, "bar")
+    progress.update(10, METRICS)
+    progress.close()
+    assert capsys.readouterr().err.startswith("step 10/10")
+
+
+@contextlib.contextmanager
+def terminal(width):
+    """A terminal in place of standard error, and what it was sent."""
+    if not hasattr(os, "openpty"):
+        pytest.skip("this system has no pseudo-terminals")
+    sent, (master, slave) = [], os.openpty()
+
+    def read():
+        with contextlib.suppress(OSError):
+            while chunk := os.read(master, 4096):
+                sent.append(chunk)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        with os.fdopen(slave, "w") as screen, pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "stderr", screen)
+            patch.setenv("TERM", "xterm")
+            patch.setenv("COLUMNS", str(width))
+            yield sent
+    finally:
+        reader.join()
+        os.close(master)
+
+
+@pytest.mark.parametrize("width, shown", [(120, ["steps/s", "train.loss 0.25", "valid.accuracy 0.75"]), (50, [])])
+def test_on_a_terminal_there_is_a_bar_of_one_line(width, shown):
+    pytest.importorskip("rich")
+    with terminal(width) as sent:
+        progress = Progress(100)
+        progress.update(40, METRICS)
+        progress.update(100, METRICS)
+        progress.close()
+    text = b"".join(sent).decode()
+    lines = [re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", line).rstrip() for line in re.split(r"\r\x1b\[2K|\r\n", text)]
+    assert lines[0].endswith("0/100 compiling") and max(map(len, lines)) < width
+    last = [line for line in lines if "100/100" in line][-1]
+    assert all(words in last for words in shown) and ("train.loss" in last) == bool(shown)
+    assert text.count("\r\n") == 1, "one line, written again and again"
+    assert text.rstrip().endswith("\x1b[?25h"), "the cursor is shown again"

@@ -1,0 +1,146 @@
+"""Penalties are their formulas, on the leaves they are meant for, and their strengths are numbers like any other."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxopt_lite as jo
+
+W = {"a": {"w": jnp.array([[1.0, -2.0]]), "b": jnp.array([3.0])}, "c": jnp.array(-0.5)}
+L1, SQUARES = 6.5, 14.25  # Σ |w| and Σ |w|²
+
+VALUES = {
+    "l1": (jo.l1_penalty(0.1), 0.1 * L1, jnp.sign),
+    "l2": (jo.l2_penalty(0.1), 0.05 * SQUARES, lambda w: w),
+    "elastic net": (jo.elastic_net_penalty(0.1, 0.25), 0.1 * (0.25 * L1 + 0.375 * SQUARES), None),
+}
+
+
+@pytest.mark.parametrize("penalty, value, slope", VALUES.values(), ids=VALUES)
+def test_a_penalty_is_its_formula(penalty, value, slope):
+    slope = slope or (lambda w: 0.25 * jnp.sign(w) + 0.75 * w)
+    np.testing.assert_allclose(penalty(W), value, rtol=1e-6)
+    for grad, w in zip(jax.tree.leaves(jax.grad(penalty)(W)), jax.tree.leaves(W), strict=True):
+        np.testing.assert_allclose(grad, 0.1 * slope(w), rtol=1e-6)
+
+
+def test_the_elastic_net_lies_between_its_ends():
+    np.testing.assert_allclose(jo.elastic_net_penalty(0.3, 1.0)(W), jo.l1_penalty(0.3)(W), rtol=1e-6)
+    np.testing.assert_allclose(jo.elastic_net_penalty(0.3, 0.0)(W), jo.l2_penalty(0.3)(W), rtol=1e-6)
+
+
+def test_the_gradient_of_l2_is_weight_decay():
+    decayed, _ = jo.add_decayed_weights(0.1).update(
+        jax.tree.map(jnp.zeros_like, W), jo.add_decayed_weights(0.1).init(W), W
+    )
+    assert jax.tree.all(jax.tree.map(np.allclose, jax.grad(jo.l2_penalty(0.1))(W), decayed))
+
+
+def test_gradients_at_zero_are_zero():
+    for penalty, _, _ in VALUES.values():
+        assert jax.grad(penalty)({"w": jnp.zeros(3)})["w"].tolist() == [0, 0, 0]
+        assert jax.grad(penalty)({"w": jnp.zeros(1, complex)})["w"] == 0
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        {"a": {"w": True, "b": False}, "c": False},
+        lambda params: {"a": {"w": True, "b": False}, "c": False},
+        jo.by_path({"*/w": True}, default=False),
+    ],
+    ids=["tree", "function", "paths"],
+)
+def test_a_mask_chooses_leaves(mask):
+    np.testing.assert_allclose(jo.l1_penalty(0.1, mask)(W), 0.3, rtol=1e-6)
+    np.testing.assert_allclose(jo.l2_penalty(0.1, mask=mask)(W), 0.25, rtol=1e-6)
+    np.testing.assert_allclose(jo.elastic_net_penalty(0.1, 0.5, mask)(W), 0.15 + 0.125, rtol=1e-6)
+    grads = jax.grad(jo.l2_penalty(0.1, mask))(W)
+    assert grads["c"] == 0 and grads["a"]["b"] == 0 and (grads["a"]["w"] != 0).all()
+
+
+def test_a_mask_may_be_a_prefix_or_choose_nothing():
+    np.testing.assert_allclose(jo.l1_penalty(0.1, {"a": True, "c": False})(W), 0.6, rtol=1e-6)
+    assert jo.l1_penalty(0.1, False)(W) == 0
+
+
+def test_a_mask_that_does_not_fit_is_named():
+    with pytest.raises(ValueError, match="penalty: mask does not fit"):
+        jo.l1_penalty(0.1, {"x": True})(W)
+
+
+def test_complex_and_coarse_parameters_are_penalised_exactly():
+    np.testing.assert_allclose(jo.l2_penalty(2.0)(jnp.array([3 + 4j])), 25)
+    np.testing.assert_allclose(jo.l1_penalty(2.0)(jnp.array([3 + 4j])), 10)
+    coarse = jnp.ones(301, jnp.bfloat16)  # there is no 301 in bfloat16
+    assert jo.l1_penalty(1.0)(coarse) == 301 and jo.l1_penalty(1.0)(coarse).dtype == jnp.float32
+    assert jax.grad(jo.l1_penalty(1.0))(coarse).dtype == jnp.bfloat16
+
+
+def test_a_penalty_is_a_value():
+    penalty = jo.elastic_net_penalty(0.1, l1_ratio=0.3)
+    assert repr(penalty) == "elastic_net_penalty(0.1, l1_ratio=0.3)"
+    assert jo.parse(repr(penalty)) == penalty and jax.tree.leaves(penalty) == [0.1, 0.3]
+
+
+def test_strengths_are_swept_and_differentiated():
+    strengths = jnp.array([0.0, 0.1, 1.0])
+    swept = jax.vmap(lambda strength: jo.l2_penalty(strength)(W))(strengths)
+    np.testing.assert_allclose(swept, strengths * SQUARES / 2, rtol=1e-6)
+    batch = jo.l2_penalty(strengths)
+    np.testing.assert_allclose(jax.vmap(lambda penalty: penalty(W))(batch), swept)
+    np.testing.assert_allclose(jax.grad(lambda penalty: penalty(W))(jo.l1_penalty(0.1)).arguments["strength"], L1)
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: jo.l1_penalty(-0.1), "strength must be at least 0, got -0.1"),
+        (lambda: jo.l2_penalty("0.1"), "strength must be a number, got the string '0.1'"),
+        (lambda: jo.elastic_net_penalty(0.1, 1.5), r"l1_ratio must be in \[0, 1\], got 1.5"),
+        (lambda: jo.regularized(loss), r"at least one penalty, such as l2_penalty\(1e-4\)"),
+        (lambda: jo.regularized(loss, jo.l2_penalty), r"a penalty must be a function of params, as l2_penalty\(1e-4\)"),
+        (lambda: jo.regularized(loss, 1e-4), "a penalty must be a function of params, .* got 0.0001"),
+        (lambda: jo.regularized(jo.l2_penalty(0.1)(W), jo.l1_penalty(0.1)), "loss must be a function"),
+    ],
+)
+def test_wrong_arguments_are_named(make, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        make()
+
+
+def loss(params, batch, key=None):
+    return jnp.sum((params["c"] - batch) ** 2)
+
+
+def test_a_regularized_loss_is_the_sum():
+    whole = jo.regularized(loss, jo.l1_penalty(0.1), jo.l2_penalty(0.2), lambda params: 1.0)
+    extra = 0.1 * L1 + 0.1 * SQUARES + 1
+    np.testing.assert_allclose(whole(W, 1.5), 4 + extra, rtol=1e-6)
+    np.testing.assert_allclose(whole(W, batch=1.5, key=None), 4 + extra, rtol=1e-6)
+
+
+def test_a_dict_of_metrics_gains_the_parts():
+    whole = jo.regularized(lambda params, batch: (loss(params, batch), {"n": 1}), jo.l1_penalty(0.1))
+    value, aux = whole(W, 1.5)
+    np.testing.assert_allclose([value, aux["penalty"], aux["unregularized_loss"]], [4.65, 0.65, 4], rtol=1e-6)
+    assert aux["n"] == 1
+
+
+def test_any_other_aux_stays():
+    whole = jo.regularized(lambda params, batch: (loss(params, batch), ("x", batch)), jo.l1_penalty(0.1))
+    assert whole(W, 1.5)[1] == ("x", 1.5)
+
+
+def test_a_penalised_task_trains_to_its_minimum_for_each_strength():
+    """The minimum of (c - 1.5)² + λ/2 c² is 3 / (2 + λ)."""
+
+    def trained(strength):
+        task = jo.Task(lambda key: {"c": 0.0}, jo.regularized(lambda p, b, k: loss(p, 1.5), jo.l2_penalty(strength)))
+        state = jo.init_state(task, jo.sgd(0.2))
+        step = jo.make_step(task)
+        return jax.lax.fori_loop(0, 60, lambda i, state: step(state, None)[0], state).params["c"]
+
+    strengths = jnp.array([0.0, 1.0, 2.0])
+    np.testing.assert_allclose(jax.vmap(trained)(strengths), 3 / (2 + strengths), rtol=1e-5)

@@ -1,0 +1,138 @@
+"""The stopping rules: each gives its status, at its step, and cuts the history there."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxopt_lite as jo
+from tests.train.tasks import RAMP, assert_same, falling, scores
+
+
+def walk(task=RAMP, optimizer=None, steps=9, **kwargs):
+    """With sgd(1.0) on the ramp, w is minus the number of steps, and each step is a point."""
+    return jo.fit(task, jo.sgd(1.0) if optimizer is None else optimizer, steps, eval_every=1, **kwargs)
+
+
+RULES = {
+    "target above": ({"target": 0.35}, "target", 4),
+    "target below": ({"target": -2.5, "metric": "train.loss"}, "target", 4),
+    "target by mode": ({"target": 1.5, "metric": "valid.loss", "mode": "max"}, "target", 1),
+    "target of a measure": ({"target": 1.0, "metric": "grad_norm"}, "target", 1),
+    "target never met": ({"target": 2.0}, "max_steps", 9),
+    "patience": ({"patience": 2, "metric": "valid.loss"}, "patience", 5),
+    "patience by mode": ({"patience": 2, "metric": "valid.loss", "mode": "max"}, "patience", 3),
+    "patience never lost": ({"patience": 1}, "max_steps", 9),
+    "target before patience": ({"patience": 2, "target": 0.0, "metric": "valid.loss"}, "target", 3),
+}
+
+
+@pytest.mark.parametrize("rules, status, steps", RULES.values(), ids=RULES)
+def test_a_run_stops_at_its_rule(rules, status, steps):
+    result = walk(**rules)
+    assert (result.status, result.steps) == (status, steps)
+    assert result.history["step"].tolist() == list(range(1, steps + 1))
+    assert result.params["w"] == -steps and result.state.step == steps
+    assert {len(column) for column in result.history.values()} == {steps}
+
+
+def test_rules_are_looked_at_once_a_point():
+    result = jo.fit(RAMP, jo.sgd(1.0), 9, eval_every=3, target=0.35)
+    assert result.steps == 6 and result.history["step"].tolist() == [3, 6]
+
+
+def test_a_run_stops_at_a_small_gradient():
+    bowl = jo.Task(lambda key: {"w": 1.0}, lambda params, batch, key: params["w"] ** 2 / 2)
+    result = walk(bowl, jo.sgd(0.5), min_grad_norm=0.2)
+    assert (result.status, result.steps) == ("min_grad_norm", 4)
+    assert result.history["grad_norm"].tolist() == [1, 0.5, 0.25, 0.125]
+
+
+@pytest.mark.parametrize(
+    "loss, steps",
+    [
+        (lambda params, batch, key: jnp.where(params["w"] < -1.5, jnp.nan, params["w"]), 3),
+        (lambda params, batch, key: jnp.where(params["w"] < -1.5, -jnp.inf, params["w"]), 3),
+        (lambda params, batch, key: jnp.sqrt(params["w"] ** 2), 1),  # 0 at 0, but its gradient there is NaN
+    ],
+    ids=["NaN loss", "infinite loss", "NaN parameters behind a finite loss"],
+)
+def test_a_run_stops_when_something_is_not_finite(loss, steps):
+    result = walk(jo.Task(RAMP.init, loss))
+    assert (result.status, result.steps) == ("non_finite", steps)
+    assert "learning rate" in result.message
+
+
+def test_the_point_of_a_bad_step_is_the_one_that_is_reported():
+    bad = jo.Task(RAMP.init, lambda params, batch, key: jnp.where(params["w"] < -1.5, jnp.nan, params["w"]))
+    assert np.isnan(walk(bad).metrics["train.loss"])
+
+
+def test_the_best_point_is_restored():
+    result = walk(patience=2, metric="valid.loss", restore_best=True)
+    assert result.params["w"] == -3 and result.state.params["w"] == -5 and result.steps == 5
+    assert result.metrics["valid.loss"] == 0
+    assert_same(walk(metric="valid.accuracy", restore_best=True).params, walk().params)
+
+
+def test_the_model_state_of_the_best_point_comes_with_it():
+    def counting(params, model_state, batch, key):
+        return params["w"], ({}, {"steps": model_state["steps"] + 1})
+
+    def evaluate(params, model_state, data):
+        return {"loss": jnp.abs(params["w"] + 3), "steps": model_state["steps"]}
+
+    task = jo.Task(
+        lambda key: ({"w": 0.0}, {"steps": jnp.zeros(())}), counting, None, np.zeros(1), np.zeros(1), evaluate, True
+    )
+    result = walk(task, restore_best=True)
+    assert result.model_state["steps"] == 3 and result.metrics["test.steps"] == 3
+    assert result.state.model_state["steps"] == 9
+
+
+def test_nothing_better_than_nothing_leaves_the_first_parameters():
+    bad = jo.Task(RAMP.init, lambda params, batch, key: params["w"] / 0)
+    result = walk(bad, restore_best=True)
+    assert result.status == "non_finite" and result.params["w"] == 0
+
+
+def test_the_test_set_decides_nothing_and_is_evaluated_once():
+    seen = []
+
+    def spying(params, data):
+        jax.debug.callback(lambda n: seen.append(int(n)), data.shape[0])
+        return scores(params, data)
+
+    ones, twos = np.zeros((1, 1)), np.zeros((2, 1))
+    task = jo.Task(RAMP.init, falling, None, ones, twos, spying)
+    result = walk(task, steps=4, restore_best=True, metric="valid.loss")
+    jax.effects_barrier()
+    assert sorted(seen) == [1, 1, 1, 1, 2]
+    assert result.metrics["test.loss"] == 0, "of the parameters that are returned"
+    assert not any(name.startswith("test") for name in result.history)
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        ({"steps": 0}, "steps must be an int of at least 1, got 0"),
+        ({"steps": 1.5}, "steps must be an int of at least 1, got 1.5"),
+        ({"batch_size": 0}, "batch_size must be an int"),
+        ({"batch_size": True}, "batch_size must be an int"),
+        ({"eval_every": -1}, "eval_every must be an int"),
+        ({"patience": 0}, "patience must be an int"),
+        ({"target": "0.9"}, "target must be a finite number, got '0.9'"),
+        ({"target": np.nan}, "target must be a finite number, got nan"),
+        ({"min_grad_norm": -1.0}, "min_grad_norm must be a finite number of at least 0, got -1.0"),
+        ({"mode": "maximum"}, "mode must be 'min' or 'max', got 'maximum'"),
+        ({"metric": 3}, "metric must be the name of a column such as 'valid.loss', got 3"),
+        ({"metric": "test.loss"}, "metric='test.loss' cannot decide when to stop"),
+        ({"compute_dtype": "int32"}, "compute_dtype must be a floating dtype such as 'bfloat16', got 'int32'"),
+        ({"metric": "valid.acuracy"}, "no metric 'valid.acuracy'; did you mean valid.accuracy"),
+        ({"metric": "xyz"}, "no metric 'xyz'; there are grad_norm, learning_rate, train.loss"),
+    ],
+    ids=str,
+)
+def test_wrong_arguments_are_named(given, message):
+    with pytest.raises(ValueError, match=f"fit: .*{message}"):
+        jo.fit(RAMP, jo.sgd(1.0), **{"steps": 4, **given})

@@ -1,0 +1,132 @@
+"""A task says at once what is wrong with it, and its functions say it at their first trace."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxopt_lite as jo
+from tests.train.tasks import LINEAR, STATEFUL, TRAIN, VALID, init, loss, running_mean
+
+ROWS = np.zeros((4, 2), np.float32)
+
+WRONG = {
+    "init is no function": ({"init": 3}, TypeError, "init must be a function, got 3"),
+    "loss is no function": ({"loss": None}, TypeError, "loss must be a function, got None"),
+    "evaluate is no function": ({"evaluate": "f"}, TypeError, "evaluate must be a function, got 'f'"),
+    "leading dimensions differ": (
+        {"train": {"x": ROWS, "y": np.zeros(3)}},
+        ValueError,
+        r"arrays of train must have equal first dimensions, but train\['x'\] has 4, train\['y'\] has 3",
+    ),
+    "lists are no arrays": ({"train": {"x": [1.0, 2.0]}}, TypeError, r"train\['x'\]\[0\] must be an array \[n, ...\]"),
+    "a scalar has no rows": ({"valid": jnp.float32(3)}, TypeError, r"valid must be an array \[n, ...\]"),
+    "no arrays at all": ({"test": {}}, ValueError, "test holds no arrays"),
+    "no rows": ({"valid": ROWS[:0]}, ValueError, r"valid holds no examples, its shape is \(0, 2\)"),
+    "words": ({"train": np.array(["a", "b"])}, TypeError, "train must be an array of numbers, got dtype <U1"),
+    "objects": ({"train": np.array([None, 1])}, TypeError, "train must be an array of numbers, got dtype object"),
+}
+
+
+@pytest.mark.parametrize("given, error, message", WRONG.values(), ids=WRONG)
+def test_wrong_arguments_are_named(given, error, message):
+    with pytest.raises(error, match=message):
+        jo.Task(**{"init": init, "loss": loss, **given})
+
+
+def test_data_go_to_the_device():
+    assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves((LINEAR.train, LINEAR.valid)))
+    assert LINEAR.rows == 14 and not LINEAR.train_is_iterator
+    assert jo.Task(init, loss).rows is None
+
+
+class Loader:
+    def __iter__(self):
+        return itertools.repeat(TRAIN)
+
+
+@pytest.mark.parametrize(
+    "source", [iter([ROWS]), lambda: iter([ROWS]), Loader()], ids=["iterator", "function", "loader"]
+)
+def test_iterators_are_left_as_they_are(source):
+    task = jo.Task(init, loss, source)
+    assert task.train is source and task.train_is_iterator and task.rows is None
+
+
+WRONG_LOSSES = {
+    "a value for each example": (
+        lambda p, b, k: b["y"] * p["b"],
+        ValueError,
+        r"scalar, got shape \(14,\); take the mean",
+    ),
+    "metrics that are no dict": (lambda p, b, k: (p["b"], [1.0]), TypeError, "must be a dict of scalars, got list"),
+    "a metric that is no scalar": (
+        lambda p, b, k: (p["b"], {"y": b["y"]}),
+        ValueError,
+        r"'y' has shape \(14,\); take a mean",
+    ),
+    "a triple": (lambda p, b, k: (p["b"], {}, {}), TypeError, "loss must return a scalar or .*, got a tuple"),
+    "a dict": (lambda p, b, k: {"loss": p["b"]}, TypeError, "loss must return a scalar or .*, got a dict"),
+    "a name that is taken": (
+        lambda p, b, k: (p["b"], {"grad_norm": p["b"]}),
+        ValueError,
+        "'grad_norm', which is taken",
+    ),
+}
+
+
+@pytest.mark.parametrize("wrong, error, message", WRONG_LOSSES.values(), ids=WRONG_LOSSES)
+def test_a_loss_returns_a_scalar_and_scalar_metrics(wrong, error, message):
+    with pytest.raises(error, match=message):
+        jo.fit(jo.Task(init, wrong, TRAIN), jo.sgd(0.1), steps=2, batch_size=None)
+
+
+WRONG_STATEFUL = {
+    "a scalar alone": (lambda p, m, b, k: p["b"], TypeError, r"must return \(scalar, \(metrics, model_state\)\)"),
+    "metrics alone": (lambda p, m, b, k: (p["b"], {}), TypeError, r"must return \(scalar, \(metrics, model_state\)\)"),
+    "another structure": (
+        lambda p, m, b, k: (p["b"], ({}, {"mu": m["mean"]})),
+        ValueError,
+        r"a model_state like .* lacks the leaf .*\['mean'\]",
+    ),
+    "another shape": (
+        lambda p, m, b, k: (p["b"], ({}, {"mean": m["mean"][:2]})),
+        ValueError,
+        r"a model_state like .*\(2,\)",
+    ),
+}
+
+
+@pytest.mark.parametrize("wrong, error, message", WRONG_STATEFUL.values(), ids=WRONG_STATEFUL)
+def test_a_stateful_loss_returns_the_model_state(wrong, error, message):
+    task = jo.Task(STATEFUL.init, wrong, TRAIN, stateful=True)
+    with pytest.raises(error, match=message):
+        jo.fit(task, jo.sgd(0.1), steps=2, batch_size=None)
+
+
+def test_a_stateful_init_returns_a_pair():
+    with pytest.raises(TypeError, match=r"init must return \(params, model_state\)"):
+        jo.init_state(jo.Task(init, running_mean, TRAIN, stateful=True), jo.sgd(0.1))
+
+
+@pytest.mark.parametrize("where", ["valid", "test"])
+@pytest.mark.parametrize(
+    "wrong, error, message",
+    [
+        (lambda p, d: p["b"], TypeError, "evaluate must return a dict of scalars, got"),
+        (lambda p, d: {"hits": d["y"]}, ValueError, r"'hits' has shape \(5,\)"),
+    ],
+)
+def test_evaluate_returns_scalars_and_is_tried_before_any_step(where, wrong, error, message):
+    points = []
+    task = jo.Task(init, loss, TRAIN, evaluate=wrong, **{where: VALID})
+    with pytest.raises(error, match=message):
+        jo.fit(task, jo.sgd(0.1), steps=4, batch_size=None, eval_every=2, callbacks=[points.append])
+    assert not points
+
+
+def test_init_makes_what_can_be_optimized():
+    with pytest.raises(TypeError, match=r"init: params\['n'\] is an array of dtype int32"):
+        jo.init_state(jo.Task(lambda key: {"n": jnp.zeros(2, jnp.int32)}, loss), jo.sgd(0.1))
