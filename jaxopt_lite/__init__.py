@@ -8,6 +8,7 @@ Every public name is here, flat, and has this one import path. See docs/ for a t
 from jaxopt_lite.core.hyperparameters import arrays, as_optax, hyperparameters, replace
 from jaxopt_lite.core.lifting import lift
 from jaxopt_lite.core.numbers import Count, Decay, Fraction, NonNegative, Positive, PositiveCount, Scalar, Table, Vector
+from jaxopt_lite.core.parameters import Dtype, Key
 from jaxopt_lite.core.schedule import LearningRate, Schedule, Scheduled, schedule
 from jaxopt_lite.core.text import parse, spell
 from jaxopt_lite.core.transformation import (
@@ -19,7 +20,7 @@ from jaxopt_lite.core.transformation import (
     stateless,
     transformation,
 )
-from jaxopt_lite.core.values import Dtype, Key, Value
+from jaxopt_lite.core.values import Value
 from jaxopt_lite.losses import Penalty, elastic_net_penalty, l1_penalty, l2_penalty, penalty, regularized
 from jaxopt_lite.optimizers import (
     adabelief,

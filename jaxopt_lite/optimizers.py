@@ -11,9 +11,9 @@ the dtypes in which first moments are stored; None means at least float32.
 from typing import Any, Literal
 
 from jaxopt_lite.core.numbers import Decay, NonNegative, Positive
+from jaxopt_lite.core.parameters import Dtype, Key
 from jaxopt_lite.core.schedule import LearningRate
 from jaxopt_lite.core.transformation import chain, identity, transformation
-from jaxopt_lite.core.values import Dtype, Key
 from jaxopt_lite.transforms.adam import (
     scale_by_adam,
     scale_by_adamax,

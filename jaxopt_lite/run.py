@@ -122,7 +122,8 @@ def _drive(events, folder, callbacks, progress, interrupted) -> Result:
 
 def _is_true(answer: Any) -> bool:
     """Whether a callback said True, of one run or of all; what it may have returned by chance does not count."""
-    return np.asarray(answer).dtype == bool and bool(np.all(answer))
+    is_bool = isinstance(answer, bool) or getattr(answer, "dtype", None) == np.bool_
+    return is_bool and bool(np.all(answer))
 
 
 class _Folder:

@@ -16,7 +16,12 @@ PACKAGE = Path(__file__).resolve().parents[1] / "jaxopt_lite"
 # A folder's own __init__ comes after its files. Where a folder has no files yet, declare them in order with the first.
 PLAN = (
     {"tree": ()},
-    {"core": ("numbers", "text", "values", "schedule", "checks", "transformation", "hyperparameters", "lifting")},
+    {
+        "core": (
+            *("numbers", "text", "parameters", "values"),  # the remembered call
+            *("schedule", "checks", "transformation", "hyperparameters", "lifting"),
+        )
+    },
     {"schedules": ("shapes", "phases"), "losses": (), "problems": (), "linesearch": ()},
     {
         "transforms": (

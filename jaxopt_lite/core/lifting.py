@@ -18,7 +18,7 @@ import jax
 import numpy as np
 import optax
 
-from jaxopt_lite.core import numbers, text, values
+from jaxopt_lite.core import numbers, parameters, text, values
 from jaxopt_lite.core.transformation import GradientTransformation
 
 __all__ = ["lift"]
@@ -43,7 +43,7 @@ _STATIC = {
 _SEEDS = ("key", "seed", "random_seed")  # whole numbers, or keys in either of JAX's forms
 
 
-class _Argument(values.Parameter):
+class _Argument(parameters.Parameter):
     """What one value given to a lifted factory is: that depends on the value."""
 
     static: bool = False
@@ -106,12 +106,12 @@ def _lift(factory: Callable, static: tuple[str, ...], traced: tuple[str, ...]) -
     unknown = [n for n in (*static, *traced) if n not in signature.parameters]
     if unknown:
         raise TypeError(f"lift: {name} has no argument {unknown[0]!r}; it has {', '.join(signature.parameters)}")
-    parameters = {}
+    arguments = {}
     for n, p in signature.parameters.items():
-        parameters[n] = argument = _Argument(name=n, kind=p.kind, default=p.default)
+        arguments[n] = argument = _Argument(name=n, kind=p.kind, default=p.default)
         object.__setattr__(argument, "static", n in static or (n in _STATIC.get(name, ()) and n not in traced))
         object.__setattr__(argument, "traced", n in traced or float in _members(p.annotation))
-    spec = values.Spec(factory, GradientTransformation, parameters)
+    spec = parameters.Spec(factory, GradientTransformation, arguments)
 
     @functools.wraps(factory)
     def lifted(*args, **kwargs):

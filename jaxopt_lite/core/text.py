@@ -48,7 +48,9 @@ def spell(value: Any, defaults: bool = False) -> str:
             positional = False
             continue
         positional = positional and required and parameter.kind is not inspect.Parameter.KEYWORD_ONLY
-        parts.append(("" if positional else f"{name}=") + _spell(argument, defaults))
+        is_table = isinstance(argument, np.ndarray) and parameter.range and parameter.range.ndim == argument.ndim
+        shown = argument.tolist() if is_table else argument  # a table is given as a list
+        parts.append(("" if positional else f"{name}=") + _spell(shown, defaults))
     if spec.name in ("from_callable", "from_optax") and len(parts) == 1:
         return parts[0]  # these stand where their argument was given
     return f"{getattr(value.factory, 'spelling', spec.name)}({', '.join(parts)})"
@@ -117,9 +119,10 @@ class _Reader:
 
     def call(self, node: ast.Call) -> Any:
         func, args, keywords = node.func, node.args, node.keywords
-        if isinstance(func, ast.Name) and func.id == "array" and "array" not in self.names:
+        if isinstance(func, ast.Name) and func.id in ("array", "ndarray") and func.id not in self.names:
             try:
-                return _array(*(self.read(a) for a in args))
+                array = _ndarray(*(self.read(a) for a in args))
+                return array if func.id == "ndarray" else jax.numpy.asarray(array)
             except (TypeError, ValueError):
                 raise self.error(node, "an array is array([1.0, 2.0], 'float32'): numbers, and a dtype") from None
         factory = self.read(func) if isinstance(func, ast.Call) else self.name(func)
@@ -159,8 +162,8 @@ class _Reader:
         return ValueError(f"cannot read {ast.unparse(node)!r} in {self.text!r}: {why}")
 
 
-def _array(data: Any, dtype: str) -> jax.Array:
-    return jax.numpy.asarray(np.asarray(data, dtype=dtype))
+def _ndarray(data: Any, dtype: str) -> np.ndarray:
+    return np.asarray(data, dtype=dtype)
 
 
 def _spell(value: Any, defaults: bool) -> str:
@@ -186,8 +189,7 @@ def _spell_array(value: Any) -> str:
         return f"<key array {list(value.shape)}>"
     array = np.asarray(value)
     numbers = _nested(array, lambda x: str(x) if math.isfinite(x) else repr(float(x)))
-    plain = isinstance(value, np.ndarray) and array.dtype == np.float64 and array.ndim > 0
-    return numbers if plain else f"array({numbers}, {array.dtype.name!r})"
+    return f"{'array' if isinstance(value, jax.Array) else 'ndarray'}({numbers}, {array.dtype.name!r})"
 
 
 def _nested(array: np.ndarray, number) -> str:

@@ -10,143 +10,20 @@ the leaves of `vmap`'s axes are no numbers at all.
 """
 
 import collections.abc
-import copy
-import dataclasses
 import functools
-import inspect
 import types
 import typing
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_lite.core import numbers, text
-from jaxopt_lite.core.numbers import Range
+from jaxopt_lite.core.parameters import Spec, parameters_of
 
-__all__ = ["Dtype", "Key", "Value"]
-
-_CONTAINERS = (dict, list, tuple, collections.abc.Mapping, collections.abc.Sequence)
-_KEY = object()
-Key = Annotated[int | jax.Array, _KEY]
-"""A seed: an int is static, an array of PRNG keys is a leaf."""
-_DTYPE = object()
-Dtype = Annotated[Any, _DTYPE]
-"""A floating or complex dtype in any form; it is remembered by its name."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Parameter:
-    """What the annotation of one argument says of it."""
-
-    name: str
-    kind: Any  # of inspect.Parameter
-    default: Any
-    range: Range | None = None  # a number in this range
-    optional: bool = False  # None is allowed
-    holds: type | None = None  # a value of this class
-    many: bool = False  # or a list, tuple or dict of them
-    is_key: bool = False
-    is_dtype: bool = False
-    is_bool: bool = False
-    choices: tuple = ()  # of a Literal
-
-    def normalise(self, value: Any, who: str) -> Any:
-        """The argument as it is remembered; raises naming `who` and the argument."""
-        if value is None and (self.optional or self.default is None):
-            return None
-        if self.range is not None:
-            if self.holds is not None and callable(value) and not isinstance(value, type):
-                return self.holds.accept(value, who, self.name)
-            return numbers.number(value, self.range, who, self.name, f" or {self.holds.noun}" if self.holds else "")
-        if self.holds is not None:
-            accept = functools.partial(self.holds.accept, who=who, name=self.name)
-            return _map_container(accept, value, who, self.name) if self.many else accept(value)
-        if self.is_key:
-            return _key(value, f"{who}: {self.name}")
-        if self.is_dtype:
-            return _float_dtype(value, f"{who}: {self.name}")
-        if isinstance(value, jax.core.Tracer):
-            return value  # refused with the other static arguments
-        if self.is_bool and not isinstance(value, (bool, np.bool_)):
-            raise TypeError(f"{who}: {self.name} must be True or False, got {numbers.describe(value)}")
-        if self.choices and not (isinstance(value, str) and value in self.choices):
-            raise ValueError(f"{who}: {self.name} must be one of {', '.join(map(repr, self.choices))}, got {value!r}")
-        if isinstance(value, (np.ndarray, list, dict)):
-            return copy.deepcopy(value)  # these change after hashing
-        return value.item() if isinstance(value, np.generic) else _dtype_name(value)
-
-    def is_dynamic(self, value: Any) -> bool:
-        """Whether the (normalised) argument is a child of the pytree rather than part of its structure."""
-        if value is None:
-            return False
-        if self.is_key:
-            return isinstance(value, jax.Array)
-        return self.range is not None or self.holds is not None
-
-    def check_use(self, value: Any, who: str) -> None:
-        """Raise if a number has more dimensions than its annotation allows."""
-        for number in self.numbers_in(value):
-            numbers.check_used_as_scalar(number, self.range, who, self.name)
-
-    def numbers_in(self, value: Any) -> list:
-        """The numbers in the (normalised) argument; several where it stands for `*args` or `**kwargs`."""
-        several = {inspect.Parameter.VAR_POSITIONAL: list, inspect.Parameter.VAR_KEYWORD: dict.values}
-        values = several.get(self.kind, lambda v: [v])(value) if self.range is not None else []
-        return [v for v in values if v is not None and not isinstance(v, Value)]
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Spec:
-    """What is known of a factory: its function, the class of its values, and its parameters in order."""
-
-    function: Callable
-    makes: type
-    parameters: dict[str, Parameter]
-
-    @functools.cached_property
-    def name(self) -> str:
-        return text.name_of(self.function)
-
-    @functools.cached_property
-    def signature(self) -> inspect.Signature:
-        return inspect.signature(self.function)
-
-    def bind(self, args: tuple, kwargs: dict) -> dict[str, Any]:
-        """Arguments by name in the order of the signature, defaults filled in, normalised and checked."""
-        try:
-            bound = self.signature.bind(*args, **kwargs)
-        except TypeError as error:
-            plain = [p.replace(annotation=p.empty) for p in self.signature.parameters.values()]
-            signature = self.signature.replace(parameters=plain, return_annotation=inspect.Signature.empty)
-            raise TypeError(f"{self.name}: {error}; its signature is {self.name}{signature}") from None
-        bound.apply_defaults()
-        return {name: self.normalise(name, value) for name, value in bound.arguments.items()}
-
-    def normalise(self, name: str, value: Any) -> Any:
-        parameter = self.parameters[name]
-        if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
-            return tuple(parameter.normalise(v, self.name) for v in value)
-        if parameter.kind is inspect.Parameter.VAR_KEYWORD:
-            return {k: parameter.normalise(v, self.name) for k, v in value.items()}
-        return parameter.normalise(value, self.name)
-
-    def call(self, arguments: dict[str, Any]) -> Any:
-        """Run the author's function."""
-        args, kwargs = [], {}
-        for name, value in arguments.items():
-            kind = self.parameters[name].kind
-            if kind is inspect.Parameter.VAR_POSITIONAL:
-                args.extend(value)
-            elif kind is inspect.Parameter.VAR_KEYWORD:
-                kwargs.update(value)
-            elif kind is inspect.Parameter.KEYWORD_ONLY:
-                kwargs[name] = value
-            else:
-                args.append(value)
-        return self.function(*args, **kwargs)
+__all__ = ["Value"]
 
 
 class Static:
@@ -273,7 +150,7 @@ def remember_calls(function: Callable, makes: type) -> Any:
     """The decorator behind `transformation` and `schedule`: calls of `function` become values of class `makes`."""
     if not callable(function):
         raise TypeError(f"a decorator of factories takes a function, got {numbers.describe(function)}")
-    spec = Spec(function, makes, _parameters(function))
+    spec = Spec(function, makes, parameters_of(function))
 
     @functools.wraps(function)
     def factory(*args, **kwargs):
@@ -302,50 +179,6 @@ def _is_batch(value: Any) -> bool:
     return isinstance(value, tuple) and any(map(_is_batch, value))
 
 
-def _parameters(function: Callable) -> dict[str, Parameter]:
-    hints = typing.get_type_hints(function, include_extras=True)
-    parameters = {}
-    for name, parameter in inspect.signature(function).parameters.items():
-        options = _options(hints.get(name))
-        classes = [c for option in options for c in _classes(option)]
-        parameters[name] = Parameter(
-            name=name,
-            kind=parameter.kind,
-            default=parameter.default,
-            range=next((m for o in options for m in getattr(o, "__metadata__", ()) if isinstance(m, Range)), None),
-            optional=type(None) in options,
-            holds=next((c for c in classes if issubclass(c, Value)), None),
-            many=any(typing.get_origin(option) in _CONTAINERS for option in options),
-            is_key=any(_KEY in getattr(option, "__metadata__", ()) for option in options),
-            is_dtype=any(_DTYPE in getattr(option, "__metadata__", ()) for option in options),
-            is_bool=set(options) - {type(None)} == {bool},
-            choices=typing.get_args(options[0]) if typing.get_origin(options[0]) is typing.Literal else (),
-        )
-    return parameters
-
-
-def _options(hint: Any) -> tuple:
-    is_union = typing.get_origin(hint) in (typing.Union, types.UnionType)
-    return typing.get_args(hint) if is_union else (hint,)
-
-
-def _classes(hint: Any) -> list[type]:
-    """The classes named anywhere in an annotation."""
-    if typing.get_args(hint):
-        return [c for arg in typing.get_args(hint) for c in _classes(arg)]
-    return [hint] if isinstance(hint, type) else []
-
-
-def _map_container(f: Callable, value: Any, who: str, name: str) -> Any:
-    if isinstance(value, dict):
-        if not all(isinstance(key, str) for key in value):
-            raise TypeError(f"{who}: the keys of {name} must be strings, got {list(value)}")
-        return {key: f(v) for key, v in value.items()}
-    if isinstance(value, (list, tuple)) and not hasattr(value, "_fields"):
-        return tuple(f(v) for v in value)
-    return f(value)
-
-
 def _instead_of(value: Any, cls: type[Value]) -> str:
     """Describe what was given in place of a value; most often it is a factory that was not called."""
     spec = getattr(value, "spec", None)
@@ -357,35 +190,6 @@ def _instead_of(value: Any, cls: type[Value]) -> str:
     if isinstance(value, (list, tuple, collections.abc.Iterator)) and not hasattr(value, "_fields"):
         return f"a {type(value).__name__}; give the elements one by one, with a star: (*{type(value).__name__})"
     return numbers.describe(value)
-
-
-def _key(value: Any, what: str) -> Any:
-    if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
-        return int(value)
-    is_key = isinstance(value, jax.Array) and (
-        jnp.issubdtype(value.dtype, jax.dtypes.prng_key) or value.dtype == np.uint32
-    )
-    if not is_key:
-        raise TypeError(f"{what} must be a seed (an int) or a key, got {numbers.describe(value)}; see jax.random.key")
-    return value
-
-
-def _float_dtype(value: Any, what: str) -> str:
-    try:
-        dtype = jax.dtypes.canonicalize_dtype(value) if value is float else jnp.dtype(value)
-    except TypeError:
-        dtype = None
-    if dtype is None or not jnp.issubdtype(dtype, jnp.inexact):
-        raise TypeError(f"{what} must be a floating dtype such as 'bfloat16', or None, got {numbers.describe(value)}")
-    return dtype.name
-
-
-def _dtype_name(value: Any) -> Any:
-    """A dtype becomes its name, in whatever form it came."""
-    is_scalar_type = isinstance(value, type) and issubclass(value, np.generic)
-    if isinstance(value, np.dtype) or is_scalar_type or type(value).__name__ == "_ScalarMeta":
-        return jnp.dtype(value).name
-    return value
 
 
 def _freeze(value: Any, what: str) -> Any:

@@ -10,7 +10,8 @@
     adan        (m̂ + β₂ d̂) / (√n̂ + ε)                    Xie et al., 2022, arXiv:2208.06677
 
 where m, v are averages of g and |g|², d and n those of Adan's; a hat marks the division by 1 - βᵗ that removes the bias
-towards the start at zero.
+towards the start at zero. In the code it is a product with 1 / (1 - βᵗ), a number for all leaves: XLA divides arrays by
+such a number in one way where there is one leaf of a shape, and in another, slower one where there are several.
 """
 
 from typing import Literal
@@ -21,8 +22,8 @@ import optax
 
 from jaxopt_lite import tree
 from jaxopt_lite.core.numbers import Decay, NonNegative, concrete
+from jaxopt_lite.core.parameters import Dtype
 from jaxopt_lite.core.transformation import transformation
-from jaxopt_lite.core.values import Dtype
 from jaxopt_lite.tree import abs_sq, safe_sqrt
 
 __all__ = [
@@ -62,12 +63,12 @@ def scale_by_adam(
 
     def update(grads, state, params=None, **extra):
         t = optax.safe_increment(state.count)
-        m_hat, correction = _m_hat(b1, t, nesterov), 1 - b2**t
+        m_hat, correction = _m_hat(b1, t, nesterov), 1 / (1 - b2**t)
 
         def leaf(g, m, v):
             m = b1 * m + (1 - b1) * g
             v = b2 * v + (1 - b2) * abs_sq(g)
-            v_hat = v / correction
+            v_hat = v * correction
             return m_hat(m, g) / (safe_sqrt(v_hat + eps_root) + eps), m, v
 
         updates, mu, nu = tree.map_leaves(leaf, 3, grads, state.mu, state.nu)
@@ -109,18 +110,18 @@ def scale_by_amsgrad(
 
     def update(grads, state, params=None, **extra):
         t = optax.safe_increment(state.count)
-        correction_mu = 1 - b1**t if bias_correction_mu else 1
-        correction_nu = 1 - b2**t if bias_correction_nu else 1
+        correction_mu = 1 / (1 - b1**t) if bias_correction_mu else 1
+        correction_nu = 1 / (1 - b2**t) if bias_correction_nu else 1
 
         def leaf(g, m, v, largest):
             m = b1 * m + (1 - b1) * g
             v = b2 * v + (1 - b2) * abs_sq(g)
             if form == "optax":
-                largest = v_hat = jnp.maximum(largest, v / correction_nu)
+                largest = v_hat = jnp.maximum(largest, v * correction_nu)
             else:
                 largest = jnp.maximum(largest, v)
-                v_hat = largest / correction_nu
-            return m / correction_mu / (safe_sqrt(v_hat + eps_root) + eps), m, v, largest
+                v_hat = largest * correction_nu
+            return m * correction_mu / (safe_sqrt(v_hat + eps_root) + eps), m, v, largest
 
         updates, mu, nu, nu_max = tree.map_leaves(leaf, 4, grads, state.mu, state.nu, state.nu_max)
         return updates, optax.ScaleByAmsgradState(count=t, mu=mu, nu=nu, nu_max=nu_max)
@@ -142,12 +143,12 @@ def scale_by_adamax(b1: Decay = 0.9, b2: Decay = 0.999, eps: NonNegative = 1e-8)
 
     def update(grads, state, params=None, **extra):
         t = optax.safe_increment(state.count)
-        correction = 1 - b1**t
+        correction = 1 / (1 - b1**t)
 
         def leaf(g, m, u):
             m = b1 * m + (1 - b1) * g
             u = jnp.maximum(b2 * u, jnp.abs(g) + eps)
-            return m / correction / u, m, u
+            return m * correction / u, m, u
 
         updates, mu, nu = tree.map_leaves(leaf, 3, grads, state.mu, state.nu)
         return updates, optax.ScaleByAdamState(count=t, mu=mu, nu=nu)
@@ -178,12 +179,12 @@ def scale_by_belief(
 
     def update(grads, state, params=None, **extra):
         t = optax.safe_increment(state.count)
-        m_hat, correction = _m_hat(b1, t, nesterov), 1 - b2**t
+        m_hat, correction = _m_hat(b1, t, nesterov), 1 / (1 - b2**t)
 
         def leaf(g, m, v):
             m = b1 * m + (1 - b1) * g
             v = b2 * v + (1 - b2) * abs_sq(g - m) + eps_root
-            v_hat = v / correction
+            v_hat = v * correction
             return m_hat(m, g) / (safe_sqrt(v_hat) + eps), m, v
 
         updates, mu, nu = tree.map_leaves(leaf, 3, grads, state.mu, state.nu)
@@ -218,12 +219,12 @@ def scale_by_yogi(
 
     def update(grads, state, params=None, **extra):
         t = optax.safe_increment(state.count)
-        correction_mu, correction_nu = 1 - b1**t, 1 - b2**t
+        correction_mu, correction_nu = 1 / (1 - b1**t), 1 / (1 - b2**t)
 
         def leaf(g, m, v):
             m = b1 * m + (1 - b1) * g
             v = v - (1 - b2) * jnp.sign(v - abs_sq(g)) * abs_sq(g)
-            return m / correction_mu / (safe_sqrt(v / correction_nu + eps_root) + eps), m, v
+            return m * correction_mu / (safe_sqrt(v * correction_nu + eps_root) + eps), m, v
 
         updates, mu, nu = tree.map_leaves(leaf, 3, grads, state.mu, state.nu)
         return updates, optax.ScaleByAdamState(count=t, mu=mu, nu=nu)
@@ -264,8 +265,8 @@ def scale_by_radam(
     def update(grads, state, params=None, **extra):
         t = optax.safe_increment(state.count)
         rho_inf = 2 / (1 - b2) - 1
-        m_hat, correction = _m_hat(b1, t, nesterov), 1 - b2**t
-        rho = rho_inf - 2 * t * b2**t / correction
+        m_hat, correction = _m_hat(b1, t, nesterov), 1 / (1 - b2**t)
+        rho = rho_inf - 2 * t * b2**t * correction
         tractable = rho >= threshold
         # Where ρ is not tractable, 5 and 6 keep the root, the quotient and their derivatives finite.
         long, limit = jnp.where(tractable, rho, 5.0), jnp.where(tractable, rho_inf, 6.0)
@@ -275,7 +276,7 @@ def scale_by_radam(
             m = b1 * m + (1 - b1) * g
             v = b2 * v + (1 - b2) * abs_sq(g)
             plain = m_hat(m, g)
-            rectified = r * plain / (safe_sqrt(v / correction + eps_root) + eps)
+            rectified = r * plain / (safe_sqrt(v * correction + eps_root) + eps)
             return jnp.where(tractable, rectified, plain), m, v
 
         updates, mu, nu = tree.map_leaves(leaf, 3, grads, state.mu, state.nu)
@@ -311,15 +312,15 @@ def scale_by_adan(
 
     def update(grads, state, params=None, **extra):
         t = optax.safe_increment(state.t)
-        correction_m, correction_d, correction_n = 1 - b1**t, 1 - b2**t, 1 - b3**t
+        correction_m, correction_d, correction_n = (1 / (1 - b**t) for b in (b1, b2, b3))
 
         def leaf(g, m, d, n, g_before):
             difference = jnp.where(state.t == 0, 0, g - g_before)
             m = b1 * m + (1 - b1) * g
             d = b2 * d + (1 - b2) * difference
             n = b3 * n + (1 - b3) * abs_sq(g + b2 * difference)
-            step = m / correction_m + b2 * d / correction_d
-            return step / (safe_sqrt(n / correction_n + eps_root) + eps), m, d, n
+            step = m * correction_m + b2 * d * correction_d
+            return step / (safe_sqrt(n * correction_n + eps_root) + eps), m, d, n
 
         updates, m, v, n = tree.map_leaves(leaf, 4, grads, state.m, state.v, state.n, state.g)
         return updates, optax.ScaleByAdanState(m=m, v=v, n=n, g=grads, t=t)
@@ -335,7 +336,7 @@ def _init_adam(params, mu_dtype=None):
 
 def _m_hat(b1, t, nesterov):
     """m̂ as a function of m and g; with `nesterov`, Dozat's combination of the next m̂ and ĝ."""
-    now, following = 1 - b1**t, 1 - b1 ** (t + 1)
+    now, following = 1 / (1 - b1**t), 1 / (1 - b1 ** (t + 1))
     if nesterov:
-        return lambda m, g: b1 * m / following + (1 - b1) * g / now
-    return lambda m, g: m / now
+        return lambda m, g: b1 * m * following + (1 - b1) * g * now
+    return lambda m, g: m * now

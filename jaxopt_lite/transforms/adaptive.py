@@ -19,8 +19,8 @@ import optax
 from jaxopt_lite import tree
 from jaxopt_lite.core import checks
 from jaxopt_lite.core.numbers import Decay, NonNegative, Positive, concrete
+from jaxopt_lite.core.parameters import Dtype
 from jaxopt_lite.core.transformation import transformation
-from jaxopt_lite.core.values import Dtype
 from jaxopt_lite.tree import abs_sq, safe_sqrt
 
 __all__ = [

@@ -15,9 +15,9 @@ import optax
 
 from jaxopt_lite.core import checks
 from jaxopt_lite.core.numbers import NonNegative
+from jaxopt_lite.core.parameters import Key
 from jaxopt_lite.core.schedule import LearningRate, Schedule
 from jaxopt_lite.core.transformation import stateless, transformation
-from jaxopt_lite.core.values import Key
 from jaxopt_lite.transforms.routing import masked
 
 __all__ = ["add_decayed_weights", "add_noise", "keep_params_nonnegative", "proximal_l1", "proximal_l2"]

@@ -15,8 +15,8 @@ import optax
 
 from jaxopt_lite import tree
 from jaxopt_lite.core.numbers import Decay, NonNegative
+from jaxopt_lite.core.parameters import Dtype
 from jaxopt_lite.core.transformation import transformation
-from jaxopt_lite.core.values import Dtype
 
 __all__ = ["ema", "scale_by_lion", "scale_by_sign", "trace"]
 

@@ -104,7 +104,7 @@ def stack_leaves(inner: GradientTransformation, size: int = 20, max_values: int 
         groups = _groups(leaves if params is None else seen, size, max_values)
         stacked = None if params is None else _stack(seen, groups)
         new, inner_state = inner.update(_stack(leaves, groups), state.inner_state, stacked, **extra)
-        return structure.unflatten(_unstack(new, leaves, groups)), StackLeavesState(inner_state)
+        return structure.unflatten(_unstack(new, groups)), StackLeavesState(inner_state)
 
     return init, update
 
@@ -129,7 +129,7 @@ def _groups(leaves: list, size: int, max_values: int) -> list[list[int]]:
     """Which leaves go together: lists of positions, each of 2 to `size` small leaves of one shape and dtype."""
     alike: dict[Any, list[int]] = {}
     for i, leaf in enumerate(leaves):
-        if 0 < np.size(leaf) <= max_values:
+        if 1 < np.size(leaf) <= max_values:  # XLA divides single numbers in another way than arrays
             alike.setdefault((np.shape(leaf), jnp.result_type(leaf)), []).append(i)
     groups = []
     for positions in alike.values():
@@ -148,20 +148,16 @@ def _length(leaves: int, size: int) -> int:
 
 def _stack(leaves: list, groups: list[list[int]]) -> _Stacked:
     # Along the first axis: fewer operations to trace and compile than a new axis would take.
-    stacks = [jnp.concatenate([_at_least_1d(leaves[i]) for i in group]) for group in groups]
+    stacks = [jnp.concatenate([leaves[i] for i in group]) for group in groups]
     grouped = {i for group in groups for i in group}
     return _Stacked(stacks, [leaf for i, leaf in enumerate(leaves) if i not in grouped])
 
 
-def _unstack(stacked: _Stacked, like: list, groups: list[list[int]]) -> list:
-    """The leaves again, in the order and with the shapes of `like`."""
-    leaves: dict[int, Any] = {}
+def _unstack(stacked: _Stacked, groups: list[list[int]]) -> list:
+    """The leaves again, in their old order."""
+    leaves = {}
     for stack, group in zip(stacked.stacks, groups, strict=True):
         parts = jax.lax.split(stack, [len(stack) // len(group)] * len(group))
-        leaves.update((i, part.reshape(np.shape(like[i]))) for i, part in zip(group, parts, strict=True))
+        leaves.update(zip(group, parts, strict=True))
     alone = iter(stacked.alone)
-    return [leaves[i] if i in leaves else next(alone) for i in range(len(like))]
-
-
-def _at_least_1d(x: Any) -> Any:
-    return x if np.ndim(x) else jnp.reshape(x, (1,))
+    return [leaves[i] if i in leaves else next(alone) for i in range(len(leaves) + len(stacked.alone))]

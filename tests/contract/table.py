@@ -48,6 +48,13 @@ GRADS = _leaves(STEPS)  # signs change, and norms lie on both sides of the thres
 KEY = jax.random.key(3)
 
 
+def problem(name):
+    """Parameters and gradients for a row; for stacks of leaves both leaves have one shape."""
+    if not name.startswith("stack_leaves"):
+        return PARAMS, GRADS
+    return tuple({"w": tree["w"], "b": tree["w"][..., ::-1]} for tree in (PARAMS, GRADS))
+
+
 def at(step: int, grads=GRADS):
     """The gradient of one step."""
     return member(grads, step)
@@ -227,6 +234,8 @@ RULES = {
     "ema_params_constant": jo.ema_params(0.8, debias=False),
     "lookahead": jo.lookahead(jo.sgd(0.1, momentum=0.8), 3, 0.7),
     "lookahead_reset": jo.lookahead(jo.sgd(0.1, momentum=0.8), 3, 0.7, reset_state=True),
+    "stack_leaves": jo.stack_leaves(jo.chain(jo.clip_by_global_norm(1.5), jo.adamw(LINE, 0.8, eps=0.1)), 2, 8),
+    "stack_leaves_lifted": jo.stack_leaves(jo.lift(optax.adam)(0.1, 0.8, eps=0.1, eps_root=0.2), elementwise=True),
     "nested": jo.accumulate(jo.chain(jo.clip(0.3), jo.masked(jo.lookahead(jo.sgd(LINE), 2.5, 0.5), MATRIX)), 1.5),
 }
 

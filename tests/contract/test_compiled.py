@@ -18,6 +18,7 @@ from tests.contract.table import (
     family,
     member,
     plain,
+    problem,
     quick_jit,
     run,
     scan,
@@ -30,20 +31,21 @@ from tests.contract.table import (
 def test_compiled_is_interpreted(name):
     """jit equals no jit; a batch over every leaf equals a loop; the loop is traced once; and every leaf matters."""
     optimizer, traces = TRANSFORMATIONS[name], []
+    here = problem(name)
 
     @quick_jit
     def compiled(optimizer):
         traces.append(name)
-        return scan(optimizer)
+        return scan(optimizer, *here)
 
     members = family(optimizer)
     loop = [compiled(one) for one in members]
-    assert_close(loop[0], run(optimizer), tolerance(optimizer), "jit against no jit")
+    assert_close(loop[0], run(optimizer, *here), tolerance(optimizer), "jit against no jit")
     assert len(traces) == 1, "another number made another program"
     if len(members) == 1:
         return
 
-    check_members(name, optimizer, loop, quick_jit(jax.vmap(scan))(stack(members)))
+    check_members(name, optimizer, loop, quick_jit(jax.vmap(lambda one: scan(one, *here)))(stack(members)))
 
 
 @pytest.mark.parametrize("name", SCHEDULES | PENALTIES)
@@ -183,7 +185,7 @@ def buffers(tree):
 @pytest.mark.parametrize("name", TRANSFORMATIONS)
 def test_no_two_leaves_of_a_run_share_a_buffer(name):
     """Else a jitted step that donates params, optimizer and state is refused: the same buffer twice."""
-    params = jax.tree.map(lambda p: jnp.array(p, copy=True), PARAMS)
+    params = jax.tree.map(lambda p: jnp.array(p, copy=True), problem(name)[0])
     optimizer = jo.arrays(TRANSFORMATIONS[name])
     found = buffers((TRANSFORMATIONS[name], params, optimizer, optimizer.init(params)))
     assert len(found) == len(set(found))

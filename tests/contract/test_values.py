@@ -70,7 +70,6 @@ def test_arrays_print_and_read_back_with_their_dtype():
         assert again.arguments["learning_rate"].dtype == array.dtype
 
 
-@pytest.mark.xfail(reason="prints as a list, which a scalar argument does not take", raises=TypeError)
 def test_a_batch_in_numpy_prints_and_reads_back():
     value = jo.sgd(np.array([0.1, 1 / 3]))
     assert is_same(jo.parse(repr(value)), value)

@@ -25,7 +25,7 @@ def mixed(seed):
     """Leaves of four shapes and two dtypes in mixed order, some without equal, one large."""
     numbers = np.random.default_rng(seed)
     shapes = {"w": (3, 4), "b": (4,), "t": (2, 3, 4)}
-    leaves = {f"{name}{i}": numbers.normal(size=s) for i in range(7) for name, s in shapes.items()}
+    leaves = {f"{name}{i}": numbers.normal(size=s) for i in range(5) for name, s in shapes.items()}
     leaves |= {"scalar": np.float32(0.3), "other": np.float32(-2.0), "lonely": numbers.normal(size=(5, 2))}
     leaves |= {"large": numbers.normal(size=(65, 64)), "large too": numbers.normal(size=(65, 64))}
     tree = {name: jnp.asarray(leaf, jnp.float32) for name, leaf in leaves.items()}
@@ -52,14 +52,14 @@ def assert_identical(got, want):
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.factory.__name__)
-@pytest.mark.parametrize("size", [2, 4, 20])
-def test_equal_leaf_by_leaf_bit_for_bit(rule, size):
+def test_equal_leaf_by_leaf_bit_for_bit(rule):
     params, grads = mixed(0), [mixed(i) for i in range(1, STEPS + 1)]
     want = descend(rule, jax.jit, params, grads)
-    assert_identical(descend(jo.stack_leaves(rule, size), jax.jit, params, grads), want)
+    for size in (2, 20):
+        assert_identical(descend(jo.stack_leaves(rule, size), jax.jit, params, grads), want)
 
 
-@pytest.mark.parametrize("rule", RULES[:3], ids=lambda rule: rule.factory.__name__)
+@pytest.mark.parametrize("rule", RULES[:2], ids=lambda rule: rule.factory.__name__)
 def test_equal_without_jit_and_in_one_jitted_step(rule):
     params, grads = mixed(0), [mixed(i) for i in range(1, STEPS + 1)]
     assert_identical(
@@ -87,7 +87,8 @@ def test_clipping_outside_is_bit_for_bit_and_inside_up_to_rounding():
     assert_identical(descend(jo.chain(clip, jo.stack_leaves(adamw)), jax.jit, params, grads), want)
     inside = descend(jo.stack_leaves(jo.chain(clip, adamw)), jax.jit, params, grads)
     for a, b in zip(jax.tree.leaves(inside), jax.tree.leaves(want), strict=True):
-        np.testing.assert_allclose(np.complex64(a), np.complex64(b), rtol=1e-2 if a.dtype == "bfloat16" else 1e-5)
+        rounding = 1e-2 if a.dtype == "bfloat16" else 1e-5
+        np.testing.assert_allclose(np.complex64(a), np.complex64(b), rtol=rounding, atol=rounding * 1e-2)
 
 
 def test_float64_leaves_are_not_stacked_with_float32(x64):
@@ -102,13 +103,15 @@ def test_float64_leaves_are_not_stacked_with_float32(x64):
 
 
 def test_state_is_stacked_and_large_or_lonely_leaves_stand_alone():
-    params = {f"w{i}": jnp.ones((4, 5)) for i in range(5)} | {"big": jnp.ones((9, 9)), "lonely": jnp.ones(3)}
+    params = {f"w{i}": jnp.ones((4, 5)) for i in range(5)}
+    params |= {"big": jnp.ones((9, 9)), "big too": jnp.ones((9, 9)), "lonely": jnp.ones(3)}
+    params |= {"scalar": jnp.ones(()), "scalar too": jnp.ones(())}
     state = jo.stack_leaves(jo.adam(1e-3), size=3, max_values=80).init(params)
     assert state._fields == ("inner_state",)
     adam = state.inner_state[0]
     assert isinstance(adam, optax.ScaleByAdamState)
     assert [s.shape for s in adam.mu.stacks] == [(12, 5), (8, 5)]
-    assert [s.shape for s in adam.nu.alone] == [(9, 9), (3,)]
+    assert [s.shape for s in adam.nu.alone] == [(9, 9), (9, 9), (3,), (), ()]
 
 
 @pytest.mark.parametrize(
@@ -119,6 +122,7 @@ def test_state_is_stacked_and_large_or_lonely_leaves_stand_alone():
         (17, 20, [17]),
         (23, 20, [11, 11]),  # one stands alone
         (7, 4, [3, 3]),
+        (9, 4, [3, 3, 3]),
         (3, 2, [2]),
         (1, 8, []),
     ],

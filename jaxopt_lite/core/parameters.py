@@ -1,0 +1,223 @@
+"""What the annotations of a factory's arguments say, and how arguments come into their normal form.
+
+b1: Decay                               a number: a leaf, checked against its range
+learning_rate: LearningRate             a number or a schedule
+inner: GradientTransformation           a value: a subtree; so are Sequence[...] and Mapping[str, ...] of values
+key: Key                                a seed is static, a key is a leaf
+mu_dtype: Dtype                         a floating dtype, remembered by its name
+nesterov: bool, mode: Literal[...]      static, checked
+mask: Any                               static
+"""
+
+import collections.abc
+import copy
+import dataclasses
+import functools
+import inspect
+import types
+import typing
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxopt_lite.core import numbers, text
+from jaxopt_lite.core.numbers import Range
+
+__all__ = ["Dtype", "Key"]
+
+_CONTAINERS = (dict, list, tuple, collections.abc.Mapping, collections.abc.Sequence)
+_KEY = object()
+Key = Annotated[int | jax.Array, _KEY]
+"""A seed: an int is static, an array of PRNG keys is a leaf."""
+_DTYPE = object()
+Dtype = Annotated[Any, _DTYPE]
+"""A floating or complex dtype in any form; it is remembered by its name."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Parameter:
+    """What the annotation of one argument says of it."""
+
+    name: str
+    kind: Any  # of inspect.Parameter
+    default: Any
+    range: Range | None = None  # a number in this range
+    optional: bool = False  # None is allowed
+    holds: type | None = None  # a value of this class
+    many: bool = False  # or a list, tuple or dict of them
+    is_key: bool = False
+    is_dtype: bool = False
+    is_bool: bool = False
+    choices: tuple = ()  # of a Literal
+
+    def normalise(self, value: Any, who: str) -> Any:
+        """The argument as it is remembered; raises naming `who` and the argument."""
+        if value is None and (self.optional or self.default is None):
+            return None
+        if self.range is not None:
+            if self.holds is not None and callable(value) and not isinstance(value, type):
+                return self.holds.accept(value, who, self.name)
+            return numbers.number(value, self.range, who, self.name, f" or {self.holds.noun}" if self.holds else "")
+        if self.holds is not None:
+            accept = functools.partial(self.holds.accept, who=who, name=self.name)
+            return _map_container(accept, value, who, self.name) if self.many else accept(value)
+        if self.is_key:
+            return _key(value, f"{who}: {self.name}")
+        if self.is_dtype:
+            return _float_dtype(value, f"{who}: {self.name}")
+        if isinstance(value, jax.core.Tracer):
+            return value  # refused with the other static arguments
+        if self.is_bool and not isinstance(value, (bool, np.bool_)):
+            raise TypeError(f"{who}: {self.name} must be True or False, got {numbers.describe(value)}")
+        if self.choices and not (isinstance(value, str) and value in self.choices):
+            raise ValueError(f"{who}: {self.name} must be one of {', '.join(map(repr, self.choices))}, got {value!r}")
+        if isinstance(value, (np.ndarray, list, dict)):
+            return copy.deepcopy(value)  # these change after hashing
+        return value.item() if isinstance(value, np.generic) else _dtype_name(value)
+
+    def is_dynamic(self, value: Any) -> bool:
+        """Whether the (normalised) argument is a child of the pytree rather than part of its structure."""
+        if value is None:
+            return False
+        if self.is_key:
+            return isinstance(value, jax.Array)
+        return self.range is not None or self.holds is not None
+
+    def check_use(self, value: Any, who: str) -> None:
+        """Raise if a number has more dimensions than its annotation allows."""
+        for number in self.numbers_in(value):
+            numbers.check_used_as_scalar(number, self.range, who, self.name)
+
+    def numbers_in(self, value: Any) -> list:
+        """The numbers in the (normalised) argument; several where it stands for `*args` or `**kwargs`."""
+        several = {inspect.Parameter.VAR_POSITIONAL: list, inspect.Parameter.VAR_KEYWORD: dict.values}
+        values = several.get(self.kind, lambda v: [v])(value) if self.range is not None else []
+        return [v for v in values if v is not None and not hasattr(v, "factory")]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Spec:
+    """What is known of a factory: its function, the class of its values, and its parameters in order."""
+
+    function: Callable
+    makes: type
+    parameters: dict[str, Parameter]
+
+    @functools.cached_property
+    def name(self) -> str:
+        return text.name_of(self.function)
+
+    @functools.cached_property
+    def signature(self) -> inspect.Signature:
+        return inspect.signature(self.function)
+
+    def bind(self, args: tuple, kwargs: dict) -> dict[str, Any]:
+        """Arguments by name in the order of the signature, defaults filled in, normalised and checked."""
+        try:
+            bound = self.signature.bind(*args, **kwargs)
+        except TypeError as error:
+            plain = [p.replace(annotation=p.empty) for p in self.signature.parameters.values()]
+            signature = self.signature.replace(parameters=plain, return_annotation=inspect.Signature.empty)
+            raise TypeError(f"{self.name}: {error}; its signature is {self.name}{signature}") from None
+        bound.apply_defaults()
+        return {name: self.normalise(name, value) for name, value in bound.arguments.items()}
+
+    def normalise(self, name: str, value: Any) -> Any:
+        parameter = self.parameters[name]
+        if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+            return tuple(parameter.normalise(v, self.name) for v in value)
+        if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            return {k: parameter.normalise(v, self.name) for k, v in value.items()}
+        return parameter.normalise(value, self.name)
+
+    def call(self, arguments: dict[str, Any]) -> Any:
+        """Run the author's function."""
+        args, kwargs = [], {}
+        for name, value in arguments.items():
+            kind = self.parameters[name].kind
+            if kind is inspect.Parameter.VAR_POSITIONAL:
+                args.extend(value)
+            elif kind is inspect.Parameter.VAR_KEYWORD:
+                kwargs.update(value)
+            elif kind is inspect.Parameter.KEYWORD_ONLY:
+                kwargs[name] = value
+            else:
+                args.append(value)
+        return self.function(*args, **kwargs)
+
+
+def parameters_of(function: Callable) -> dict[str, Parameter]:
+    """The parameters of a function in order, read from its annotations."""
+    hints = typing.get_type_hints(function, include_extras=True)
+    parameters = {}
+    for name, parameter in inspect.signature(function).parameters.items():
+        options = _options(hints.get(name))
+        classes = [c for option in options for c in _classes(option)]
+        parameters[name] = Parameter(
+            name=name,
+            kind=parameter.kind,
+            default=parameter.default,
+            range=next((m for o in options for m in getattr(o, "__metadata__", ()) if isinstance(m, Range)), None),
+            optional=type(None) in options,
+            holds=next((c for c in classes if hasattr(c, "accept")), None),  # a class of values
+            many=any(typing.get_origin(option) in _CONTAINERS for option in options),
+            is_key=any(_KEY in getattr(option, "__metadata__", ()) for option in options),
+            is_dtype=any(_DTYPE in getattr(option, "__metadata__", ()) for option in options),
+            is_bool=set(options) - {type(None)} == {bool},
+            choices=typing.get_args(options[0]) if typing.get_origin(options[0]) is typing.Literal else (),
+        )
+    return parameters
+
+
+def _options(hint: Any) -> tuple:
+    is_union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    return typing.get_args(hint) if is_union else (hint,)
+
+
+def _classes(hint: Any) -> list[type]:
+    """The classes named anywhere in an annotation."""
+    if typing.get_args(hint):
+        return [c for arg in typing.get_args(hint) for c in _classes(arg)]
+    return [hint] if isinstance(hint, type) else []
+
+
+def _map_container(f: Callable, value: Any, who: str, name: str) -> Any:
+    if isinstance(value, dict):
+        if not all(isinstance(key, str) for key in value):
+            raise TypeError(f"{who}: the keys of {name} must be strings, got {list(value)}")
+        return {key: f(v) for key, v in value.items()}
+    if isinstance(value, (list, tuple)) and not hasattr(value, "_fields"):
+        return tuple(f(v) for v in value)
+    return f(value)
+
+
+def _key(value: Any, what: str) -> Any:
+    if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
+        return int(value)
+    is_key = isinstance(value, jax.Array) and (
+        jnp.issubdtype(value.dtype, jax.dtypes.prng_key) or value.dtype == np.uint32
+    )
+    if not is_key:
+        raise TypeError(f"{what} must be a seed (an int) or a key, got {numbers.describe(value)}; see jax.random.key")
+    return value
+
+
+def _float_dtype(value: Any, what: str) -> str:
+    try:
+        dtype = jax.dtypes.canonicalize_dtype(value) if value is float else jnp.dtype(value)
+    except TypeError:
+        dtype = None
+    if dtype is None or not jnp.issubdtype(dtype, jnp.inexact):
+        raise TypeError(f"{what} must be a floating dtype such as 'bfloat16', or None, got {numbers.describe(value)}")
+    return dtype.name
+
+
+def _dtype_name(value: Any) -> Any:
+    """A dtype becomes its name, in whatever form it came."""
+    is_scalar_type = isinstance(value, type) and issubclass(value, np.generic)
+    if isinstance(value, np.dtype) or is_scalar_type or type(value).__name__ == "_ScalarMeta":
+        return jnp.dtype(value).name
+    return value
