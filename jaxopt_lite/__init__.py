@@ -7,7 +7,18 @@ Every public name is here, flat, and has this one import path. See docs/ for a t
 
 from jaxopt_lite.core.hyperparameters import arrays, as_optax, hyperparameters, replace
 from jaxopt_lite.core.lifting import lift
-from jaxopt_lite.core.numbers import Count, Decay, Fraction, NonNegative, Positive, PositiveCount, Scalar, Table, Vector
+from jaxopt_lite.core.numbers import (
+    Count,
+    Decay,
+    Fraction,
+    NonNegative,
+    Positive,
+    PositiveCount,
+    Rate,
+    Scalar,
+    Table,
+    Vector,
+)
 from jaxopt_lite.core.parameters import Dtype, Key
 from jaxopt_lite.core.schedule import LearningRate, Schedule, Scheduled, schedule
 from jaxopt_lite.core.text import parse, spell
@@ -127,6 +138,7 @@ __all__ = [
     "Point",
     "Positive",
     "PositiveCount",
+    "Rate",
     "Result",
     "Scalar",
     "Schedule",

@@ -3,6 +3,8 @@
 `w` and `n` below are any leaves. Leaves of other trees must have the same structure.
 """
 
+import functools
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -118,16 +120,20 @@ def global_norm(tree: Any) -> jax.Array:
     if not leaves:
         return jnp.zeros(())
 
-    squares = sum(jnp.sum(abs_sq(w)) for w in leaves)
+    squares = _sum_of_squares(leaves)
 
     def scaled():
         # A constant: what its derivative would add cancels, but over- or underflows first.
         largest = jax.lax.stop_gradient(jnp.max(jnp.stack([jnp.max(jnp.abs(w), initial=0) for w in leaves])))
         unit = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)
-        return unit * safe_sqrt(sum(jnp.sum(abs_sq(w / unit)) for w in leaves))
+        return unit * safe_sqrt(_sum_of_squares([w / unit for w in leaves]))
 
     tiny = jnp.finfo(squares.dtype).tiny / jnp.finfo(squares.dtype).eps
     return jax.lax.cond(jnp.isfinite(squares) & (squares > tiny), lambda: safe_sqrt(squares), scaled)
+
+
+def _sum_of_squares(leaves: list[jax.Array]) -> jax.Array:
+    return functools.reduce(operator.add, [jnp.sum(abs_sq(w)) for w in leaves])
 
 
 def real_full_like(p: Any, value: Any) -> jax.Array:

@@ -181,7 +181,7 @@ def _find(name: str, entries: list, optimizer: Value) -> Address:
     raise ValueError(f"replace: {optimizer.factory.spec.name} has no hyperparameter {name!r}; {hint}")
 
 
-def _replace_at(value: Value, address: Address, new: Any) -> Value:
+def _replace_at(value: Any, address: Address, new: Any) -> Any:
     (name, key), *rest = address
     old = value.arguments[name]
     if not rest:
@@ -203,7 +203,7 @@ def _like(new: Any, old: Any) -> Any:
     return jnp.broadcast_to(new, old.shape) if new.ndim == 0 else new
 
 
-def _counts(value: GradientTransformation, state: Any) -> dict[Address, Any]:
+def _counts(value: Any, state: Any) -> dict[Address, Any]:
     """The step that each schedule inside a transformation has reached, by the schedule's address.
 
     A rule keeps its own count in the field `count`; a wrapper keeps the state of its argument `inner` in the field
@@ -212,12 +212,14 @@ def _counts(value: GradientTransformation, state: Any) -> dict[Address, Any]:
     if value.inner is not None:  # a recipe passes its schedules on, as they are
         passed_on = {id(_at(value.inner, at)): count for at, count in _counts(value.inner, state).items()}
         return {at: passed_on[id(argument)] for _, at, argument in _entries(value) if id(argument) in passed_on}
-    if value.factory is chain and (not isinstance(state, tuple) or len(state) != len(value.arguments["transforms"])):
+    is_tuple = isinstance(state, tuple)
+    if value.factory is chain and (not is_tuple or len(state) != len(value.arguments["transforms"])):
         raise ValueError(
             f"hyperparameters: the state is not one of {value!r}, whose state is a tuple of "
             f"{len(value.arguments['transforms'])}; give the state that its init or update returned"
         )
-    counts, fields = {}, getattr(state, "_fields", ())
+    counts: dict = {}
+    fields = getattr(state, "_fields", ())
     for name, argument in value.arguments.items():
         if isinstance(argument, Schedule) and "count" in fields:
             counts[((name, None),)] = state.count

@@ -117,13 +117,14 @@ def _lift(factory: Callable, static: tuple[str, ...], traced: tuple[str, ...]) -
     def lifted(*args, **kwargs):
         return GradientTransformation.remember(lifted, spec.bind(args, kwargs))
 
-    lifted.spec = spec
-    lifted.reference = (_lift_again, text.optax_path(factory) or factory, static, traced)
+    known: Any = lifted
+    known.spec = spec
+    known.reference = (_lift_again, text.optax_path(factory) or factory, static, traced)
     overrides = "".join(
         f", {word}={list(names)!r}" for word, names in (("static", static), ("traced", traced)) if names
     )
-    lifted.spelling = f"lift({text.optax_path(factory) or name}{overrides})"
-    return lifted
+    known.spelling = f"lift({text.optax_path(factory) or name}{overrides})"
+    return known
 
 
 def _lift_again(factory: Any, static: tuple[str, ...], traced: tuple[str, ...]) -> Callable:

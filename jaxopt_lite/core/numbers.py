@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 __all__ = [
     "Count",
@@ -22,6 +23,7 @@ __all__ = [
     "NonNegative",
     "Positive",
     "PositiveCount",
+    "Rate",
     "Scalar",
     "Table",
     "Vector",
@@ -60,6 +62,7 @@ Number = float | int | np.ndarray | jax.Array
 
 Scalar = Annotated[Number, Range(open_low=True, open_high=True)]
 NonNegative = Annotated[Number, Range(low=0.0)]
+Rate = Annotated[Number, Range(low=0.0, open_high=True)]
 Positive = Annotated[Number, Range(low=0.0, open_low=True)]
 Fraction = Annotated[Number, Range(low=0.0, high=1.0)]
 Decay = Annotated[Number, Range(low=0.0, high=1.0, open_high=True)]
@@ -107,7 +110,7 @@ def number(value: Any, range_: Range, who: str, name: str, other: str = "") -> A
 
 def check_range(value: Any, range_: Range, who: str, name: str) -> None:
     """Raise a ValueError if the number is concrete and outside its range, after rounding to float32."""
-    if isinstance(value, jax.core.Tracer):
+    if isinstance(value, Tracer):
         return
     with np.errstate(over="ignore"):
         rounded = np.asarray(value).astype(np.float32)
@@ -121,7 +124,7 @@ def check_range(value: Any, range_: Range, who: str, name: str) -> None:
 
 def concrete(*values: Any) -> bool:
     """Whether none of the numbers is traced, so that they may be compared in Python."""
-    return not any(isinstance(value, jax.core.Tracer) for value in values)
+    return not any(isinstance(value, Tracer) for value in values)
 
 
 def check_used_as_scalar(value: Any, range_: Range, who: str, name: str) -> None:

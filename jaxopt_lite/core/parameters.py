@@ -22,6 +22,7 @@ from typing import Annotated, Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from jaxopt_lite.core import numbers, text
 from jaxopt_lite.core.numbers import Range
@@ -68,7 +69,7 @@ class Parameter:
             return _key(value, f"{who}: {self.name}")
         if self.is_dtype:
             return _float_dtype(value, f"{who}: {self.name}")
-        if isinstance(value, jax.core.Tracer):
+        if isinstance(value, Tracer):
             return value  # refused with the other static arguments
         if self.is_bool and not isinstance(value, (bool, np.bool_)):
             raise TypeError(f"{who}: {self.name} must be True or False, got {numbers.describe(value)}")
@@ -89,7 +90,7 @@ class Parameter:
     def check_use(self, value: Any, who: str) -> None:
         """Raise if a number has more dimensions than its annotation allows."""
         for number in self.numbers_in(value):
-            numbers.check_used_as_scalar(number, self.range, who, self.name)
+            numbers.check_used_as_scalar(number, self.range or Range(), who, self.name)
 
     def numbers_in(self, value: Any) -> list:
         """The numbers in the (normalised) argument; several where it stands for `*args` or `**kwargs`."""

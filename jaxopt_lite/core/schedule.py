@@ -5,12 +5,13 @@ Scheduled       any number, or a schedule
 """
 
 from collections.abc import Callable
-from typing import Annotated, Any, ParamSpec
+from typing import Any, ParamSpec, TypeAlias
 
 import jax
 import jax.numpy as jnp
 
 from jaxopt_lite.core import numbers, text
+from jaxopt_lite.core.numbers import Rate, Scalar
 from jaxopt_lite.core.values import Value, register, remember_calls
 
 __all__ = ["LearningRate", "Schedule", "Scheduled", "schedule"]
@@ -29,7 +30,7 @@ class Schedule(Value):
         t = jnp.asarray(count, dtype=jnp.result_type(float))
         if not callable(self.built):
             raise TypeError(f"{self.factory.spec.name} must return a function of the step, it returned {self.built!r}")
-        value = self.built(t)
+        value: Any = self.built(t)
         is_number = isinstance(value, (int, float)) or hasattr(value, "dtype") and jnp.isrealobj(value)
         if not is_number or jnp.shape(value) not in ((), t.shape):
             raise TypeError(
@@ -47,14 +48,8 @@ class Schedule(Value):
         return super().accept(value, who, name)
 
 
-LearningRate = (
-    Annotated[numbers.Number, numbers.Range(low=0.0, open_high=True)] | Schedule | Callable[[jax.Array], jax.Array]
-)
-Scheduled = (
-    Annotated[numbers.Number, numbers.Range(open_low=True, open_high=True)]
-    | Schedule
-    | Callable[[jax.Array], jax.Array]
-)
+LearningRate: TypeAlias = Rate | Schedule | Callable[[jax.Array], jax.Array]
+Scheduled: TypeAlias = Scalar | Schedule | Callable[[jax.Array], jax.Array]
 
 
 def schedule(function: Callable[P, Callable[[jax.Array], Any]]) -> Callable[P, Schedule]:

@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.core import Tracer
 
 __all__ = ["parse", "spell"]
 
@@ -110,7 +111,7 @@ class _Reader:
             case ast.Tuple(elts=elements):
                 return tuple(self.read(e) for e in elements)
             case ast.Dict(keys=keys, values=values) if not any(isinstance(k, (type(None), *_UNHASHABLE)) for k in keys):
-                return {self.read(k): self.read(v) for k, v in zip(keys, values, strict=True)}
+                return {self.read(k): self.read(v) for k, v in zip(keys, values, strict=True) if k}
             case ast.Call(keywords=keywords) if all(k.arg for k in keywords):
                 return self.call(node)
             case ast.Name() | ast.Attribute():
@@ -133,7 +134,7 @@ class _Reader:
         repeated = [k.arg for i, k in enumerate(keywords) if k.arg in [other.arg for other in keywords[:i]]]
         if repeated:
             raise self.error(node, f"{repeated[0]} is given twice")
-        given = [self.read(a) for a in args], {k.arg: self.read(k.value) for k in keywords}
+        given = [self.read(a) for a in args], {str(k.arg): self.read(k.value) for k in keywords}
         return factory(*given[0], **given[1])
 
     def name(self, node: ast.expr) -> Any:
@@ -169,7 +170,7 @@ def _ndarray(data: Any, dtype: str) -> np.ndarray:
 def _spell(value: Any, defaults: bool) -> str:
     if hasattr(value, "factory") and hasattr(value, "arguments"):
         return spell(value, defaults)
-    if isinstance(value, jax.core.Tracer):
+    if isinstance(value, Tracer):
         return f"<traced {value.dtype}{list(value.shape)}>"
     if isinstance(value, (np.ndarray, jax.Array)):
         return _spell_array(value)

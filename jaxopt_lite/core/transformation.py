@@ -71,7 +71,7 @@ class GradientTransformation(Value, optax.GradientTransformationExtraArgs):
     __repr__, __eq__, __ne__, __hash__ = Value.__repr__, Value.__eq__, Value.__ne__, Value.__hash__
 
     @property
-    def inner(self) -> "GradientTransformation | None":
+    def inner(self) -> Any:
         """What a recipe chains, built from its arguments; None for a rule."""
         return self.built if isinstance(self.built, GradientTransformation) else None
 

@@ -19,6 +19,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from jaxopt_lite.core import numbers, text
 from jaxopt_lite.core.parameters import Spec, parameters_of
@@ -52,6 +53,7 @@ class Value:
     noun = "a value"  # in error messages
     factory: Any
     arguments: collections.abc.Mapping[str, Any]
+    _static: Static
 
     def __init__(self, *args, **kwargs):
         raise TypeError(f"{type(self).__name__} cannot be made directly: decorate a factory, and call it")
@@ -158,8 +160,9 @@ def remember_calls(function: Callable, makes: type) -> Any:
         build_early(value)
         return value
 
-    factory.spec = spec
-    return factory
+    remembering: Any = factory
+    remembering.spec = spec
+    return remembering
 
 
 def build_early(value: Value) -> None:
@@ -198,7 +201,7 @@ def _freeze(value: Any, what: str) -> Any:
         return (dict, tuple(sorted(((repr(k), _freeze(v, what)) for k, v in value.items()), key=lambda kv: kv[0])))
     if isinstance(value, (list, tuple)) and not isinstance(value, Value):  # a transformation is a tuple of closures
         return (type(value), tuple(_freeze(v, what) for v in value))
-    if isinstance(value, jax.core.Tracer):
+    if isinstance(value, Tracer):
         raise TypeError(f"{what} is static and must not be traced; annotate it as a number, or pass a Python value")
     if isinstance(value, (np.ndarray, jax.Array)):
         array = np.asarray(value)
@@ -216,7 +219,7 @@ def _freeze(value: Any, what: str) -> Any:
 def _same_leaf(a: Any, b: Any) -> bool:
     if a is b:
         return True
-    if type(a) is not type(b) or isinstance(a, jax.core.Tracer):
+    if type(a) is not type(b) or isinstance(a, Tracer):
         return False
     if isinstance(a, (np.ndarray, jax.Array)):
         if isinstance(a, jax.Array) and (a.is_deleted() or b.is_deleted()):

@@ -198,9 +198,9 @@ def sgdr_schedule(cosine_kwargs: Cycles):
 
     Reference: Loshchilov & Hutter, "SGDR", 2017, arXiv:1608.03983.
     """
-    if len(cosine_kwargs) == 0:
+    if jnp.asarray(cosine_kwargs).size == 0:
         raise ValueError("sgdr_schedule: cosine_kwargs must hold at least one cycle, got none")
-    for _, _, warmup_steps, decay_steps, *_ in cosine_kwargs:
+    for _, _, warmup_steps, decay_steps, *_ in jnp.asarray(cosine_kwargs):
         if concrete(warmup_steps) and warmup_steps < 0:
             raise ValueError(f"sgdr_schedule: warmup_steps must be at least 0, got {float(warmup_steps):g}")
         _check_room("sgdr_schedule", warmup_steps, decay_steps)
@@ -229,9 +229,10 @@ def join_schedules(schedules: Sequence[Schedule], boundaries: Vector):
     """
     if not isinstance(schedules, tuple) or not schedules:
         raise TypeError(f"join_schedules: schedules must be a list of at least one schedule, got {schedules!r}")
-    if len(schedules) != len(boundaries) + 1:
+    given = jnp.asarray(boundaries).shape[0]
+    if len(schedules) != given + 1:
         raise ValueError(
-            f"join_schedules: {len(schedules)} schedules need {len(schedules) - 1} boundaries, got {len(boundaries)}"
+            f"join_schedules: {len(schedules)} schedules need {len(schedules) - 1} boundaries, got {given}"
         )
     if concrete(boundaries) and (np.diff(boundaries, prepend=0) < 0).any():
         raise ValueError(f"join_schedules: boundaries must be at least 0 and in order, got {np.asarray(boundaries)}")

@@ -139,7 +139,7 @@ def programs(loss: Callable, evaluate: Callable | None, stateful: bool, kind: st
     order_axis = 0 if kind == "drawn" else None
     over = jax.vmap if many else lambda f, in_axes: f
     return Programs(
-        begin=jax.jit(over(begin, in_axes=(0, None, order_axis))),
+        begin=jax.jit(over(begin, in_axes=(0, None, order_axis)), donate_argnums=0),
         advance=jax.jit(over(advance, in_axes=(0, None, order_axis, None)), donate_argnums=0),
         conclude=jax.jit(over(conclude, in_axes=(0, None)), donate_argnums=0),
         scores=jax.jit(over(score, in_axes=(0, None))),

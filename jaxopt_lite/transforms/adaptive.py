@@ -36,14 +36,14 @@ __all__ = [
 class ScaleByRmsWithCountState(NamedTuple):
     """The state of `scale_by_rms` with bias correction."""
 
-    count: jax.Array
+    count: Any
     nu: Any
 
 
 class ScaleByRStdDevWithCountState(NamedTuple):
     """The state of `scale_by_stddev` with bias correction."""
 
-    count: jax.Array
+    count: Any
     mu: Any
     nu: Any
 

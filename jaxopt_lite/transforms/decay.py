@@ -26,7 +26,7 @@ __all__ = ["add_decayed_weights", "add_noise", "keep_params_nonnegative", "proxi
 class ScheduledState(NamedTuple):
     """The step that a rule with a schedule has reached."""
 
-    count: jax.Array
+    count: Any
 
 
 @transformation
@@ -142,7 +142,7 @@ def add_noise(eta: NonNegative, gamma: NonNegative, key: Key = 0):
         noise = optax.tree.random_like(now, updates, jax.random.normal)
         deviation = jnp.sqrt(eta / t**gamma)
         updates = jax.tree.map(lambda u, n: u + deviation.astype(u.real.dtype) * n, updates, noise)
-        return updates, optax.AddNoiseState(count=t, rng_key=rng_key)
+        return updates, optax.AddNoiseState(count=jnp.asarray(t), rng_key=rng_key)
 
     return init, update
 

@@ -34,7 +34,7 @@ class AccumulateState(NamedTuple):
 class EmaParamsState(NamedTuple):
     """The average of the parameters (at least float32) and the number of steps in it."""
 
-    count: jax.Array
+    count: Any
     ema: Any
 
 
@@ -58,8 +58,8 @@ def accumulate(inner: GradientTransformation, steps: Period):
     """
 
     def init(params):
-        counts = [jnp.zeros([], jnp.int32) for _ in range(3)]  # three buffers, so that the state can be donated
-        return AccumulateState(*counts, jax.tree.map(jnp.zeros_like, params), inner.init(params))
+        a, b, c = (jnp.zeros([], jnp.int32) for _ in range(3))  # three buffers, so that the state can be donated
+        return AccumulateState(a, b, c, jax.tree.map(jnp.zeros_like, params), inner.init(params))
 
     def update(grads, state, params=None, **extra):
         good = tree.all_finite(grads)

@@ -172,6 +172,19 @@ def test_what_is_made_of_tracers_dies_with_their_trace():
         step(PARAMS, at(0), 0.5)
 
 
+def test_a_traced_value_first_used_in_an_inner_trace_works_in_the_outer_one():
+    """What was built inside holds the inner trace's tracers, so it must not be kept for the next use."""
+
+    def both(rate):
+        optimizer = jo.adam(jo.linear_onecycle_schedule(9.5, rate))  # computes with its numbers when it is built
+        update = lambda params: optimizer.update(at(0), optimizer.init(params), params)[0]
+        return jax.jit(update)(PARAMS), update(PARAMS)
+
+    for f, rate in ((both, 0.1), (jax.vmap(both), jnp.array([0.1, 0.2]))):
+        inner, outer = quick_jit(f)(rate)
+        assert_close(inner, outer, 1e-5)
+
+
 # --- States -----------------------------------------------------------------------------------------------------------
 
 

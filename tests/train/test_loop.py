@@ -77,6 +77,7 @@ def test_a_run_in_two_parts_is_the_run(task):
     assert_same(second.state, whole.state)
     assert second.history["step"].tolist() == [13, 19, 20]
     assert second.status == "max_steps" and second.steps == 20
+    assert not first.state.params["w"].is_deleted()
     assert_same(jo.fit(task, WARMED, **{**RUN, "steps": 13}, state=first.state).state, whole.state)
 
 

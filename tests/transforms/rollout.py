@@ -17,20 +17,25 @@ PARAMS = {"w": jnp.array([1.0, -2.0, 3.0]), "b": jnp.array(-0.5)}
 def updates(rule, grads, params=None):
     """The update for each gradient, the parameters staying where they are, and the last state."""
     params = jax.tree.map(jnp.zeros_like, grads[0]) if params is None else params
-    state, found = rule.init(params), []
+    state, found, step = rule.init(params), [], _step(rule)
     for g in grads:
-        update, state = rule.update(g, state, params)
+        update, state = step(g, state, params)
         found.append(update)
     return found, state
 
 
 def descend(optimizer, grads=GRADS, params=PARAMS):
     """The parameters after applying the update for each gradient, and the last state."""
-    state = optimizer.init(params)
+    state, step = optimizer.init(params), _step(optimizer)
     for g in grads:
-        update, state = optimizer.update(g, state, params)
+        update, state = step(g, state, params)
         params = jo.apply_updates(params, update)
     return params, state
+
+
+def _step(rule):
+    """Rules with a `cond` are compiled: outside of jit each call of one compiles its branches anew."""
+    return jax.jit(rule.update) if any(name in repr(rule) for name in ("skip_", "accumulate")) else rule.update
 
 
 def scalars(rule, *grads, params=0.0):

@@ -35,7 +35,7 @@ def test_the_average_by_hand():
 
 
 def test_a_debiased_average_of_a_constant_is_the_constant_from_the_first_step_on():
-    np.testing.assert_allclose(scalars(jo.ema(0.999), *[3.0] * 5), 3.0, rtol=1e-5)
+    np.testing.assert_allclose(scalars(jo.ema(0.999), *[3.0] * 5), 3.0, rtol=1e-4)  # 1 - βᵗ loses digits
 
 
 def test_averaged_and_summed_momentum_are_the_same_path_at_another_pace():

@@ -25,12 +25,12 @@ def mixed(seed):
     """Leaves of four shapes and two dtypes in mixed order, some without equal, one large."""
     numbers = np.random.default_rng(seed)
     shapes = {"w": (3, 4), "b": (4,), "t": (2, 3, 4)}
-    leaves = {f"{name}{i}": numbers.normal(size=s) for i in range(5) for name, s in shapes.items()}
+    leaves = {f"{name}{i}": numbers.normal(size=s) for i in range(3) for name, s in shapes.items()}
     leaves |= {"scalar": np.float32(0.3), "other": np.float32(-2.0), "lonely": numbers.normal(size=(5, 2))}
     leaves |= {"large": numbers.normal(size=(65, 64)), "large too": numbers.normal(size=(65, 64))}
     tree = {name: jnp.asarray(leaf, jnp.float32) for name, leaf in leaves.items()}
-    tree |= {f"half{i}": jnp.asarray(numbers.normal(size=(3, 4)), jnp.bfloat16) for i in range(3)}
-    tree |= {f"complex{i}": jnp.asarray(numbers.normal(size=(3, 4)), jnp.complex64) for i in range(3)}
+    tree |= {f"half{i}": jnp.asarray(numbers.normal(size=(3, 4)), jnp.bfloat16) for i in range(2)}
+    tree |= {f"complex{i}": jnp.asarray(numbers.normal(size=(3, 4)), jnp.complex64) for i in range(2)}
     return {"layers": tree, "empty": {}, "rows": [jnp.zeros((0, 3)), jnp.zeros((0, 3))]}
 
 
@@ -54,17 +54,14 @@ def assert_identical(got, want):
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.factory.__name__)
 def test_equal_leaf_by_leaf_bit_for_bit(rule):
     params, grads = mixed(0), [mixed(i) for i in range(1, STEPS + 1)]
-    want = descend(rule, jax.jit, params, grads)
-    for size in (2, 20):
-        assert_identical(descend(jo.stack_leaves(rule, size), jax.jit, params, grads), want)
+    assert_identical(*(descend(o, jax.jit, params, grads) for o in (jo.stack_leaves(rule, size=3), rule)))
 
 
 @pytest.mark.parametrize("rule", RULES[:2], ids=lambda rule: rule.factory.__name__)
 def test_equal_without_jit_and_in_one_jitted_step(rule):
     params, grads = mixed(0), [mixed(i) for i in range(1, STEPS + 1)]
-    assert_identical(
-        descend(jo.stack_leaves(rule), lambda f: f, params, grads), descend(rule, lambda f: f, params, grads)
-    )
+    few = [{name: tree["layers"][name] for name in ("w0", "w1", "w2")} for tree in (params, *grads[:2])]
+    assert_identical(*(descend(o, lambda f: f, few[0], few[1:]) for o in (jo.stack_leaves(rule), rule)))
 
     def after(optimizer):
         @jax.jit
@@ -103,14 +100,14 @@ def test_float64_leaves_are_not_stacked_with_float32(x64):
 
 
 def test_state_is_stacked_and_large_or_lonely_leaves_stand_alone():
-    params = {f"w{i}": jnp.ones((4, 5)) for i in range(5)}
+    params = {f"w{i}": jnp.ones((4, 5)) for i in range(6)}
     params |= {"big": jnp.ones((9, 9)), "big too": jnp.ones((9, 9)), "lonely": jnp.ones(3)}
     params |= {"scalar": jnp.ones(()), "scalar too": jnp.ones(())}
-    state = jo.stack_leaves(jo.adam(1e-3), size=3, max_values=80).init(params)
+    state = jo.stack_leaves(jo.adam(1e-3), size=4, max_values=80).init(params)
     assert state._fields == ("inner_state",)
     adam = state.inner_state[0]
     assert isinstance(adam, optax.ScaleByAdamState)
-    assert [s.shape for s in adam.mu.stacks] == [(12, 5), (8, 5)]
+    assert [s.shape for s in adam.mu.stacks] == [(12, 5), (12, 5)]
     assert [s.shape for s in adam.nu.alone] == [(9, 9), (9, 9), (3,), (), ()]
 
 
@@ -139,8 +136,7 @@ def test_fewer_loops():
     params = [jnp.ones((8, 8)) for _ in range(40)]
 
     def loops(optimizer):
-        step = jax.jit(lambda g, s, p: jo.apply_updates(p, optimizer.update(g, s, p)[0]))
-        text = step.lower(params, optimizer.init(params), params).compile().as_text()
+        text = jax.jit(optimizer.update).lower(params, optimizer.init(params), params).compile().as_text()
         return text[text.index("ENTRY") :].count(" fusion(")
 
     assert loops(jo.stack_leaves(jo.adamw(1e-3))) <= 0.5 * loops(jo.adamw(1e-3))
@@ -153,21 +149,20 @@ def test_without_params():
     assert_identical(updates, jo.adam(1e-2).update(params, jo.adam(1e-2).init(params))[0])
 
 
-def test_vmap_over_hyperparameters_and_over_trees():
-    params, grads = mixed(0)["layers"], mixed(1)["layers"]
-    rates = jnp.array([1e-3, 1e-2])
+@pytest.mark.parametrize("axis", [None, 0])
+def test_vmap_over_hyperparameters_and_over_trees(axis):
+    params, grads = ({f"w{i}": tree["layers"][f"w{i}"] for i in range(3)} for tree in (mixed(0), mixed(1)))
+    if axis == 0:
+        params, grads = jax.tree.map(lambda x: jnp.stack([x, 2 * x]), (params, grads))
 
-    def updates(rate, params, grads, wrap):
-        optimizer = wrap(jo.adamw(rate))
-        return optimizer.update(grads, optimizer.init(params), params)[0]
+    def updates(wrap):
+        def update(rate, params, grads):
+            optimizer = wrap(jo.adamw(rate))
+            return optimizer.update(grads, optimizer.init(params), params)[0]
 
-    def mapped(wrap, axes):
-        args = [jax.tree.map(lambda x: jnp.stack([x, 2 * x]), t) if axis == 0 else t for t, axis in axes]
-        in_axes = (0, *(axis for _, axis in axes))
-        return jax.vmap(lambda r, p, g: updates(r, p, g, wrap), in_axes)(rates, *args)
+        return jax.jit(jax.vmap(update, (0, axis, axis)))(jnp.array([1e-3, 1e-2]), params, grads)
 
-    for axes in ([(params, None), (grads, None)], [(params, 0), (grads, 0)]):
-        assert_identical(mapped(jo.stack_leaves, axes), mapped(lambda inner: inner, axes))
+    assert_identical(updates(jo.stack_leaves), updates(lambda inner: inner))
 
 
 def test_gradient_through_an_update_is_that_of_the_inner_rule():
@@ -178,8 +173,9 @@ def test_gradient_through_an_update_is_that_of_the_inner_rule():
         return sum(jnp.sum(u**2) for u in jax.tree.leaves(updates))
 
     rule = jo.adamw(1e-2)
-    got = jax.grad(lambda rule: moved(jo.stack_leaves(rule)))(rule)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), got, jax.grad(moved)(rule))
+    got = jax.jit(jax.grad(lambda rule: moved(jo.stack_leaves(rule))))(rule)
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(jax.jit(jax.grad(moved))(rule)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
 
 
 def test_learning_rate_can_be_read_from_the_state():
@@ -229,10 +225,10 @@ def test_rules_that_may_look_at_leaves_are_refused(make, named):
 
 def test_unknown_rules_pass_on_a_promise():
     params = [jnp.ones(3), 2 * jnp.ones(3)]
-    adam = jo.lift(optax.scale_by_adam)()
-    optimizer = jo.stack_leaves(adam, elementwise=True)
+    rule = jo.lift(optax.scale_by_lion)()
+    optimizer = jo.stack_leaves(rule, elementwise=True)
     updates, _ = optimizer.update(params, optimizer.init(params), params)
-    assert_identical(updates, adam.update(params, adam.init(params), params)[0])
+    assert_identical(updates, rule.update(params, rule.init(params), params)[0])
 
 
 @pytest.mark.parametrize("arguments", [{"size": 1}, {"size": 2.5}, {"max_values": 0}, {"size": True}])

@@ -1,0 +1,204 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import jaxopt_lite as jo
+from jaxopt_lite import tree
+
+PARAMS = {
+    "layers": [{"w": jnp.ones((2, 3)), "b": jnp.ones(3)}, {"w": jnp.ones((3, 1)), "b": jnp.ones(1)}],
+    "head": {"scale": jnp.array(2.0)},
+}
+TWICE, HALF = jo.scale(2.0), jo.scale(0.5)
+
+
+def routed(optimizer, grads=PARAMS, **extra):
+    """The factor by which each leaf was scaled, by path."""
+    found, _ = optimizer.update(grads, optimizer.init(grads), grads, **extra)
+    return by_name(jax.tree.map(lambda u, g: float(jnp.ravel(u / g)[0]), found, grads))
+
+
+def by_name(leaves):
+    return dict(zip(jax.tree.leaves(tree.paths(leaves)), jax.tree.leaves(leaves), strict=True))
+
+
+def is_bias(params):
+    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "b", params)
+
+
+# --- Masks ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        is_bias,
+        jo.by_path({"*/b": True}, default=False),
+        {"layers": [{"w": False, "b": True}] * 2, "head": False},
+    ],
+    ids=["function", "paths", "prefix"],
+)
+def test_what_is_masked_out_passes_through(mask):
+    assert routed(jo.masked(TWICE, mask)) == {
+        "head/scale": 1,
+        "layers/0/b": 2,
+        "layers/0/w": 1,
+        "layers/1/b": 2,
+        "layers/1/w": 1,
+    }
+
+
+def test_one_bool_is_a_mask_of_everything():
+    assert set(routed(jo.masked(TWICE, True)).values()) == {2}
+    assert set(routed(jo.masked(TWICE, False)).values()) == {1}
+    assert set(routed(jo.masked(TWICE, np.bool_(True))).values()) == {2}
+
+
+def test_a_masked_rule_keeps_no_state_for_what_it_does_not_see():
+    state = jo.masked(jo.scale_by_adam(), is_bias).init(PARAMS)
+    assert len(jax.tree.leaves(state.inner_state.mu)) == 2
+    assert isinstance(state.inner_state.mu["head"]["scale"], optax.MaskedNode)
+
+
+def test_a_masked_norm_is_the_norm_of_what_it_sees():
+    grads = {"a": jnp.array([3.0, 4.0]), "b": jnp.array([300.0])}
+    found, _ = (rule := jo.masked(jo.clip_by_global_norm(1.0), {"a": True, "b": False})).update(grads, rule.init(grads))
+    np.testing.assert_allclose(found["a"], [0.6, 0.8], rtol=1e-6)
+    assert found["b"] == 300
+
+
+def test_masks_nest():
+    inner = jo.masked(TWICE, lambda p: jax.tree.map(lambda x: x.ndim == 2, p))
+    assert routed(jo.masked(inner, {"layers": [True, False], "head": True})) == {
+        "head/scale": 1,
+        "layers/0/b": 1,
+        "layers/0/w": 2,
+        "layers/1/b": 1,
+        "layers/1/w": 1,
+    }
+
+
+def test_a_frozen_leaf_does_not_move_whatever_its_gradient():
+    grads = jax.tree.map(lambda p: jnp.full_like(p, jnp.nan), PARAMS)
+    optimizer = jo.chain(jo.sgd(1.0), jo.freeze(jo.by_path({"layers/*": True}, default=False)))
+    found, _ = optimizer.update(grads, optimizer.init(PARAMS), PARAMS)
+    assert not any(leaf.any() for leaf in jax.tree.leaves(found["layers"])) and jnp.isnan(found["head"]["scale"])
+    assert set(routed(jo.freeze(True)).values()) == {0}
+
+
+# --- Labels ---------------------------------------------------------------------------------------
+
+LABELS = jo.by_path({"*/b": "plain", "head/*": "frozen"}, default="decayed")
+
+
+def test_to_each_leaf_the_rule_of_its_label():
+    rules = {"plain": TWICE, "decayed": HALF, "frozen": jo.set_to_zero()}
+    assert routed(jo.partition(rules, LABELS)) == {
+        "head/scale": 0,
+        "layers/0/b": 2,
+        "layers/0/w": 0.5,
+        "layers/1/b": 2,
+        "layers/1/w": 0.5,
+    }
+
+
+@pytest.mark.parametrize(
+    "labels", [{"layers": ["a", "b"], "head": "a"}, lambda params: {"layers": ["a", "b"], "head": {"scale": "a"}}]
+)
+def test_labels_by_prefix_and_by_function(labels):
+    found = routed(jo.partition({"a": TWICE, "b": HALF}, labels))
+    assert found == {"head/scale": 2, "layers/0/b": 2, "layers/0/w": 2, "layers/1/b": 0.5, "layers/1/w": 0.5}
+
+
+def test_the_rules_of_a_partition_do_not_see_each_other_s_leaves():
+    grads = {"a": jnp.array([3.0, 4.0]), "b": jnp.array([30.0, 40.0])}
+    rule = jo.partition({"x": jo.clip_by_global_norm(1.0), "y": jo.adam(0.5)}, {"a": "x", "b": "y"})
+    found, state = rule.update(grads, rule.init(grads), grads)
+    np.testing.assert_allclose(found["a"], [0.6, 0.8], rtol=1e-6)
+    np.testing.assert_allclose(found["b"], -0.5, rtol=1e-5)
+    assert set(state.inner_states) == {"x", "y"}
+
+
+def test_a_rule_whose_label_nobody_has_rests():
+    assert set(routed(jo.partition({"a": TWICE, "b": HALF}, "a")).values()) == {2}
+
+
+def test_params_and_extra_arguments_reach_the_rules():
+    got = []
+
+    @jo.transformation
+    def rule():
+        def update(updates, state, params=None, *, value):
+            got.append(value)
+            return params, state
+
+        return lambda params: (), update
+
+    routed(jo.partition({"a": rule(), "b": jo.identity()}, "a"), value=7.0)
+    routed(jo.masked(rule(), True), value=8.0)
+    assert got == [7.0, 8.0]
+
+
+# --- Paths ----------------------------------------------------------------------------------------
+
+
+def labels(patterns, default=None):
+    return by_name(jo.by_path(patterns, default)(PARAMS))
+
+
+def test_globs_are_of_the_whole_path():
+    assert labels({"layers/?/w": 1}, 0)["layers/1/w"] == 1
+    assert [path for path, label in labels({"layers/[0]/*": 1}, 0).items() if label] == ["layers/0/b", "layers/0/w"]
+    with pytest.raises(ValueError, match="matches no leaf"):
+        labels({"w": 1}, 0)
+
+
+def test_regular_expressions_are_searched_anywhere():
+    assert labels({"re:/[wb]$": 1}, 0)["head/scale"] == 0
+    assert labels({r"re:\d": 1}, 0) == labels({"layers/*": 1}, 0)
+
+
+def test_the_first_pattern_that_matches_decides():
+    assert labels({"*/b": 1, "layers/*": 2, "*": 3}) == {
+        "head/scale": 3,
+        "layers/0/b": 1,
+        "layers/0/w": 2,
+        "layers/1/b": 1,
+        "layers/1/w": 2,
+    }
+
+
+def test_a_labelling_is_a_value():
+    assert jo.by_path({"*/b": "x"}, "y") == jo.by_path({"*/b": "x"}, "y") != jo.by_path({"*/w": "x"}, "y")
+    assert jo.parse(repr(jo.masked(TWICE, LABELS))) == jo.masked(TWICE, LABELS)
+
+
+def test_false_is_a_label_and_none_is_no_default():
+    assert labels({"*/b": True}, False)["head/scale"] is False
+    with pytest.raises(ValueError, match="add one, or give default="):
+        labels({"*/b": True})
+
+
+# --- The table ------------------------------------------------------------------------------------
+
+TABLE = """\
+leaf        shape   values  label
+head/scale  ()      1       frozen
+layers/0/b  (3,)    3       plain
+layers/0/w  (2, 3)  6       decayed
+layers/1/b  (1,)    1       plain
+layers/1/w  (3, 1)  3       decayed"""
+
+
+def test_the_table_says_which_leaf_got_what():
+    rules = {"plain": TWICE, "decayed": HALF, "frozen": jo.set_to_zero()}
+    assert jo.routing_table(LABELS, PARAMS) == TABLE
+    assert jo.routing_table(jo.partition(rules, LABELS), PARAMS) == TABLE
+    assert jo.routing_table(LABELS(PARAMS), PARAMS) == TABLE
+
+
+def test_the_table_of_a_mask_and_of_a_large_leaf():
+    table = jo.routing_table(jo.freeze({"a": True, "b": False}), {"a": jnp.ones((30, 100)), "b": jnp.ones(2)})
+    assert table.splitlines()[1:] == ["a     (30, 100)  3,000   True", "b     (2,)       2       False"]
