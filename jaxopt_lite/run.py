@@ -62,7 +62,7 @@ def fit(
         target: stop when the watched metric reaches it.
         patience: stop after this many points without improvement of the watched metric.
         min_grad_norm: stop when the norm of a point's last gradient is at most this.
-        restore_best: return the parameters of the best point instead of the last.
+        restore_best: return the parameters of the best point, by the watched metric, instead of the last.
         params: parameters to begin with, in place of `task.init`'s.
         callbacks: functions of each `Point`, which then holds the state (the next steps use its memory up: copy what
             you keep); one that returns True stops the run.

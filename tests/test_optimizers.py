@@ -7,8 +7,7 @@ import pytest
 
 import jaxopt_lite as jo
 from jaxopt_lite import optimizers
-
-from .transforms.rollout import GRADS, PARAMS, descend
+from tests.transforms.rollout import GRADS, PARAMS, descend
 
 MASK = {"w": True, "b": False}
 

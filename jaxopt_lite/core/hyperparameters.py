@@ -219,19 +219,20 @@ def _counts(value: Any, state: Any) -> dict[Address, Any]:
             f"{len(value.arguments['transforms'])}; give the state that its init or update returned"
         )
     counts: dict = {}
-    fields = getattr(state, "_fields", ())
+    own: Any = state
+    fields = getattr(own, "_fields", ())
     for name, argument in value.arguments.items():
         if isinstance(argument, Schedule) and "count" in fields:
-            counts[((name, None),)] = state.count
+            counts[((name, None),)] = own.count
         for key, child in _children(argument):
             if not isinstance(child, GradientTransformation):
                 continue
             if value.factory is chain:
-                inside = _counts(child, state[key])
+                inside = _counts(child, own[key])
             elif key is None and "inner_state" in fields:
-                inside = _counts(child, state.inner_state)
+                inside = _counts(child, own.inner_state)
             elif key is not None and "inner_states" in fields:
-                inside = _counts(child, state.inner_states[key].inner_state)
+                inside = _counts(child, own.inner_states[key].inner_state)
             else:
                 continue
             counts |= {((name, key), *at): count for at, count in inside.items()}

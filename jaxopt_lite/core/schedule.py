@@ -1,7 +1,7 @@
 """Schedules as values: functions of the step that are pytrees of their hyperparameters.
 
-LearningRate    at least 0, or a schedule
-Scheduled       any number, or a schedule
+    LearningRate    at least 0, or a schedule
+    Scheduled       any finite number, or a schedule
 """
 
 from collections.abc import Callable
@@ -48,8 +48,9 @@ class Schedule(Value):
         return super().accept(value, who, name)
 
 
-LearningRate: TypeAlias = Rate | Schedule | Callable[[jax.Array], jax.Array]
-Scheduled: TypeAlias = Scalar | Schedule | Callable[[jax.Array], jax.Array]
+# pyright does not see through the | of jax.Array's metaclass, but takes the aliases as they are meant.
+LearningRate: TypeAlias = Rate | Schedule | Callable[[jax.Array], jax.Array]  # pyright: ignore
+Scheduled: TypeAlias = Scalar | Schedule | Callable[[jax.Array], jax.Array]  # pyright: ignore
 
 
 def schedule(function: Callable[P, Callable[[jax.Array], Any]]) -> Callable[P, Schedule]:

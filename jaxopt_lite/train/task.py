@@ -24,7 +24,8 @@ class Task:
     Args:
         init: init(key) -> params; with `stateful`, init(key) -> (params, model_state).
         loss: loss(params, batch, key) -> scalar or (scalar, metrics), metrics a dict of scalars; with `stateful`,
-            loss(params, model_state, batch, key) -> (scalar, (metrics, model_state)). A mean over the batch.
+            loss(params, model_state, batch, key) -> (scalar, (metrics, model_state)). A mean over the batch. No metric
+            is called loss, learning_rate, grad_norm or update_norm: those are measured anyhow.
         train: a pytree of arrays [n, ...], from which batches [batch_size, ...] are drawn; or an iterator of batches
             (or a function that returns one), taken as they come; or None: batch is None, and the loss makes its own
             data from the key (on-policy tasks).

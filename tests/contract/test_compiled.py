@@ -134,6 +134,14 @@ def test_static_arguments_of_other_types_have_other_programs():
     assert len(traces) == 3
 
 
+def test_equal_static_parts_made_anew_share_a_program():
+    train, traces = make_training()
+    for _ in range(3):
+        by_path, labels = jo.by_path({"w": True}, default=False), {"w": "a", "b": "b"}
+        train(jo.chain(jo.adamw(0.1, mask=by_path), jo.partition({"a": jo.sgd(0.1), "b": jo.identity()}, labels)))
+    assert len(traces) == 1
+
+
 def test_vmap_over_one_leaf_alone():
     """The axes of vmap are a tree of the optimizer's structure, with None for what is shared."""
     optimizer = jo.replace(jo.adamw(0.1), {"learning_rate": jnp.array([0.1, 0.2])})

@@ -17,7 +17,7 @@ import optax.contrib
 import pytest
 
 import jaxopt_lite as jo
-from tests.contract.table import PARAMS, assert_close, at, only_matrices, quick_jit
+from tests.contract.table import GRADS, PARAMS, assert_close, at, only_matrices, quick_jit, scan, stack
 
 
 def always(step):
@@ -254,6 +254,19 @@ def test_lifted_is_optax(path):
     for text in (repr(optimizer), jo.spell(optimizer, defaults=True)):
         assert jo.parse(text, names=NAMES) == optimizer, text
     assert hash(jo.arrays(optimizer)) == hash(optimizer)
+
+
+@pytest.mark.parametrize("path", [path for path in LIFTED if path not in VALUE | MATRICES])
+def test_a_batch_of_what_is_lifted_trains_narrow_parameters(path):
+    """Of Optax's own rules most change a dtype in a scan when their numbers are arrays and parameters are bfloat16."""
+    if resolve(path) is None:
+        pytest.skip(f"this Optax has no {path}")
+    optimizer = jo.parse(f"lift({path})({LIFTED[path]})", names=NAMES)
+    params = jax.tree.map(lambda p: p.astype(jnp.bfloat16), PARAMS)
+    batch = stack([optimizer, optimizer])
+    with jax.numpy_rank_promotion("allow"):
+        _, new, _ = jax.eval_shape(jax.vmap(lambda one: scan(one, params, GRADS), axis_size=2), batch)
+    assert {leaf.dtype for leaf in jax.tree.leaves(new)} == {jnp.dtype("bfloat16")}
 
 
 @pytest.mark.parametrize("path", [path for path in LIFTED if path not in UNPICKLED])

@@ -188,7 +188,7 @@ def test_static_arguments_are_compared_by_type_and_value():
         assert jax.tree.leaves(a) == []
 
 
-def test_static_arguments_that_change_later_are_copied():
+def test_arguments_that_change_later_are_copied():
     mask = {"w": [True, False]}
     value = jo.masked(jo.identity(), mask)
     mask["w"][0] = False
@@ -197,6 +197,10 @@ def test_static_arguments_that_change_later_are_copied():
     value = static_rule(weights)
     weights[:] = 0
     assert value == static_rule(np.ones(2))
+    rates = np.ones(2)
+    value = jo.sgd(rates)
+    rates[:] = 0
+    assert value == jo.sgd(np.ones(2))
 
 
 def test_dtypes_are_one_however_they_are_written():
