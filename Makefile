@@ -19,7 +19,7 @@ help: ## list the commands
 	@sed -n 's/^\([a-z]*\): .*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 demo: $(VENV)/.demo ## train a classifier on real data, and draw its learning curves in runs/digits
-	$(BIN)/jaxopt-lite train experiments.digits --steps 2000 --batch-size 128 --seeds 5 --directory runs/digits
+	$(BIN)/jaxopt-lite train experiments.digits --steps 2000 --batch-size 128 --seeds 5 --directory runs/digits --overwrite
 
 test: $(VENV)/.dev ## run every test, doctest and documentation block
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)

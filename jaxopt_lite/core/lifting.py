@@ -23,7 +23,7 @@ from jaxopt_lite.core.transformation import GradientTransformation
 
 __all__ = ["lift"]
 
-# Arguments on which Optax's own code branches in Python, so that they cannot be traced.
+# Arguments on which Optax's own code branches in Python, or that must stay whole numbers: they cannot be traced.
 _STATIC = {
     "muon": ("ns_steps",),
     "scale_by_muon": ("ns_steps",),
@@ -38,6 +38,7 @@ _STATIC = {
     "galore": ("rank", "update_proj_gap"),
     "sophia": ("gamma", "clip_threshold", "update_interval"),
     "scale_by_sm3": ("b2",),
+    "apply_every": ("k",),
     "reduce_on_plateau": ("factor", "rtol", "atol"),
 }
 _SEEDS = ("key", "seed", "random_seed")  # whole numbers, or keys in either of JAX's forms

@@ -53,8 +53,8 @@ def test_amsgrad_by_hand(form, correct_mu, correct_nu):
 
 def test_amsgrad_s_denominator_never_shrinks():
     # After one large gradient Adam forgets, and makes steps of full length again; AMSGrad does not.
-    grads = [100.0] + [1.0] * 60
-    adam, amsgrad = (scalars(rule, *grads) for rule in (jo.scale_by_adam(0, 0.8), jo.scale_by_amsgrad(0, 0.8)))
+    grads = [100.0] + [1.0] * 25
+    adam, amsgrad = (scalars(rule, *grads) for rule in (jo.scale_by_adam(0, 0.5), jo.scale_by_amsgrad(0, 0.5)))
     assert adam[-1] > 0.99 and max(amsgrad[1:]) < 0.011
 
 
@@ -78,9 +78,9 @@ def test_adabelief_by_hand(nesterov):
 
 
 def test_adabelief_takes_long_steps_where_gradients_come_as_expected():
-    steady, surprising = [1.0] * 50, [1.0, -1.0] * 25
+    steady, surprising = [1.0] * 20, [1.0, -1.0] * 10
     rule = jo.scale_by_belief(0.9, 0.9, eps=1e-3)
-    assert scalars(rule, *steady)[-1] > 10 > 1 > abs(scalars(rule, *surprising)[-1])
+    assert scalars(rule, *steady)[-1] > 2 > 1 > abs(scalars(rule, *surprising)[-1])
 
 
 def test_yogi_by_hand():
