@@ -9,7 +9,19 @@ import optax
 import pytest
 
 import jaxopt_lite as jo
-from tests.contract.table import GRADS, LINE, MATRIX, PARAMS, TRANSFORMATIONS, VALUES, WARMUP, at, is_same_leaf, scan
+from tests.contract.table import (
+    GRADS,
+    LINE,
+    MATRIX,
+    PARAMS,
+    TRANSFORMATIONS,
+    VALUES,
+    WARMUP,
+    at,
+    falling,
+    is_same_leaf,
+    scan,
+)
 
 NAMED = {name: value for name, value in VALUES.items() if isinstance(value, (jo.GradientTransformation, jo.Schedule))}
 NUMBERS = {name: value for name, value in NAMED.items() if jax.tree.leaves(value)}
@@ -144,6 +156,15 @@ def test_todays_value_is_what_the_next_update_uses(name):
         assert not any(p.startswith(path + ".") for p in found)
         assert found.keys() - {path} == {p for p in jo.hyperparameters(optimizer) if not p.startswith(path + ".")}
         _, state = optimizer.update(at(t), state, PARAMS)
+
+
+@pytest.mark.parametrize("optimizer", [jo.sgd(LINE), jo.sgd(WARMUP), jo.sgd(falling)])
+def test_todays_learning_rate_is_the_size_of_todays_step(optimizer):
+    state = optimizer.init(PARAMS)
+    for t in range(5):
+        rate = jo.hyperparameters(optimizer, state)["sgd.learning_rate"]
+        updates, state = optimizer.update(at(t), state, PARAMS)
+        np.testing.assert_allclose(updates["w"], -rate * at(t)["w"], 1e-6)
 
 
 def test_one_schedule_in_two_places_has_two_values():

@@ -5,6 +5,8 @@ import inspect
 import pickle
 from operator import eq, ne
 
+import hypothesis
+import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -68,6 +70,12 @@ def test_arrays_print_and_read_back_with_their_dtype():
         again = jo.parse(repr(value))
         assert again == value
         assert again.arguments["learning_rate"].dtype == array.dtype
+
+
+@hypothesis.given(st.floats(allow_nan=False, allow_infinity=False, width=32))
+def test_every_number_reads_back_to_the_last_digit(number):
+    for value in (jo.scale(number), jo.scale(number / 3), jo.scale(jnp.float32(number))):
+        assert is_same(jo.parse(repr(value)), value)
 
 
 def test_a_batch_in_numpy_prints_and_reads_back():

@@ -143,6 +143,16 @@ def test_the_function_runs_anew_for_traced_numbers():
     assert all(isinstance(c, jax.core.Tracer) for c in calls[1:-1]) and len(calls) > 2
 
 
+def test_what_is_built_of_tracers_inside_a_loop_may_be_used_outside_of_it():
+    def f(steps):
+        schedule = jo.linear_onecycle_schedule(steps, 1.0)  # it stacks its steps into an array when it is built
+        _, inside = jax.lax.scan(lambda t, _: (t + 1, schedule(t)), 0, length=2)
+        return inside, schedule(1)
+
+    inside, outside = jax.jit(f)(10.0)
+    assert inside[1] == outside
+
+
 def test_a_batch_is_not_built_before_it_is_mapped():
     rule, calls = counted()
     rule(jnp.ones(3))
