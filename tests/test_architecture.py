@@ -32,7 +32,13 @@ PLAN = (
     },
     {"optimizers": (), "solvers": (), "search": ()},
     {"solve": (), "train": ("task", "step", "data", "programs", "loop"), "sharding": ()},
-    {"sweeps": ("space", "samplers", "ledger", "policies", "engine")},
+    {
+        "sweeps": (
+            *("axes", "distributions", "space", "grouping", "proposal"),  # what is searched
+            *("samplers", "adaptive"),  # which points
+            *("ledger", "policies", "engine"),
+        )
+    },
     {"checkpoint": (), "log": ()},
     {"report": ()},
     {"run": ()},
@@ -51,6 +57,7 @@ WORLDLY_MODULES = {
 WORLDLY_CALLS = {"print", "open", "input"}
 ALLOWED = {
     "core.text": {"importlib"},  # parse looks names up in the package, which stands below it, when it is called
+    "sweeps.adaptive": {"optuna"},  # its samplers, imported when one is asked
     "core.transformation": {"threading"},  # whether a value is the outermost one is known for each thread
 }
 

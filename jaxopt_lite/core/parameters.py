@@ -10,7 +10,6 @@ mask: Any                               static
 """
 
 import collections.abc
-import copy
 import dataclasses
 import functools
 import inspect
@@ -76,7 +75,7 @@ class Parameter:
         if self.choices and not (isinstance(value, str) and value in self.choices):
             raise ValueError(f"{who}: {self.name} must be one of {', '.join(map(repr, self.choices))}, got {value!r}")
         if isinstance(value, (np.ndarray, list, dict)):
-            return copy.deepcopy(value)  # these change after hashing
+            return _copied(value)  # these change after hashing
         return value.item() if isinstance(value, np.generic) else _dtype_name(value)
 
     def is_dynamic(self, value: Any) -> bool:
@@ -183,6 +182,15 @@ def _classes(hint: Any) -> list[type]:
     if typing.get_args(hint):
         return [c for arg in typing.get_args(hint) for c in _classes(arg)]
     return [hint] if isinstance(hint, type) else []
+
+
+def _copied(value: Any) -> Any:
+    """Containers and arrays anew; what they hold stays itself, functions above all."""
+    if isinstance(value, dict):
+        return {key: _copied(v) for key, v in value.items()}
+    if isinstance(value, (list, tuple)) and not hasattr(value, "_fields"):
+        return type(value)(_copied(v) for v in value)
+    return value.copy() if isinstance(value, np.ndarray) else value
 
 
 def _map_container(f: Callable, value: Any, who: str, name: str) -> Any:

@@ -47,7 +47,7 @@ def test_meta_gradients_are_finite_at_zero_gradients(name):
 def test_schedules_have_finite_slopes_everywhere(name):
     """At every step, before the first and after the last, on the kinks too."""
     steps = jnp.arange(-1.0, 14.0, 0.5)
-    slopes = jax.grad(lambda schedule, t: jnp.sum(schedule(t)), argnums=(0, 1))(SCHEDULES[name], steps)
+    slopes = quick_jit(jax.grad(lambda s, t: jnp.sum(s(t)), argnums=(0, 1)))(SCHEDULES[name], steps)
     for path, slope in jax.tree_util.tree_leaves_with_path(slopes):
         assert jnp.isfinite(slope).all(), f"{jax.tree_util.keystr(path)}: {slope}"
 
@@ -95,7 +95,7 @@ def test_meta_gradients_of_a_batch_are_those_of_its_members(name):
     def end(optimizer):
         return sum(jnp.sum(p) for p in jax.tree.leaves(scan(optimizer)[1]))
 
-    single = jax.grad(end)(optimizer)
+    single = quick_jit(jax.grad(end))(optimizer)
     batch = jax.tree.map(lambda x: np.stack([np.float32(x)] * 2), optimizer)
     for leaf, expected in zip(*map(jax.tree.leaves, plain((quick_jit(jax.vmap(jax.grad(end)))(batch), single)))):
         np.testing.assert_allclose(leaf, [expected] * 2, 1e-4, 1e-6)

@@ -1,0 +1,136 @@
+"""A proposal of what to sweep: ranges for an optimizer's hyperparameters, from their annotations and values."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, get_args
+
+import jax
+import numpy as np
+
+from jaxopt_lite.core.hyperparameters import hyperparameters, replace
+from jaxopt_lite.core.numbers import Count, Decay, Fraction, PositiveCount, concrete, describe
+from jaxopt_lite.core.parameters import Parameter
+from jaxopt_lite.core.values import Value
+from jaxopt_lite.sweeps.distributions import Distribution, log_uniform, one_minus_log_uniform, uniform
+
+__all__ = ["space_of"]
+
+_DECAY, _FRACTION, *_COUNTS = (get_args(kind)[1] for kind in (Decay, Fraction, Count, PositiveCount))
+# Optax's names of decays, for lifted factories, whose annotations give no ranges.
+_DECAYS = {"b1", "b2", "b3", "beta", "decay", "momentum", "rho"}
+
+
+def space_of(optimizer: Value, decades: float = 2.0, include: Sequence[str] = ()) -> dict[str, Distribution]:
+    """Propose distributions around an optimizer's hyperparameters.
+
+        a decay x in [0, 1)                 1 - x log-uniform around its value, so 0.9 becomes [0, 0.99]
+        a fraction in [0, 1]                uniform
+        any other number x above 0          log-uniform around its value
+
+    Left out are numbers at 0 or below (nothing says their scale), every `eps`, counts of steps (they go with the length
+    of the run), vectors, and ranges whose ends the optimizer refuses.
+
+    Args:
+        optimizer: a transformation or a schedule, its numbers concrete.
+        decades: width of the log-uniform ranges: 2 is from a tenth of the value to ten times it.
+        include: names (or whole paths) that would be left out because they are an `eps` or a count, such as `("eps",)`.
+
+    Returns:
+        A dict of path: distribution, to edit and to hand to `sweep` or `space`. Alone it makes configs that
+        `replace(optimizer, config)` takes; in `{"optimizer": space_of(optimizer), ...}`, `config["optimizer"]` is one.
+
+    Raises:
+        TypeError: if it is given no transformation or schedule.
+        ValueError: if decades is not above 0, nothing is left to propose, or a name in `include` is none or
+            allows no range.
+
+    >>> import jaxopt_lite as jo
+    >>> space_of(jo.sgd(0.1, momentum=0.9))
+    {'sgd.learning_rate': log_uniform(0.01, 1.0), 'sgd.momentum': one_minus_log_uniform(0.0, 0.99)}
+    """
+    if not isinstance(optimizer, Value):
+        raise TypeError(f"space_of: optimizer must be a transformation or a schedule, got {describe(optimizer)}")
+    if not decades > 0:
+        raise ValueError(f"space_of: decades must be above 0, got {decades!r}")
+    values = hyperparameters(optimizer)
+    if not concrete(*values.values()):
+        raise TypeError("space_of: the numbers of the optimizer are traced; call it outside jit")
+    chosen = _matching(include, values)
+    proposal = {}
+    for path, parameter in _annotations(optimizer).items():
+        if path in chosen or _is_usual(parameter):
+            distribution = _around(values[path], parameter, decades)
+            if distribution is not None and _is_accepted(optimizer, path, distribution):
+                proposal[path] = distribution
+            elif path in chosen:
+                raise ValueError(
+                    f"space_of: no range around {path} = {values[path]}: it must be a number above 0, and the "
+                    f"optimizer must accept both ends, got {distribution}"
+                )
+    if not proposal:
+        raise ValueError(f"space_of: nothing to propose for {optimizer!r}, whose numbers are {values}")
+    return proposal
+
+
+def _matching(names: Sequence[str], values: dict[str, Any]) -> set[str]:
+    if isinstance(names, str):
+        raise TypeError(f"space_of: include must be a sequence of names, got the string {names!r}")
+    matching = {name: {path for path in values if path == name or path.endswith("." + name)} for name in names}
+    for name, paths in matching.items():
+        if not paths:
+            raise ValueError(f"space_of: there is no {name!r} to include; there are {', '.join(values) or 'none'}")
+    return set().union(*matching.values())
+
+
+def _annotations(optimizer: Value) -> dict[str, Parameter]:
+    """What is known of each hyperparameter, by path: its leaf is numbered, and found again by that number."""
+    treedef = jax.tree.structure(optimizer)
+    numbered = jax.tree.unflatten(treedef, map(float, range(treedef.num_leaves)))
+    parameters = dict(_parameters(numbered))
+    return {path: parameters[number] for path, number in hyperparameters(numbered).items()}
+
+
+def _parameters(value: Value) -> Iterator[tuple[float, Parameter]]:
+    for name, argument in value.arguments.items():
+        children = [argument]
+        if not isinstance(argument, Value):  # a transformation is a tuple, too
+            children = argument.values() if isinstance(argument, dict) else jax.tree.leaves(argument, is_leaf=_is_value)
+        for child in children:
+            if isinstance(child, Value):
+                yield from _parameters(child)
+            elif isinstance(child, float):
+                yield child, value.factory.spec.parameters[name]
+
+
+def _is_value(node: Any) -> bool:
+    return isinstance(node, Value)
+
+
+def _is_usual(parameter: Parameter) -> bool:
+    is_count = parameter.range in _COUNTS and parameter.holds is None
+    return not is_count and not parameter.name.startswith("eps")
+
+
+def _around(value: Any, parameter: Parameter, decades: float) -> Any:
+    """A distribution, or None."""
+    if parameter.is_key or np.ndim(value):
+        return None
+    value, range_, factor = float(value), parameter.range, 10 ** (decades / 2)
+    unknown = range_ is None and parameter.name in _DECAYS and 0 <= value < 1
+    try:
+        if range_ == _DECAY or unknown:
+            ends = min(1.0, (1 - value) * factor), max(1e-6, (1 - value) / factor)
+            return one_minus_log_uniform(*(round(1 - float(f"{end:.6g}"), 12) for end in ends))
+        if range_ == _FRACTION:
+            return uniform(0.0, 1.0)
+        return log_uniform(*(float(f"{end:.6g}") for end in (value / factor, value * factor)))
+    except ValueError:  # a number at 0 or below, or not finite
+        return None
+
+
+def _is_accepted(optimizer: Value, path: str, distribution: Distribution) -> bool:
+    try:
+        for end in (distribution.built.low, distribution.built.high):
+            replace(optimizer, {path: end})
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,324 @@
+"""Samplers: which configs of a space to try.
+
+    grid       all combinations of evenly spaced values
+    random     independent uniform points of the unit cube
+    sobol      a scrambled (t, s)-sequence in base 2             Sobol', 1967; Owen, 1995
+    halton     van der Corput's in the first d primes, scrambled  Halton, 1960; Owen, 2017
+
+and, in `adaptive`, those that learn from results: tpe, gp, cma_es.
+
+**The protocol.** A sampler is asked for batches: `ask(space, seed, start, count, points, scores)` returns points
+`start` to `start + count - 1`, float64 [count, d] in the unit cube, all of which the space's constraint allows. It is a
+pure function of these: it keeps nothing between calls, and random numbers come from `seed` and `start` alone, so that a
+resumed sweep goes on as if it had not stopped. `points` [m, d] and `scores` [m] are the past trials in their order, and
+lower scores are better (NaN: failed). The samplers of this module do not look at them: their point i is a function of
+(space, seed, i), so that more trials extend a finished sweep without changing it.
+
+A sampler of your own is a function `ask`, made by a factory:
+
+    @sampler
+    def corners():
+        def ask(space, seed, start, count, points, scores):
+            return (np.arange(start, start + count)[:, None] >> np.arange(len(space.dimensions)) & 1).astype(float)
+        return ask
+"""
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, ParamSpec
+
+import numpy as np
+from scipy.stats import qmc
+
+from jaxopt_lite.core.numbers import describe
+from jaxopt_lite.core.values import Value, register, remember_calls
+from jaxopt_lite.sweeps.space import Space
+
+__all__ = ["Sampler", "grid", "halton", "initial_table", "propose", "random", "sampler", "sobol", "trial_count"]
+
+P = ParamSpec("P")
+Stream = Callable[[int, int, int], np.ndarray]  # (seed, n, d) -> the first n points of the unit cube, [n, d]
+
+_RNG = "rng" if "rng" in inspect.signature(qmc.Sobol).parameters else "seed"  # its name before SciPy 1.15
+_MOST_GRID_POINTS = 1_000_000
+_POINTS = 5  # of a number, in a grid
+_MOST_DRAWS = 10_000  # for one point that the constraint allows
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Asking:
+    """What a sampler is made of.
+
+    Attributes:
+        ask: ask(space, seed, start, count, points, scores) -> points [count, d].
+        batch: batch(space) -> how many trials to ask for at once, as results are needed in between; None for all.
+        total: total(space) -> how many points there are; None where there is no end of them.
+    """
+
+    ask: Callable[..., np.ndarray]
+    batch: Callable[[Space], int] | None = None
+    total: Callable[[Space], int] | None = None
+
+
+@register
+class Sampler(Value):
+    """A rule that says which configs to try. Make one by calling a factory such as `sobol()`."""
+
+    noun = "a sampler"
+
+    @property
+    def asking(self) -> Asking:
+        """The functions behind it."""
+        return self.built if isinstance(self.built, Asking) else Asking(self.built)
+
+    def ask(self, space: Space, seed: int, start: int, count: int, points: Any = (), scores: Any = ()) -> np.ndarray:
+        """Points `start` to `start + count - 1` of the unit cube, float64 [count, d]; see the module's docstring.
+
+        Raises:
+            ValueError: if there are not as many, or the sampler returned something else.
+        """
+        d = len(space.dimensions)
+        past = np.asarray(points if len(points) else np.empty((0, d)), np.float64), np.asarray(scores, np.float64)
+        asked = np.asarray(self.asking.ask(space, seed, start, count, *past))
+        if asked.shape != (count, d) or not (np.all(asked >= 0) and np.all(asked <= 1)):
+            raise ValueError(
+                f"{self!r} must return {count} points of the unit cube, one row of {d} numbers in [0, 1] each; it "
+                f"returned {describe(asked)}"
+            )
+        return asked
+
+    def batch(self, space: Space) -> int | None:
+        """How many trials it wants to be asked for at once; None where it does not look at results."""
+        return None if self.asking.batch is None else self.asking.batch(space)
+
+    def total(self, space: Space) -> int | None:
+        """How many points it has; None where there is no end of them."""
+        return None if self.asking.total is None else self.asking.total(space)
+
+
+def sampler(function: Callable[P, Callable | Asking]) -> Callable[P, Sampler]:
+    """Make a factory of samplers: the decorated function returns a function `ask` (see the module's docstring)."""
+    return remember_calls(function, Sampler)
+
+
+@sampler
+def random():
+    """Independent uniform points. Point i is a function of (seed, i): row i of NumPy's PCG64 stream.
+
+    Reference: Bergstra & Bengio, "Random Search for Hyper-Parameter Optimization", 2012.
+    """
+    return streaming(lambda seed, n, d: np.random.default_rng(seed).random((n, d)))
+
+
+@sampler
+def sobol(scramble: bool = True):
+    """Sobol's sequence: evenly spread in every pair of neighbouring dimensions; a power of 2 of trials is best.
+
+    Args:
+        scramble: shift and scramble by the seed (linear matrix scrambling); without, the seed is not used.
+
+    References: Sobol', "On the distribution of points in a cube and the approximate evaluation of integrals", 1967;
+        Owen, "Randomly permuted (t, m, s)-nets and (t, s)-sequences", 1995.
+    """
+
+    def stream(seed, n, d):
+        draws = qmc.Sobol(d, scramble=scramble, **_seeded(seed))
+        return draws.random_base2(max(n - 1, 0).bit_length())[:n]  # it warns of other numbers than powers of 2
+
+    return streaming(stream)
+
+
+@sampler
+def halton(scramble: bool = True):
+    """Halton's sequence: evenly spread for any number of trials, in up to about ten dimensions.
+
+    Args:
+        scramble: permute the digits by the seed; without, the seed is not used, and late dimensions are correlated.
+
+    References: Halton, "On the efficiency of certain quasi-random sequences of points in evaluating multi-dimensional
+        integrals", 1960; Owen, "A randomized Halton algorithm in R", 2017, arXiv:1706.02808.
+    """
+
+    def stream(seed, n, d):
+        return qmc.Halton(d, scramble=scramble, **_seeded(seed)).random(n)
+
+    return streaming(stream)
+
+
+@sampler
+def grid(points: Any = _POINTS):
+    """All combinations of evenly spaced values, of sub-spaces one after the other; the last dimension is the fastest.
+
+    A choice takes each of its options, and so does an integer of no more than `points` values. Ends are included; of a
+    normal distribution the values are quantiles in the middle of `points` equal parts.
+
+    Args:
+        points: how many values of a number, at least 1; or a dict of them by the dimension's flat name (5 for others).
+
+    Raises:
+        TypeError: if points is neither an int nor a dict of ints.
+        ValueError: if one is below 1; when used, if it names no number, or there are more than a million combinations.
+    """
+    sizes = points if isinstance(points, dict) else {"": points}
+    for size in sizes.values():
+        if not isinstance(size, int) or isinstance(size, bool):
+            raise TypeError(f"grid: points must be an int, or a dict of ints by name, got {points!r}")
+        if size < 1:
+            raise ValueError(f"grid: points must be at least 1, got {points!r}")
+    all_points = functools.lru_cache(maxsize=1)(lambda space: _grid(space, points))
+
+    def ask(space, seed, start, count, past, scores):
+        return all_points(space)[start : start + count].copy()
+
+    return Asking(ask, total=lambda space: len(all_points(space)))
+
+
+def _grid(space: Space, points: int | dict[str, int]) -> np.ndarray:
+    sizes, usual = (points, _POINTS) if isinstance(points, dict) else ({}, points)
+    numbers = [d.name for d in space.dimensions if d.axis.kind != "choice"]
+    unknown = [name for name in sizes if name not in numbers]
+    if unknown:
+        raise ValueError(f"grid: {unknown[0]!r} is no number of the space; there are {', '.join(numbers) or 'none'}")
+    units = np.full((1, len(space.dimensions)), 0.5)
+    for j, dimension in enumerate(space.dimensions):
+        # Each row in which the dimension is active becomes one row for each of its values.
+        values = _evenly(dimension.axis, sizes.get(dimension.name, usual))
+        active = space.active(space.from_unit(units))[:, j]
+        copies = np.where(active, len(values), 1)
+        if copies.sum() > _MOST_GRID_POINTS:
+            raise ValueError(
+                f"grid: more than {_MOST_GRID_POINTS:,} combinations of {len(space.dimensions)} dimensions; give fewer "
+                "points, as grid(points={name: number}), or use sobol()"
+            )
+        units = units.repeat(copies, axis=0)
+        place = np.arange(len(units)) - np.repeat(np.cumsum(copies) - copies, copies)
+        units[:, j] = np.where(active.repeat(copies), values[place % len(values)], 0.5)
+    return units[allowed(space, units)]
+
+
+def _evenly(axis: Any, size: int) -> np.ndarray:
+    """Points of the unit interval at which a grid has a dimension's values."""
+    if axis.kind == "choice":
+        return axis.to_unit(np.arange(float(len(axis.options))))
+    if axis.kind == "int" and axis.high - axis.low < size:
+        return axis.to_unit(np.arange(axis.low, axis.high + 1.0))
+    if not axis.bounded or size == 1:
+        return (np.arange(size) + 0.5) / size
+    values = np.linspace(0, 1, size)
+    return axis.to_unit(np.unique(axis.from_unit(values))) if axis.kind == "int" else values
+
+
+def _seeded(seed: int) -> dict[str, Any]:
+    return {_RNG: np.random.default_rng(seed)}
+
+
+def streaming(stream: Stream) -> Asking:
+    """A sampler from a sequence: its trials are the points of the sequence that the constraint allows, in order."""
+
+    def ask(space, seed, start, count, past, scores):
+        if start + count == 0 or not space.dimensions:
+            return np.empty((count, len(space.dimensions)))
+        n = start + count
+        while True:
+            points = stream(seed, n, len(space.dimensions))
+            if space.where is None:
+                return points[start:]
+            found = np.flatnonzero(allowed(space, points))
+            if len(found) >= start + count:
+                return points[found[start : start + count]]
+            if n >= _MOST_DRAWS * (len(found) + 1):
+                raise ValueError(
+                    f"the constraint `where` of the space allowed {len(found)} of {n:,} configs drawn, of which "
+                    f"{start + count} are needed; widen it, or draw within it: where={space.where!r}"
+                )
+            n *= 2
+
+    return Asking(ask)
+
+
+def allowed(space: Space, points: np.ndarray) -> np.ndarray:
+    """Which points of the unit cube satisfy the constraint of the space, bool [n]."""
+    if space.where is None:
+        return np.ones(len(points), bool)
+    return np.array([space.allows(config) for config in space.configs(space.from_unit(points))], bool)
+
+
+def initial_table(space: Space, initial: Sequence[dict]) -> np.ndarray:
+    """The table [k, d] of the configs that go first.
+
+    Raises:
+        TypeError: if initial is not a sequence of dicts.
+        ValueError: naming the config and what is wrong with it, also when the constraint does not allow it.
+    """
+    if isinstance(initial, (dict, str)) or not isinstance(initial, Sequence):
+        raise TypeError(f"initial must be a list of configs, got {describe(initial)}")
+    rows = [space.table([config], f"initial[{i}]") for i, config in enumerate(initial)]
+    table = np.concatenate([np.empty((0, len(space.dimensions))), *rows])
+    for i, config in enumerate(space.configs(table)):
+        if not space.allows(config):
+            raise ValueError(f"initial[{i}]: the constraint `where` of the space does not allow {config}")
+    return table
+
+
+def trial_count(sampler: Sampler, space: Space, trials: int | None, initial: Sequence[dict] = ()) -> int:
+    """How many trials there are, those of `initial` included; None means all of a grid.
+
+    Raises:
+        TypeError: if trials is neither an int nor None.
+        ValueError: if trials is None without a grid, below 1, or not the number of a grid's points.
+    """
+    total = sampler.total(space)
+    whole = None if total is None else total + len(initial)
+    if trials is None and whole is None:
+        raise ValueError(f"trials must be given: {sampler!r} has no end of points")
+    trials = whole if trials is None else trials
+    if not isinstance(trials, (int, np.integer)) or isinstance(trials, bool):
+        raise TypeError(f"trials must be an int, got {describe(trials)}")
+    if trials < 1:
+        why = f"{sampler!r} has no points in this space" if total == 0 else f"got {trials}"
+        raise ValueError(f"trials must be at least 1; {why}")
+    if whole is not None and trials != whole:
+        first = f" after {len(initial)} of initial" if initial else ""
+        raise ValueError(f"{sampler!r} has {total} points in this space{first}, got trials={trials}; leave trials out")
+    return int(trials)
+
+
+def propose(
+    sampler: Sampler,
+    space: Space,
+    seed: int,
+    start: int,
+    count: int,
+    initial: Sequence[dict] = (),
+    table: np.ndarray | None = None,
+    scores: Any = (),
+) -> np.ndarray:
+    """The rows of trials `start` to `start + count - 1`: first those of `initial`, then what the sampler asks for.
+
+    Args:
+        sampler: asked for batches that begin where the ones before it ended; `sampler.batch(space)` is their length
+            (of the last, what is left), or None for all at once. Those of `initial` are a batch of their own, or the
+            beginning of the first.
+        space: the space.
+        seed: the seed of the sweep.
+        start: the number of the first trial.
+        count: how many.
+        initial: configs that go first; see `initial_table`.
+        table: rows [m, d] of past trials, in the order of their numbers; those that still run are left out.
+        scores: their scores [m], lower is better, NaN where failed.
+
+    Returns:
+        A table, float64 [count, d]; `space.configs` makes configs of it.
+    """
+    first = initial_table(space, initial)
+    given = first[start : start + count]
+    start = max(start - len(first), 0)
+    past = np.empty((0, len(space.dimensions))) if table is None else np.asarray(table, np.float64)
+    if len(past) != len(scores):
+        raise ValueError(f"propose: there are {len(past)} past trials, but {len(scores)} scores")
+    if len(given) == count:
+        return given
+    points = sampler.ask(space, seed, start, count - len(given), space.to_unit(past), scores)
+    return np.concatenate([given, space.from_unit(points)])
