@@ -10,12 +10,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 __all__ = [
     "abs_sq",
     "all_finite",
     "cast_like",
     "compute_dtype",
+    "cond",
     "cond_update",
     "global_norm",
     "keep_dtypes",
@@ -27,6 +29,7 @@ __all__ = [
     "spread",
     "where",
     "widen",
+    "zeros_like",
 ]
 
 
@@ -109,6 +112,13 @@ def safe_sqrt(x: jax.Array) -> jax.Array:
     return jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, x)))
 
 
+def cond(condition: Any, yes: Callable[[], Any], no: Callable[[], Any]) -> Any:
+    """`lax.cond`, decided in Python where the condition is known: outside jit it would compile at every call."""
+    if isinstance(condition, Tracer):
+        return jax.lax.cond(condition, yes, no)
+    return yes() if condition else no()
+
+
 def global_norm(tree: Any) -> jax.Array:
     """The Euclidean norm of all leaves together, a scalar of at least float32.
 
@@ -126,10 +136,16 @@ def global_norm(tree: Any) -> jax.Array:
         # A constant: what its derivative would add cancels, but over- or underflows first.
         largest = jax.lax.stop_gradient(jnp.max(jnp.stack([jnp.max(jnp.abs(w), initial=0) for w in leaves])))
         unit = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)
-        return unit * safe_sqrt(_sum_of_squares([w / unit for w in leaves]))
+        root = jnp.sqrt(unit)  # divided by twice, because the reciprocal of the largest floats is denormal
+        return unit * safe_sqrt(_sum_of_squares([w / root / root for w in leaves]))
 
     tiny = jnp.finfo(squares.dtype).tiny / jnp.finfo(squares.dtype).eps
-    return jax.lax.cond(jnp.isfinite(squares) & (squares > tiny), lambda: safe_sqrt(squares), scaled)
+    return cond(jnp.isfinite(squares) & (squares > tiny), lambda: safe_sqrt(squares), scaled)
+
+
+def zeros_like(p: Any, dtype: Any = None) -> jax.Array:
+    """Zeros of p's shape in a dtype that was asked for; complex leaves stay complex, whatever the dtype."""
+    return jnp.zeros_like(p, dtype=None if jnp.iscomplexobj(p) else dtype)
 
 
 def _sum_of_squares(leaves: list[jax.Array]) -> jax.Array:
@@ -170,7 +186,7 @@ def cond_update(runs: Any, inner: Any, updates: Any, state: Any, params: Any, ex
     def rest():
         return jax.tree.map(jnp.zeros_like, updates), jax.tree.map(jnp.asarray, state)
 
-    return jax.lax.cond(runs, run, rest)
+    return cond(runs, run, rest)
 
 
 def keep_dtypes(new: Any, old: Any) -> Any:

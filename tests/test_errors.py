@@ -98,7 +98,7 @@ CONSTRUCTION = [
     ("share-above-one", lambda: jo.lookahead(ADAM, 5, 1.5), ValueError, r"slow_step_size must be in \[0, 1\], got 1.5"),
     ("period-zero", lambda: jo.accumulate(ADAM, 0), ValueError, "accumulate: steps must be at least 1"),
     ("period-below-one", lambda: jo.lookahead(ADAM, 0.5, 0.5), ValueError, "sync_period must be at least 1"),
-    ("threshold", lambda: jo.radam(0.1, threshold=3.0), ValueError, "threshold must be above 4, got 3.0"),
+    ("threshold", lambda: jo.radam(0.1, threshold=3.0), ValueError, "threshold must be at least 4, got 3.0"),
     ("bounds-swapped", lambda: jo.rprop(0.1, 0.5, 1.2, 1.0, 0.1), ValueError, "min_step_size must be at most max_step"),
     ("factors-swapped", lambda: jo.rprop(0.1, 1.2, 0.5), ValueError, "eta_minus <= 1 <= eta_plus must hold"),
     # static arguments

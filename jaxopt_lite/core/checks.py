@@ -87,6 +87,7 @@ def check_result(who: str, result: Any, grads: Any, state: Any) -> None:
         structure_difference(result[0], grads, "the returned updates", "grads")
         or leaf_difference(result[0], grads, "the returned updates", "grads")
         or structure_difference(result[1], state, "the returned state", "state")
+        or leaf_difference(result[1], state, "the returned state", "state")
     )
     if difference:
         raise ValueError(

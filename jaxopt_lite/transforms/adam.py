@@ -249,18 +249,18 @@ def scale_by_radam(
         b2: β₂, decay of v, in [0, 1).
         eps: ε, outside the root, at least 0.
         eps_root: added inside the root, at least 0.
-        threshold: length ρ of the simple moving average from which the variance is tractable; above 4.
+        threshold: length ρ of the simple moving average from which the variance is tractable; at least 4.
         nesterov: look ahead as NAdam does.
 
     Raises:
-        ValueError: if the threshold is not above 4.
+        ValueError: if the threshold is below 4.
 
     Reference: Liu et al., "On the Variance of the Adaptive Learning Rate and Beyond", 2020, arXiv:1908.03265,
         Algorithm 2.
     """
 
-    if concrete(threshold) and threshold <= 4:
-        raise ValueError(f"scale_by_radam: threshold must be above 4, got {threshold}")
+    if concrete(threshold) and threshold < 4:
+        raise ValueError(f"scale_by_radam: threshold must be at least 4, got {threshold}")
 
     def update(grads, state, params=None, **extra):
         t = optax.safe_increment(state.count)
@@ -329,7 +329,7 @@ def scale_by_adan(
 
 
 def _init_adam(params, mu_dtype=None):
-    mu = jax.tree.map(lambda p: jnp.zeros_like(p, dtype=mu_dtype), params)
+    mu = jax.tree.map(lambda p: tree.zeros_like(p, mu_dtype), params)
     nu = jax.tree.map(lambda p: tree.real_full_like(p, 0), params)
     return optax.ScaleByAdamState(count=jnp.zeros([], jnp.int32), mu=mu, nu=nu)
 

@@ -214,7 +214,7 @@ def scale_by_novograd(
     """
 
     def init(params):
-        mu = jax.tree.map(lambda p: jnp.zeros_like(p, dtype=mu_dtype), params)
+        mu = jax.tree.map(lambda p: tree.zeros_like(p, mu_dtype), params)
         nu = jax.tree.map(lambda p: jnp.zeros([], jnp.abs(p).dtype), params)
         return optax.ScaleByNovogradState(count=jnp.zeros([], jnp.int32), mu=mu, nu=nu)
 

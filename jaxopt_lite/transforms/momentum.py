@@ -34,7 +34,7 @@ def trace(decay: Decay, nesterov: bool = False, accumulator_dtype: Dtype | None 
     """
 
     def init(params):
-        return optax.TraceState(trace=jax.tree.map(lambda p: jnp.zeros_like(p, dtype=accumulator_dtype), params))
+        return optax.TraceState(trace=jax.tree.map(lambda p: tree.zeros_like(p, accumulator_dtype), params))
 
     def update(grads, state, params=None, **extra):
         def leaf(g, v):
@@ -58,7 +58,7 @@ def ema(decay: Decay, debias: bool = True, accumulator_dtype: Dtype | None = Non
     """
 
     def init(params):
-        zeros = jax.tree.map(lambda p: jnp.zeros_like(p, dtype=accumulator_dtype), params)
+        zeros = jax.tree.map(lambda p: tree.zeros_like(p, accumulator_dtype), params)
         return optax.EmaState(count=jnp.zeros([], jnp.int32), ema=zeros)
 
     def update(grads, state, params=None, **extra):
@@ -116,7 +116,7 @@ def scale_by_lion(
     direction = directions[mode]
 
     def init(params):
-        mu = jax.tree.map(lambda p: jnp.zeros_like(p, dtype=mu_dtype), params)
+        mu = jax.tree.map(lambda p: tree.zeros_like(p, mu_dtype), params)
         return optax.ScaleByLionState(count=jnp.zeros([], jnp.int32), mu=mu)
 
     def update(grads, state, params=None, **extra):
