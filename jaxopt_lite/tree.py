@@ -106,10 +106,18 @@ def abs_sq(x: jax.Array) -> jax.Array:
     return jnp.real(x * jnp.conj(x)) if jnp.iscomplexobj(x) else x * x
 
 
+@jax.custom_jvp
 def safe_sqrt(x: jax.Array) -> jax.Array:
     """√x, whose derivative at 0 is 0 where that of the root is infinite. 0 below 0; NaN stays NaN."""
-    zero = x <= 0
-    return jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, x)))
+    return jnp.sqrt(jnp.maximum(x, 0))
+
+
+@safe_sqrt.defjvp
+def _(primals, tangents):
+    # A rule of its own, and not a guard inside: every guarded operation is one more to compile, in every leaf.
+    root = safe_sqrt(primals[0])
+    flat = root == 0
+    return root, jnp.where(flat, 0, tangents[0] / (2 * jnp.where(flat, 1, root)))
 
 
 def cond(condition: Any, yes: Callable[[], Any], no: Callable[[], Any]) -> Any:

@@ -1,7 +1,7 @@
 """Schedules as values: functions of the step that are pytrees of their hyperparameters.
 
-    LearningRate    at least 0, or a schedule
-    Scheduled       any finite number, or a schedule
+LearningRate    at least 0, or a schedule
+Scheduled       any finite number, or a schedule
 """
 
 from collections.abc import Callable
