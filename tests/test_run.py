@@ -81,7 +81,6 @@ def test_a_run_is_overwritten_and_nothing_else(tmp_path):
 @pytest.mark.parametrize(
     "given",
     [{"steps": 0}, {"metric": "valid.hits"}, {"params": {"w": "x"}}, {"optimizer": jo.sgd}, {"progress": "loud"}],
-    ids=str,
 )
 def test_bad_arguments_write_nothing(given, tmp_path):
     given = {"task": RAMP, "optimizer": jo.sgd(1.0), "steps": 2, **given}

@@ -47,9 +47,14 @@ def orders(key: jax.Array, rows: int, batch_size: int) -> Callable[[int, int], n
     together = max(1, _BLOCK // rows)  # epochs made in one call
     key = jax.device_put(key, _host())
 
+    @functools.lru_cache(maxsize=2)
+    def bits(number: int) -> jax.Array:
+        return _random_bits(key, np.uint32(number * together), rows, together, _rounds(rows))
+
     @functools.lru_cache(maxsize=1)
     def block(number: int) -> np.ndarray:
-        order = _permutations(key, number * together, rows, together)
+        order = _permutations(np.asarray(bits(number)))
+        bits(number + 1)  # asked for now, they do not wait for the steps that come before their turn
         return order[:, : per_epoch * batch_size].reshape(together * per_epoch, batch_size)
 
     def order(first_step: int, steps: int) -> np.ndarray:
@@ -64,18 +69,23 @@ def orders(key: jax.Array, rows: int, batch_size: int) -> Callable[[int, int], n
     return order
 
 
-def _permutations(key: jax.Array, first: int, rows: int, epochs: int) -> np.ndarray:
-    """`jax.random.permutation(fold_in(key, epoch), rows)` for some epochs, int32 [epochs, rows].
+def _permutations(bits: np.ndarray) -> np.ndarray:
+    """`jax.random.permutation(fold_in(key, epoch), rows)` from its bits [rounds, epochs, rows], int32 [epochs, rows].
 
     JAX sorts the rows by random bits, again and again until ties no longer matter. The bits are JAX's; the sorting is
     NumPy's, which is some fifteen times faster on a CPU: bits and position make one number, so sorting is stable.
     """
-    rounds = math.ceil(3 * math.log(max(rows, 2)) / math.log(2**32 - 1))
+    _, epochs, rows = bits.shape
     order = np.broadcast_to(np.arange(rows, dtype=np.uint64), (epochs, rows))
-    for bits in np.asarray(_random_bits(key, np.uint32(first), rows, epochs, rounds)):
-        place = np.sort(bits.astype(np.uint64) << 32 | np.arange(rows, dtype=np.uint64), axis=1) & (2**32 - 1)
+    for of_round in bits:
+        place = np.sort(of_round.astype(np.uint64) << 32 | np.arange(rows, dtype=np.uint64), axis=1) & (2**32 - 1)
         order = np.take_along_axis(order, place.astype(np.int64), axis=1)
     return order.astype(np.int32)
+
+
+def _rounds(rows: int) -> int:
+    """How often `jax.random.permutation` sorts."""
+    return math.ceil(3 * math.log(max(rows, 2)) / math.log(2**32 - 1))
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3, 4))

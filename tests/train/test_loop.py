@@ -353,7 +353,6 @@ def test_a_loss_may_know_its_step_from_the_state_alone():
         ({"seeds": 0}, ValueError, "seeds must be an int of at least 1"),
         ({"params": {"w": np.zeros(4, int)}}, TypeError, r"params\['w'\] is an array of dtype int64"),
     ],
-    ids=str,
 )
 def test_wrong_arguments_are_named(given, error, message):
     given = {"task": LINEAR, "optimizer": WARMED, "steps": 2, "batch_size": 4, **given}
