@@ -28,19 +28,23 @@ NOISE = 0.03  # the ratio of a program to itself, on two shared cores, is this f
 Seconds = dict[str, list[float]]
 
 
-def alternate(contenders: dict[str, Callable[[], object]], rounds: int, what: str) -> Seconds:
+def alternate(
+    contenders: dict[str, Callable[[], object]], rounds: int, what: str, before: Callable[[], object] = lambda: None
+) -> Seconds:
     """The seconds of each turn by contender, in the order of the rounds; the first round warms up and is not kept.
 
     Args:
         contenders: what takes turns.
         rounds: turns of each that are kept, at least 1.
         what: said beside the progress.
+        before: done before each turn, and not timed.
     """
     names = list(contenders)
     seconds: Seconds = {name: [] for name in names}
     for i in range(rounds + 1):
         progress(f"{what}: round {i} of {rounds}")
         for name in names[i % len(names) :] + names[: i % len(names)]:
+            before()
             start = time.perf_counter()
             contenders[name]()
             seconds[name].append(time.perf_counter() - start)

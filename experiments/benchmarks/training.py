@@ -1,6 +1,6 @@
 """`fit` is as fast as a hand-written scan over the same batches, and several times faster than a loop of jitted steps.
 
-Run      python -m experiments.benchmarks.training [--quick]       about 2 minutes on two CPU cores, 30 s with --quick
+Run      python -m experiments.benchmarks.training [--quick]       about 2 minutes on two CPU cores, 1 with --quick
 Writes   experiments/benchmarks/results/training-BACKEND.json      (training-BACKEND-quick.json with --quick)
 
 Everybody trains the 128-unit network of `experiments.digits` with Adam, on the same batches in the same order; that
@@ -29,9 +29,9 @@ from experiments import digits
 from experiments.benchmarks import timing
 
 LEARNING_RATE = 1e-3
-STEPS, EVAL_EVERY, CHECKED = 2000, 200, 50
+STEPS, EVAL_EVERY, CHECKED = 10_000, 500, 50
 BATCH_SIZES = (32, 128)
-ROUNDS = 15
+ROUNDS = 9
 COLUMNS = {"case": "<28s", "contender": "<14s", "steps_s": ">10,.0f", "ratio": ">6.2f", "target": "<30s"}
 
 

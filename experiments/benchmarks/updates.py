@@ -1,6 +1,6 @@
 """An AdamW step costs no more than Optax's, half as much with clipping, and half as much again on many small leaves.
 
-Run      python -m experiments.benchmarks.updates [--quick]       about 2 minutes on two CPU cores, 20 s with --quick
+Run      python -m experiments.benchmarks.updates [--quick]       about 3 minutes on two CPU cores, 1 with --quick
 Writes   experiments/benchmarks/results/updates-BACKEND.json      (updates-BACKEND-quick.json with --quick)
 
 Each contender does the same step, `update` and `apply_updates` in one jitted call that donates parameters and state.
@@ -24,7 +24,7 @@ from experiments.benchmarks import timing
 
 LEARNING_RATE, WEIGHT_DECAY, MAX_NORM = 1e-3, 1e-2, 1.0
 LARGE, SMALL_LEAVES, SMALL_SHAPE = 25_000_000, 400, (32, 32)
-ROUNDS, COMPILATIONS = 30, 6
+ROUNDS, COMPILATIONS = 60, 8
 COLUMNS = {"case": "<42s", "contender": "<12s", "ms": ">8.2f", "ratio": ">6.2f", "copy": ">5.0%", "target": "<26s"}
 
 
@@ -138,8 +138,8 @@ def time_compilation(case: str, shapes: list, rounds: int, target: float) -> lis
         def turn(optimizer=optimizer, apply_updates=apply_updates, state=state):
             step_of(optimizer, apply_updates).lower(params, state, params).compile()
 
-        turns[name] = lambda turn=turn: (jax.clear_caches(), turn())
-    seconds = timing.alternate(turns, rounds, case)
+        turns[name] = turn
+    seconds = timing.alternate(turns, rounds, case, before=jax.clear_caches)
     rows = []
     for name, times in seconds.items():
         ratio = timing.ratio(seconds, name, "optax")
@@ -171,7 +171,7 @@ def main() -> None:
         rows += timing.show(time_steps(f"AdamW, {words}", shapes, rounds, False, False, target=1.0), COLUMNS)
     shapes = [SMALL_SHAPE] * SMALL_LEAVES
     words = f"AdamW, {SMALL_LEAVES} leaves of {SMALL_SHAPE[0]} x {SMALL_SHAPE[1]}"
-    rows += timing.show(time_steps(words, shapes, 10 * rounds, False, True, target=0.6), COLUMNS)
+    rows += timing.show(time_steps(words, shapes, 5 * rounds, False, True, target=0.6), COLUMNS)
     rows += timing.show(time_compilation(f"{words}: compile", shapes, compilations, 0.5), COLUMNS)
     path = timing.write("updates", quick, {"copy_bandwidth_gb_s": bandwidth / 1e9, "rows": rows})
     print(f"\nwrote {path} after {time.perf_counter() - start:.0f} s")
