@@ -229,7 +229,7 @@ def _require(who: str, package: str, remedy: str = "pip install 'jaxopt-lite[opt
         elif package == "cmaes":
             import cmaes as module
         else:
-            import torch as module
+            import torch as module  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ImportError(f"{who}() needs the package {package!r}: {remedy} ({error})") from None
     return module
