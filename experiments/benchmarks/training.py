@@ -29,9 +29,9 @@ from experiments import digits
 from experiments.benchmarks import timing
 
 LEARNING_RATE = 1e-3
-STEPS, EVAL_EVERY, CHECKED = 10_000, 500, 50
+STEPS, EVAL_EVERY, CHECKED = 2000, 200, 50
 BATCH_SIZES = (32, 128)
-ROUNDS = 9
+ROUNDS = 15
 COLUMNS = {"case": "<28s", "contender": "<14s", "steps_s": ">10,.0f", "ratio": ">6.2f", "target": "<30s"}
 
 
