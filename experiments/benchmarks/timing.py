@@ -1,12 +1,14 @@
 """Timing that a noisy machine cannot fool much: contenders take turns, medians are kept, figures are ratios to a peer.
 
 A contender is a function of no arguments that does one turn and waits for its end. Every round times each of them once,
-beginning with another one each time, so that what slows the machine for a while slows all of them alike.
+in an order of its own, so that what slows the machine for a while slows all of them alike, and nobody always follows
+the one that empties the caches.
 """
 
 import json
 import os
 import platform
+import random
 import re
 import statistics
 import sys
@@ -43,7 +45,7 @@ def alternate(
     seconds: Seconds = {name: [] for name in names}
     for i in range(rounds + 1):
         progress(f"{what}: round {i} of {rounds}")
-        for name in names[i % len(names) :] + names[: i % len(names)]:
+        for name in random.Random(i).sample(names, len(names)):
             before()
             start = time.perf_counter()
             contenders[name]()
