@@ -58,11 +58,13 @@ def init_state(task: Task, optimizer: Any, seed: int | jax.Array = 0, params: An
         raise TypeError(f"init_state: seed must be an int or a key, got {seed!r}")
     check_params("init_state", params)
     key = seed if jnp.issubdtype(jnp.result_type(seed), jax.dtypes.prng_key) else jax.random.key(seed)
-    return _init_state(task.init, task.stateful, optimizer, key, params)
+    return _compiled_first_state(task.init, task.stateful, optimizer, key, params)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))  # not the task: the cache would keep its data alive
-def _init_state(init, stateful, optimizer, key, params):
+def first_state(
+    init: Callable, stateful: bool, optimizer: GradientTransformation, key: jax.Array, params: Any = None
+) -> TrainState:
+    """`init_state` from a task's parts and a key, without checks of the arguments, for use inside another trace."""
     made = init(jax.random.fold_in(key, _INIT))
     if stateful and not (isinstance(made, tuple) and len(made) == 2):
         raise TypeError("Task: with stateful=True, init must return (params, model_state)")
@@ -75,6 +77,10 @@ def _init_state(init, stateful, optimizer, key, params):
     optimizer = arrays(optimizer, functools.reduce(jnp.promote_types, floats, jnp.float32))
     key = jax.random.clone(key)
     return TrainState(params, optimizer, optimizer.init(params), model_state, key, jnp.zeros([], jnp.int32))
+
+
+# Of the task's parts: the cache would keep the data of a whole task alive.
+_compiled_first_state = jax.jit(first_state, static_argnums=(0, 1))
 
 
 def make_step(loss: Callable | Task, *, stateful: bool = False, compute_dtype: Any = None) -> Callable:
