@@ -36,14 +36,15 @@ PLAN = (
         "sweeps": (
             *("axes", "distributions", "space", "grouping", "proposal"),  # what is searched
             *("samplers", "adaptive"),  # which points
-            *("ledger", "policies", "engine"),
+            *("ledger", "policies", "halving", "population"),  # which trials go on
+            *("member", "pool", "engine"),  # running them
         )
     },
     {"checkpoint": (), "log": ()},
-    {"report": ()},
-    {"run": ()},
+    {"report": ("curves", "overview", "exports", "result")},
+    {"run": ("signals", "folder", "training", "sweeping")},
     {"__init__": ()},  # the face of the package, `import jaxopt_lite as jo`; the command line alone is built on it
-    {"cli": ()},
+    {"cli": ("names", "show", "train", "sweep", "main")},
 )
 LAST_PURE_ROW = 6
 NAMESPACES = ("tree", "solvers", "search")  # reached by their own name, as tree.… or jo.solvers.…; all others are flat

@@ -1,0 +1,197 @@
+"""What is known of the trials of a sweep: columns of NumPy arrays, one row for each trial.
+
+It is all that policies and samplers see, and, with the pools of states, all that is saved.
+"""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxopt_lite.sweeps.space import Space
+
+__all__ = ["Ledger"]
+
+STATUSES = ("running", "finished", "stopped", "diverged", "failed")
+RUNNING, FINISHED, STOPPED, DIVERGED, FAILED = range(len(STATUSES))
+
+COLUMNS = {"batch": np.int32, "bracket": np.int32, "step": np.int32, "target": np.int32, "status": np.int8}
+
+
+class Copy(NamedTuple):
+    """An event of the lineage: a trial went on from another one's state, with a config of its own."""
+
+    trial: int
+    source: int
+    step: int
+    row: np.ndarray  # its row of the table from then on, float64 [d]
+    reset: bool  # whether the optimizer's state was made anew
+
+
+@dataclasses.dataclass
+class Ledger:
+    """The trials of a sweep. Arrays have a row for each trial, in the order of their numbers.
+
+    Attributes:
+        space: what is searched.
+        metric: the curve that is looked at, such as "valid.accuracy".
+        highest: whether its highest value is the best.
+        steps: length of a whole trial.
+        eval_every: steps between two points of a curve.
+        seeds: runs of each trial.
+        seed: of the sweep.
+        table: the configs as numbers of the space, float64 [n, d]; `space.configs(table)` makes configs of it.
+        batch: which of the sampler's batches the trial came with, int [n].
+        bracket: for policies that divide the trials, 0 unless they say otherwise, int [n].
+        step: steps done, int [n].
+        target: step to which the policy lets it run, int [n]. It waits where target equals step.
+        status: index into `STATUSES`, int [n].
+        curves: float32 [n, seeds, points] by name, a point each eval_every steps, NaN where not run.
+        lineage: what was copied from whom, in order.
+        errors: messages of failed trials.
+    """
+
+    space: Space
+    metric: str
+    highest: bool
+    steps: int
+    eval_every: int
+    seeds: int
+    seed: int
+    table: np.ndarray = dataclasses.field(default_factory=lambda: np.empty((0, 0)))
+    batch: np.ndarray = dataclasses.field(default_factory=lambda: np.empty(0, np.int32))
+    bracket: np.ndarray = dataclasses.field(default_factory=lambda: np.empty(0, np.int32))
+    step: np.ndarray = dataclasses.field(default_factory=lambda: np.empty(0, np.int32))
+    target: np.ndarray = dataclasses.field(default_factory=lambda: np.empty(0, np.int32))
+    status: np.ndarray = dataclasses.field(default_factory=lambda: np.empty(0, np.int8))
+    curves: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    lineage: list[Copy] = dataclasses.field(default_factory=list)
+    errors: dict[int, str] = dataclasses.field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.step)
+
+    @property
+    def points(self) -> int:
+        """Points of a whole curve."""
+        return self.steps // self.eval_every
+
+    @property
+    def running(self) -> np.ndarray:
+        """Which trials may go on, bool [n]."""
+        return self.status == RUNNING
+
+    @property
+    def pending(self) -> np.ndarray:
+        """Which trials have steps to do before the policy is asked again, bool [n]."""
+        return self.running & (self.step < self.target)
+
+    @property
+    def scores(self) -> np.ndarray:
+        """The metric's mean over seeds at each point, float64 [n, points]: lower is better; NaN where not run.
+
+        From the point on at which a trial diverged it is infinite.
+        """
+        scores = self.measured.mean(axis=1) * (-1 if self.highest else 1)
+        bad = (self.status == DIVERGED)[:, None] & (np.arange(1, self.points + 1) >= self._done()[:, None])
+        return np.where(bad, np.inf, scores)
+
+    @property
+    def measured(self) -> np.ndarray:
+        """The metric as it is, float64 [n, seeds, points]."""
+        empty = np.full((len(self), self.seeds, self.points), np.nan)
+        return np.asarray(self.curves.get(self.metric, empty), np.float64)
+
+    def score_at(self, step: int) -> np.ndarray:
+        """Scores after a number of steps, float64 [n]: lower is better, infinite for failed, NaN where not run.
+
+        Raises:
+            ValueError: if the step is no multiple of eval_every between eval_every and steps.
+        """
+        if step % self.eval_every or not self.eval_every <= step <= self.steps:
+            raise ValueError(f"score_at: step must be a multiple of {self.eval_every} up to {self.steps}, got {step}")
+        return np.where(self.status == FAILED, np.inf, self.scores[:, step // self.eval_every - 1])
+
+    def last_scores(self) -> np.ndarray:
+        """Each trial's score at its last point, float64 [n]: infinite where it diverged, NaN where there is none."""
+        scores = np.concatenate([np.full((len(self), 1), np.nan), self.scores], axis=1)
+        scores = np.take_along_axis(scores, self._done()[:, None], axis=1)[:, 0]
+        return np.where(self.status == FAILED, np.nan, scores)
+
+    def ranking(self) -> np.ndarray:
+        """Trials from the best to the worst, int [n]: those that came further first, diverged and failed ones last."""
+        lost = np.isin(self.status, (DIVERGED, FAILED))
+        scores = np.where(np.isnan(self.last_scores()), np.inf, self.last_scores())
+        return np.lexsort((np.arange(len(self)), scores, -self.step, lost))
+
+    def extend(self, table: np.ndarray) -> np.ndarray:
+        """Add trials, which wait at step 0; returns their numbers."""
+        first, n = len(self), len(table)
+        batch = int(self.batch.max(initial=-1)) + 1
+        self.table = table.copy() if not first else np.concatenate([self.table, table])
+        for name, dtype in COLUMNS.items():
+            new = np.full(n, batch if name == "batch" else 0, dtype)
+            setattr(self, name, np.concatenate([getattr(self, name), new]))
+        for name, curve in self.curves.items():
+            self.curves[name] = np.concatenate([curve, self._blank(n)])
+        return np.arange(first, first + n)
+
+    def record(self, trials: np.ndarray, rows: dict[str, np.ndarray], finite: np.ndarray) -> None:
+        """Write what was measured, and cut trials off at the first point at which a seed was not finite.
+
+        Args:
+            trials: their numbers, int [m].
+            rows: float32 [points, m, seeds] by name, from each trial's step on.
+            finite: bool [points, m], of all seeds.
+        """
+        n = len(finite)
+        first_bad = np.where(finite.all(axis=0), n, np.argmin(finite, axis=0))  # points before it are good
+        kept = np.minimum(first_bad + 1, n)
+        at = self._done()[trials]
+        for name, values in rows.items():
+            curve = self.curves.setdefault(name, self._blank(len(self)))
+            for point in range(n):
+                there = point < kept
+                curve[trials[there], :, at[there] + point] = values[point, there]
+        self.step[trials] += (kept * self.eval_every).astype(np.int32)
+        self.status[trials[first_bad < n]] = DIVERGED
+        done = trials[(first_bad == n) & (self.step[trials] == self.steps)]
+        self.status[done] = FINISHED
+
+    def copy(self, event: Copy) -> None:
+        """Let a trial go on from another one's state: its curves stay as they are, so they show what it did."""
+        self.table[event.trial] = event.row
+        for name in ("step", "status"):
+            getattr(self, name)[event.trial] = getattr(self, name)[event.source]
+        self.target[event.trial] = event.step
+        self.lineage.append(event)
+
+    def summary(self) -> dict[str, int]:
+        """How many trials there are of each status."""
+        return {name: int(np.sum(self.status == code)) for code, name in enumerate(STATUSES)}
+
+    def saved(self) -> dict[str, Any]:
+        """The arrays that are saved."""
+        lineage = {
+            "at": np.array([(c.trial, c.source, c.step, c.reset) for c in self.lineage], np.int32).reshape(-1, 4),
+            "rows": np.array([c.row for c in self.lineage], np.float64).reshape(len(self.lineage), self.table.shape[1]),
+        }
+        columns = {name: getattr(self, name) for name in COLUMNS}
+        return {"table": self.table, **columns, "curves": dict(self.curves), "lineage": lineage}
+
+    def restore(self, saved: dict[str, Any], errors: dict[int, str]) -> None:
+        """Take back what `saved` gave; arrays are copied."""
+        self.table = np.array(saved["table"], np.float64)
+        for name, dtype in COLUMNS.items():
+            setattr(self, name, np.array(saved[name], dtype))
+        self.curves = {name: np.array(curve, np.float32) for name, curve in saved["curves"].items()}
+        events = zip(saved["lineage"]["at"].tolist(), np.array(saved["lineage"]["rows"], np.float64), strict=True)
+        self.lineage = [Copy(trial, source, step, row, bool(reset)) for (trial, source, step, reset), row in events]
+        self.errors = dict(errors)
+
+    def _done(self) -> np.ndarray:
+        """Points measured, int [n]."""
+        return self.step // self.eval_every
+
+    def _blank(self, n: int) -> np.ndarray:
+        return np.full((n, self.seeds, self.points), np.nan, np.float32)
