@@ -73,10 +73,15 @@ def first_state(
     params = made if params is None else params
     # Copies, because the steps donate what they are given: nobody else's arrays may be among it.
     params = jax.tree.map(lambda p: jnp.array(p, jnp.result_type(p), copy=True), params)
-    floats = [jnp.result_type(p) for p in jax.tree.leaves(params) if jnp.issubdtype(jnp.result_type(p), jnp.floating)]
-    optimizer = arrays(optimizer, functools.reduce(jnp.promote_types, floats, jnp.float32))
+    optimizer = arrays_for(optimizer, params)
     key = jax.random.clone(key)
     return TrainState(params, optimizer, optimizer.init(params), model_state, key, jnp.zeros([], jnp.int32))
+
+
+def arrays_for(optimizer: GradientTransformation, params: Any) -> GradientTransformation:
+    """The optimizer with its hyperparameters as arrays of the widest of the parameters' dtypes, float32 at least."""
+    floats = [jnp.result_type(p) for p in jax.tree.leaves(params) if jnp.issubdtype(jnp.result_type(p), jnp.floating)]
+    return arrays(optimizer, functools.reduce(jnp.promote_types, floats, jnp.float32))
 
 
 # Of the task's parts: the cache would keep the data of a whole task alive.
