@@ -56,6 +56,7 @@ from jaxopt_lite.optimizers import (
     signum,
     yogi,
 )
+from jaxopt_lite.report.curves import plot_history
 from jaxopt_lite.run import fit
 from jaxopt_lite.schedules.phases import (
     inverse_sqrt_schedule,
@@ -208,6 +209,7 @@ __all__ = [
     "penalty",
     "piecewise_constant_schedule",
     "piecewise_interpolate_schedule",
+    "plot_history",
     "polynomial_schedule",
     "proximal_l1",
     "proximal_l2",

@@ -16,7 +16,7 @@ import numpy as np
 from jaxopt_lite.core.text import spell
 from jaxopt_lite.core.transformation import GradientTransformation
 from jaxopt_lite.log import JsonLines, Progress, versions, write_json
-from jaxopt_lite.report import plot_history
+from jaxopt_lite.report.curves import plot_history
 from jaxopt_lite.train.loop import Point, Result, training
 from jaxopt_lite.train.programs import Plan
 from jaxopt_lite.train.step import TrainState

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from jaxopt_lite.report import plot_history
+from jaxopt_lite.report.curves import plot_history
 
 pytest.importorskip("matplotlib")
 

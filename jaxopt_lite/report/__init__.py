@@ -1,0 +1,1 @@
+"""Reports: pictures of runs and sweeps, what a sweep found, and exports to other tools."""
