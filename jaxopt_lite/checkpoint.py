@@ -1,0 +1,211 @@
+"""Arrays on disk, such that a process killed at any moment leaves the last save or the one before, whole.
+
+    DIRECTORY/000006/{meta.json, arrays/}     the save before
+    DIRECTORY/000007/{meta.json, arrays/}     the last one
+    DIRECTORY/000008.new/...                  being written; it is renamed when it is whole
+
+Arrays are written by Orbax (extra `checkpoints`) as NumPy arrays, so that no dtype changes, float64 without x64
+included. Their names, dtypes and shapes stand in meta.json, with the metadata and a digest of all files. A save that
+does not agree with its digest is damaged, and Orbax does not get to see it: the one before is taken, and a warning says
+so.
+"""
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+__all__ = ["Saved", "load", "save"]
+
+_SAVE, _LEFTOVER = re.compile(r"\d{6,}"), re.compile(r"\d{6,}\.new")
+
+
+class Saved(NamedTuple):
+    """What was saved.
+
+    Attributes:
+        arrays: NumPy arrays, in the nested dict that was given.
+        meta: the metadata, as JSON gives it back: tuples are lists, keys are strings.
+        path: the folder of the save.
+        warnings: what was wrong with later saves, one sentence each; empty when the last one was whole.
+    """
+
+    arrays: dict[str, Any]
+    meta: dict[str, Any]
+    path: Path
+    warnings: tuple[str, ...]
+
+
+def save(directory: Path | str, arrays: dict[str, Any], meta: dict[str, Any], keep: int = 2) -> Path:
+    """Write a new save beside the earlier ones, and remove all but the last ones.
+
+    Args:
+        directory: where saves are; it is made when it is missing. One process at a time may write to it.
+        arrays: a nested dict, with strings as keys, of NumPy or JAX arrays.
+        meta: a dict that JSON can hold.
+        keep: how many saves stay, at least 1.
+
+    Returns:
+        The folder of the new save.
+
+    Raises:
+        ImportError: if Orbax is not installed.
+        TypeError: if a key is no string, a leaf is no array of numbers, or JSON cannot hold `meta`.
+        ValueError: if keep is below 1.
+    """
+    orbax = _orbax()
+    if keep < 1:
+        raise ValueError(f"save: keep must be at least 1, got {keep}")
+    leaves: list[np.ndarray] = []
+    # What JSON gives back is what is digested, as it is when the save is read.
+    content = json.loads(json.dumps({"tree": _index(arrays, "", leaves), "meta": meta}))
+
+    directory = Path(directory).absolute()
+    directory.mkdir(parents=True, exist_ok=True)
+    for path in directory.iterdir():
+        if _LEFTOVER.fullmatch(path.name):
+            shutil.rmtree(path)
+    earlier = _saves(directory)
+    path = directory / f"{int(earlier[-1].name) + 1 if earlier else 1:06d}"
+    beside = path.with_name(f"{path.name}.new")
+    beside.mkdir()
+    written = {str(i): leaf for i, leaf in enumerate(leaves) if leaf.size}  # Orbax refuses empty arrays
+    if written:
+        with _quiet(), orbax.PyTreeCheckpointer() as checkpointer:
+            checkpointer.save(beside / "arrays", written)
+    with (beside / "meta.json").open("w", encoding="utf-8") as file:
+        json.dump({**content, "digest": _digest(content, beside / "arrays")}, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(beside, path)
+    for old in [*earlier, path][:-keep]:
+        shutil.rmtree(old)
+    return path
+
+
+def load(directory: Path | str) -> Saved | None:
+    """Read the last save that is whole.
+
+    Args:
+        directory: where saves are. Nothing in it is changed.
+
+    Returns:
+        The save, or None where there is none.
+
+    Raises:
+        ImportError: if Orbax is not installed.
+        ValueError: if there are saves, and all are damaged.
+    """
+    directory = Path(directory).absolute()
+    faults: list[str] = []
+    for path in reversed(_saves(directory)):
+        try:
+            content = _content(path)
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            faults.append(f"the save {path} is damaged ({type(error).__name__}: {error})")
+            continue
+        warnings = tuple(f"{fault}; the one before is taken, {path.name}" for fault in faults)
+        return Saved(_arrays(content["tree"], path), content["meta"], path, warnings)
+    if faults:
+        raise ValueError(
+            f"no save in {directory} can be read: {'; '.join(faults)}. Copy one back from a backup, or remove the "
+            "directory (or name another one) to begin anew"
+        )
+    return None
+
+
+def _content(path: Path) -> dict[str, Any]:
+    """What meta.json says; raises when a file is missing, or not as it was written."""
+    content = json.loads((path / "meta.json").read_text(encoding="utf-8"))
+    if content.pop("digest") != _digest(content, path / "arrays"):
+        raise ValueError("its files do not agree with their digest")
+    return content
+
+
+def _arrays(tree: dict[str, Any], path: Path) -> dict[str, Any]:
+    orbax = _orbax()
+    leaves = [np.empty(shape, jnp.dtype(dtype)) for dtype, shape in _entries(tree)]
+    as_numpy = {str(i): orbax.RestoreArgs(restore_type=np.ndarray) for i, leaf in enumerate(leaves) if leaf.size}
+    if as_numpy:
+        with _quiet(), orbax.PyTreeCheckpointer() as checkpointer:
+            read = checkpointer.restore(path / "arrays", restore_args=as_numpy)
+        leaves = [read.get(str(i), leaf) for i, leaf in enumerate(leaves)]
+    return _fill(tree, iter(leaves))
+
+
+def _index(node: Any, name: str, leaves: list[np.ndarray]) -> Any:
+    """The tree with [dtype, shape] in place of the arrays, which are appended to `leaves` in its order."""
+    if isinstance(node, dict):
+        for key in node:
+            if not isinstance(key, str):
+                raise TypeError(f"save: the keys of arrays must be strings, got {key!r} in {name or 'arrays'}")
+        return {key: _index(child, f"{name}[{key!r}]", leaves) for key, child in node.items()}
+    dtype = getattr(node, "dtype", object)
+    if not (jnp.issubdtype(dtype, np.number) or jnp.issubdtype(dtype, np.bool_)):
+        raise TypeError(
+            f"save: arrays{name} must be an array of numbers, got {type(node).__name__}; what is not an array "
+            "belongs in meta (and of random keys, jax.random.key_data)"
+        )
+    leaf = np.asarray(node, dtype.newbyteorder("="), order="C")
+    leaves.append(leaf)
+    return [leaf.dtype.name, list(leaf.shape)]
+
+
+def _entries(tree: Any) -> Iterator[Any]:
+    if isinstance(tree, dict):
+        for child in tree.values():
+            yield from _entries(child)
+    else:
+        yield tree
+
+
+def _fill(tree: Any, leaves: Iterator[np.ndarray]) -> Any:
+    return {key: _fill(child, leaves) for key, child in tree.items()} if isinstance(tree, dict) else next(leaves)
+
+
+def _digest(content: dict[str, Any], folder: Path) -> str:
+    """SHA-256 of what meta.json says, and of the name and the bytes of each file of the folder."""
+    digest = hashlib.sha256(json.dumps(content).encode())
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        with path.open("rb") as file:
+            digest.update(
+                f"{path.relative_to(folder).as_posix()} {hashlib.file_digest(file, 'sha256').hexdigest()}".encode()
+            )
+    return digest.hexdigest()
+
+
+def _saves(directory: Path) -> list[Path]:
+    """The folders of whole (or damaged, but not of unfinished) saves, the last one last."""
+    found = [path for path in directory.iterdir() if _SAVE.fullmatch(path.name)] if directory.is_dir() else []
+    return sorted(found, key=lambda path: int(path.name))
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Orbax tells its story in the log of absl, by way of warnings; errors are raised anyway."""
+    log = logging.getLogger("absl")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+
+
+def _orbax() -> Any:
+    try:
+        import orbax.checkpoint as orbax
+    except ImportError as error:
+        raise ImportError(
+            f"saving and loading need the package orbax-checkpoint: pip install 'jaxopt-lite[checkpoints]' ({error})"
+        ) from None
+    return orbax
