@@ -149,7 +149,7 @@ def _index(node: Any, name: str, leaves: list[np.ndarray]) -> Any:
             if not isinstance(key, str):
                 raise TypeError(f"save: the keys of arrays must be strings, got {key!r} in {name or 'arrays'}")
         return {key: _index(child, f"{name}[{key!r}]", leaves) for key, child in node.items()}
-    dtype = getattr(node, "dtype", object)
+    dtype: Any = getattr(node, "dtype", object)
     if not (jnp.issubdtype(dtype, np.number) or jnp.issubdtype(dtype, np.bool_)):
         raise TypeError(
             f"save: arrays{name} must be an array of numbers, got {type(node).__name__}; what is not an array "
