@@ -37,7 +37,7 @@ PLAN = (
             *("axes", "distributions", "space", "grouping", "proposal"),  # what is searched
             *("samplers", "adaptive"),  # which points
             *("ledger", "policies", "halving", "population"),  # which trials go on
-            *("member", "pool", "engine"),  # running them
+            *("events", "program", "member", "pool", "cohorts", "engine"),  # running them
         )
     },
     {"checkpoint": (), "log": ()},

@@ -1,0 +1,311 @@
+"""The program of a group: a cohort of trials, each with several seeds, goes on by some quanta.
+
+A *member* is one seed of one trial. Arrays of a cohort have axes [width, seeds, ...]. All trials of a cohort stand at
+one step, so a seed's minibatch is the same for all of them and is gathered once. Data, and every array that the trace
+captured, are arguments of the program: its text does not grow with them, and one text serves every device.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxopt_lite import tree
+from jaxopt_lite.core.checks import structure_difference
+from jaxopt_lite.core.numbers import describe
+from jaxopt_lite.core.transformation import GradientTransformation
+from jaxopt_lite.sweeps.axes import plain
+from jaxopt_lite.sweeps.grouping import Static
+from jaxopt_lite.sweeps.program import Program, digest, pack, unpack
+from jaxopt_lite.train.step import TrainState, arrays_for, first_state, plain_step, scores_key
+from jaxopt_lite.train.task import Task, scores
+
+__all__ = []
+
+KEEP, FRESH, RESET = range(3)  # a slot's state is there; is to be made; is there, but for the optimizer's
+_INDICES = 2**22  # of examples that go to the device in one call
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepPlan:
+    """How each trial trains: the arguments of `sweep` that shape the program or the data order."""
+
+    steps: int
+    batch_size: int | None
+    eval_every: int
+    seeds: int
+    seed: int
+    independent: bool
+    compute_dtype: str | None
+
+
+class Rows(NamedTuple):
+    """What a member is between two calls."""
+
+    params: Any
+    opt_state: Any
+    model_state: Any
+
+
+class Measured(NamedTuple):
+    """What a call measured, at each of its quanta; of the later ones of a short call nothing is filled."""
+
+    curves: dict[str, jax.Array]  # float32 [quanta, width, seeds]
+    finite: jax.Array  # bool [quanta, width]: loss and parameters, of all seeds
+
+
+class Group:
+    """Trials of one static part: what they train, and their program for a width.
+
+    Args:
+        trial: the user's function of a config.
+        static: the static part of the configs.
+        numbers: the numbers of one of them, float32 [k], for the concrete call.
+        plan: how each trial trains.
+
+    Raises:
+        TypeError, ValueError: if trial returns something else than a task and an optimizer, or its data depend on a
+            traced number.
+    """
+
+    def __init__(self, trial: Callable, static: Static, numbers: np.ndarray, plan: SweepPlan):
+        self.trial, self.static, self.plan = trial, static, plan
+        self.task, _ = self._make(numbers)
+        if self.task.train_is_iterator:
+            raise TypeError("sweep: the task's train must be arrays (or None); an iterator has one run to serve")
+        rows, batch = self.task.rows, plan.batch_size
+        if rows is not None and batch is not None and batch > rows:
+            raise ValueError(f"sweep: batch_size={batch} is more than the {rows} training examples of {self.label}")
+        self._check_data(numbers)
+        self.examples = rows if batch is not None else None  # of which batches are drawn; None: none are
+        self.data = (self.task.train, self.task.valid)
+        self.digest = digest(self.data)
+        with self._explained():
+            self.rows = jax.eval_shape(lambda n, key: self._begin(n, key), self._numbers, _KEY)
+
+    @property
+    def label(self) -> str:
+        """The static part as text."""
+        return ", ".join(f"{name}={plain(value)}" for name, value in _statics(self.static.skeleton)) or "all trials"
+
+    @functools.cached_property
+    def bytes(self) -> int:
+        """Size of a trial's state, all its seeds."""
+        return self.plan.seeds * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(self.packed))
+
+    @functools.cached_property
+    def packed(self) -> list[jax.ShapeDtypeStruct]:
+        """A member's state as plain arrays."""
+        return jax.eval_shape(pack, self.rows)
+
+    @property
+    def quanta(self) -> int:
+        """The most quanta of one call."""
+        if self.examples is None:
+            return self.plan.steps // self.plan.eval_every
+        each = self.plan.eval_every * (self.plan.batch_size or 1) * self.plan.seeds
+        return max(1, min(self.plan.steps // self.plan.eval_every, _INDICES // each))
+
+    @functools.cached_property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of the curves."""
+        with self._explained():
+            made = jax.eval_shape(self._cohort, *self.arguments(1))
+        return tuple(sorted(made[1].curves))
+
+    def arguments(self, width: int) -> tuple:
+        """Shapes of the program's arguments: packed rows, numbers, mode, data, order, keys, step, quanta."""
+        seeds, plan = self.plan.seeds, self.plan
+        shape = jax.ShapeDtypeStruct
+        each = (width, seeds) if plan.independent else (seeds,)
+        order = (*each, self.quanta * plan.eval_every, plan.batch_size) if self.examples else (0,)
+        keys = jax.eval_shape(lambda: jnp.broadcast_to(jax.random.key(0), each))
+        data = jax.tree.map(lambda x: shape(x.shape, x.dtype), self.data)
+        rows = [shape((width, seeds, *leaf.shape), leaf.dtype) for leaf in self.packed]
+        numbers = shape((width, *self._numbers.shape), jnp.float32)
+        scalar = shape((), jnp.int32)
+        return rows, numbers, shape((width,), jnp.int8), data, shape(order, jnp.int32), keys, scalar, scalar
+
+    def program(self, width: int) -> Program:
+        """Trace the program for a width."""
+        with self._explained():
+            return Program(self._cohort, self.arguments(width))
+
+    def test_scores(self, numbers: np.ndarray, rows: list, keys: jax.Array, step: int) -> dict[str, np.ndarray]:
+        """The scores of one trial's seeds on the test data, float32 [seeds] by name."""
+        test = self.task.test
+        if test is None:
+            return {}
+
+        def score(rows, key, test):
+            task, _ = self._make(jnp.asarray(numbers))
+            rows = unpack(rows, self.rows)
+            state = TrainState(rows.params, None, rows.opt_state, rows.model_state, key, jnp.int32(step))
+            return scores(task, rows.params, rows.model_state, test, scores_key(state))
+
+        found = jax.jit(jax.vmap(score, in_axes=(0, 0, None)))(rows, keys, test)
+        return {f"test.{name}": np.asarray(value) for name, value in found.items()}
+
+    @property
+    def _numbers(self) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((len(self.static.names),), jnp.float32)
+
+    def _make(self, numbers: Any) -> tuple[Task, GradientTransformation]:
+        """Call the user's function."""
+        made = self.trial(self.static.join(numbers))
+        if not (isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], Task)):
+            raise TypeError(f"sweep: trial must return (task, optimizer), got {_short(made)}")
+        return made[0], GradientTransformation.accept(made[1], "sweep", "the optimizer that trial returns")
+
+    def _check_data(self, numbers: np.ndarray) -> None:
+        """Raise if a data set is computed from a traced number, or is not the same each time."""
+        with self._explained():
+            data = lambda n: (lambda task: (task.train, task.valid, task.test))(self._make(n)[0])
+            traced, made = jax.make_jaxpr(data, return_shape=True)(jnp.asarray(numbers))
+        tainted = set(traced.jaxpr.invars)
+        for equation in traced.jaxpr.eqns:
+            if any(not hasattr(v, "val") and v in tainted for v in equation.invars):
+                tainted.update(equation.outvars)
+        for path, leaf in zip(jax.tree_util.tree_leaves_with_path(made), traced.jaxpr.outvars, strict=True):
+            if not hasattr(leaf, "val") and leaf in tainted:
+                where = ("train", "valid", "test")[path[0][0].idx]
+                raise ValueError(
+                    f"sweep: the task's {where} data depend on a traced number of the config "
+                    f"({', '.join(self.static.names)}); data are shared by all trials of a group: make that dimension "
+                    "static (a choice), or apply the number in the loss"
+                )
+        was = (self.task.train, self.task.valid, self.task.test)
+        shapes = [jax.tree.map(lambda x: (x.shape, x.dtype.name), data) for data in (was, made)]
+        if shapes[0] != shapes[1]:
+            raise ValueError(f"sweep: trial must return the same data each time, got {shapes[0]}, then {shapes[1]}")
+
+    def _explained(self) -> Any:
+        return _Explained(self.static.names)
+
+    def _begin(self, numbers: Any, key: jax.Array) -> Rows:
+        task, optimizer = self._make(numbers)
+        state = first_state(task.init, task.stateful, optimizer, key)
+        return Rows(state.params, state.opt_state, state.model_state)
+
+    def _refresh(self, numbers: Any, mode: Any, rows: Rows, key: jax.Array) -> Rows:
+        """A member's state where it is asked for anew."""
+        _, optimizer = self._make(numbers)
+        again = rows._replace(opt_state=arrays_for(optimizer, rows.params).init(rows.params))
+        return tree.where(mode == FRESH, self._begin(numbers, key), tree.where(mode == RESET, again, rows))
+
+    def _step(self, numbers: Any, rows: Rows, key: jax.Array, indices: Any, step: Any, train: Any) -> tuple:
+        """One step of one member."""
+        task, optimizer = self._make(numbers)
+        batch = train if self.examples is None else jax.tree.map(lambda x: x[indices], train)
+        step_ = plain_step(task.loss, task.stateful, self.plan.compute_dtype)
+        optimizer = arrays_for(optimizer, rows.params)
+        state = TrainState(rows.params, optimizer, rows.opt_state, rows.model_state, key, step)
+        state, measured = step_(state, batch, False)
+        new = Rows(state.params, state.opt_state, state.model_state)
+        _check_same(new, rows)
+        kept = [n for n in measured if n not in ("grad_norm", "update_norm") and n.split(".")[-1] != "learning_rate"]
+        return new, {f"train.{name}": jnp.asarray(measured[name], jnp.float32) for name in kept}
+
+    def _scores(self, numbers: Any, rows: Rows, key: jax.Array, step: Any, valid: Any) -> dict[str, jax.Array]:
+        task, _ = self._make(numbers)
+        state = TrainState(rows.params, None, rows.opt_state, rows.model_state, key, step)
+        found = scores(task, rows.params, rows.model_state, valid, scores_key(state))
+        return {f"valid.{name}": value for name, value in found.items()}
+
+    def _cohort(self, packed, numbers, mode, data, order, keys, step, quanta) -> tuple[list, Measured]:
+        """Advance a cohort."""
+        (train, valid), every = data, self.plan.eval_every
+        keyed = 0 if self.plan.independent else None  # whether each trial has keys and an order of its own
+
+        def over(f, *axes):
+            """Over slots and seeds; "trial": one a slot; "member": one a member; "seed": one a seed; "all": one."""
+            slot = tuple({"trial": 0, "member": 0, "seed": keyed, "all": None}[axis] for axis in axes)
+            seed = tuple({"trial": None, "member": 0, "seed": 0, "all": None}[axis] for axis in axes)
+            return jax.vmap(jax.vmap(f, in_axes=seed), in_axes=slot)
+
+        refresh = over(self._refresh, "trial", "trial", "member", "seed")
+        advance = over(self._step, "trial", "member", "seed", "seed", "all", "all")
+        judge = jax.vmap(jax.vmap(lambda rows: tree.all_finite(rows.params)))
+
+        rows = unpack(packed, self.rows)
+        rows = jax.lax.cond(jnp.any(mode != KEEP), lambda r: refresh(numbers, mode, r, keys), lambda r: r, rows)
+
+        def indices(at):
+            if self.examples is None:
+                return jnp.zeros(keys.shape, jnp.int32)
+            return jax.lax.dynamic_index_in_dim(order, at, axis=order.ndim - 2, keepdims=False)
+
+        def score(rows, now):
+            if valid is None:
+                return {}
+            judged = jax.vmap(self._scores, in_axes=(None, 0, 0, None, None))
+            each = jnp.broadcast_to(keys, (len(mode), self.plan.seeds))
+            return jax.lax.map(lambda slot: judged(slot[0], slot[1], slot[2], now, valid), (numbers, rows, each))
+
+        def quantum(q, loop):
+            rows, measured = loop
+            begin = step + q * every
+
+            def one(i, loop):
+                rows, sums = loop
+                rows, now = advance(numbers, rows, keys, indices(q * every + i), begin + i, train)
+                return rows, jax.tree.map(jnp.add, sums, now)
+
+            rows, sums = jax.lax.fori_loop(0, every, one, (rows, zeros))
+            means = {name: total / every for name, total in sums.items()}
+            finite = jnp.all(jnp.isfinite(means["train.loss"]) & judge(rows), axis=-1)
+            now = Measured({**means, **score(rows, begin + every)}, finite)
+            return rows, jax.tree.map(lambda all_, x: all_.at[q].set(x), measured, now)
+
+        shapes = jax.eval_shape(advance, numbers, rows, keys, indices(0), step, train)[1]
+        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+        shapes = {**shapes, **jax.eval_shape(score, rows, step)}
+        blank = {name: jnp.zeros((self.quanta, *s.shape), jnp.float32) for name, s in shapes.items()}
+        empty = Measured(blank, jnp.zeros((self.quanta, len(mode)), bool))
+        rows, measured = jax.lax.fori_loop(0, quanta, quantum, (rows, empty))
+        return pack(rows), measured
+
+
+class _Explained:
+    """Adds to an error of the trace what a traced config allows."""
+
+    def __init__(self, names: tuple[str, ...]):
+        self.names = names
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: Any, _: Any) -> None:
+        if isinstance(error, jax.errors.JAXTypeError) and self.names:
+            error.add_note(
+                f"sweep: {', '.join(self.names)} are traced numbers, so that one program serves all their values; what "
+                "decides about shapes or Python's control flow must be static: use choice(...) or int_uniform(...)"
+            )
+
+
+_KEY = jax.eval_shape(lambda: jax.random.key(0))
+
+
+def _check_same(new: Rows, old: Rows) -> None:
+    difference = structure_difference(new, old, "the state after a step", "the one before")
+    if difference:
+        raise ValueError(f"sweep: a step must keep the form of the state: {difference}")
+
+
+def _statics(skeleton: Any, name: str = "") -> list:
+    found = []
+    for key, value in skeleton.items():
+        inner = f"{name}.{key}" if name else key
+        if isinstance(value, dict):
+            found += _statics(value, inner)
+        elif not repr(value).startswith(("<float32>", "_Leaves(")):
+            found.append((inner, value))
+    return found
+
+
+def _short(value: Any) -> str:
+    return f"a tuple of {len(value)}" if type(value) is tuple else describe(value)
