@@ -57,7 +57,8 @@ from jaxopt_lite.optimizers import (
     yogi,
 )
 from jaxopt_lite.report.curves import plot_history
-from jaxopt_lite.run import fit
+from jaxopt_lite.report.overview import plot_sweep
+from jaxopt_lite.run.training import fit
 from jaxopt_lite.schedules.phases import (
     inverse_sqrt_schedule,
     join_schedules,
@@ -210,6 +211,7 @@ __all__ = [
     "piecewise_constant_schedule",
     "piecewise_interpolate_schedule",
     "plot_history",
+    "plot_sweep",
     "polynomial_schedule",
     "proximal_l1",
     "proximal_l2",

@@ -42,7 +42,7 @@ PLAN = (
     },
     {"checkpoint": (), "log": ()},
     {"report": ("curves", "overview", "exports", "result")},
-    {"run": ("signals", "folder", "training", "sweeping")},
+    {"run": ("signals", "training", "files", "sweeping")},
     {"__init__": ()},  # the face of the package, `import jaxopt_lite as jo`; the command line alone is built on it
     {"cli": ("names", "show", "train", "sweep", "main")},
 )

@@ -1,13 +1,11 @@
-"""Driving the pure generators: files, clock, signals and progress."""
+"""Driving the training loop: files, clock, signals and progress."""
 
 import contextlib
 import dataclasses
 import importlib.util
 import os
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from jaxopt_lite.core.text import spell
 from jaxopt_lite.core.transformation import GradientTransformation
 from jaxopt_lite.log import JsonLines, Progress, versions, write_json
 from jaxopt_lite.report.curves import plot_history
+from jaxopt_lite.run.signals import interruptible
 from jaxopt_lite.train.loop import Point, Result, training
 from jaxopt_lite.train.programs import Plan
 from jaxopt_lite.train.step import TrainState
@@ -95,7 +94,7 @@ def fit(
     events = training(task, optimizer, plan, seed, seeds, params, state, ahead=not callbacks)
     first = int(np.max(state.step)) if isinstance(state, TrainState) else 0
     began = time.perf_counter()
-    with _signals() as interrupted, contextlib.closing(events):
+    with interruptible() as interrupted, contextlib.closing(events):
         result = _drive(events, folder, callbacks, Progress(first + steps, progress), interrupted)
     if folder is not None:
         folder.finish(optimizer, plan, seed, seeds, result, time.perf_counter() - began)
@@ -172,24 +171,3 @@ class _Folder:
         write_json(self.path / "summary.json", summary)
         if importlib.util.find_spec("matplotlib"):
             plot_history(result.history, self.path / "curves.png", title=repr(rule))
-
-
-@contextlib.contextmanager
-def _signals() -> Iterator[threading.Event]:
-    """Ctrl-C and SIGTERM set an event, and the run ends after the point under way; a second Ctrl-C ends it at once."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
-
-    def set_or_raise(number, frame):
-        if event.is_set():
-            raise KeyboardInterrupt
-        event.set()
-
-    before = {number: signal.signal(number, set_or_raise) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield event
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler or signal.SIG_DFL)  # None is a handler that Python knows nothing of

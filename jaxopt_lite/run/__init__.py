@@ -1,0 +1,1 @@
+"""Driving the pure generators: files, clock, signals and progress."""
