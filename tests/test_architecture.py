@@ -40,7 +40,7 @@ PLAN = (
             *("events", "program", "member", "pool", "cohorts", "engine"),  # running them
         )
     },
-    {"checkpoint": (), "log": ()},
+    {"checkpoint": (), "log": ("records", "progress", "scoreboard")},
     {"report": ("curves", "overview", "exports", "result")},
     {"run": ("signals", "training", "files", "sweeping")},
     {"__init__": ()},  # the face of the package, `import jaxopt_lite as jo`; the command line alone is built on it

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxopt_lite.log import JsonLines, Progress, plain, versions, write_json
+from jaxopt_lite.log.progress import Progress
+from jaxopt_lite.log.records import JsonLines, plain, versions, write_json
 
 
 def strict(text):

@@ -13,7 +13,8 @@ import numpy as np
 
 from jaxopt_lite.core.text import spell
 from jaxopt_lite.core.transformation import GradientTransformation
-from jaxopt_lite.log import JsonLines, Progress, versions, write_json
+from jaxopt_lite.log.progress import Progress
+from jaxopt_lite.log.records import JsonLines, versions, write_json
 from jaxopt_lite.report.curves import plot_history
 from jaxopt_lite.run.signals import interruptible
 from jaxopt_lite.train.loop import Point, Result, training

@@ -1,0 +1,109 @@
+"""The best trials of a sweep, and how far it is, while it goes on."""
+
+import datetime
+import sys
+import time
+from typing import Any
+
+import numpy as np
+
+from jaxopt_lite.sweeps.ledger import STATUSES, Ledger
+
+__all__ = ["Scoreboard"]
+
+_TOP = 5
+_EVERY = 0.25  # seconds between two pictures of the table
+_LINES = 2.0  # and between two lines
+
+
+class Scoreboard:
+    """A live table of the best trials and a bar with trials/s and member-steps/s, or plain lines.
+
+    Args:
+        show: "bar", "lines" or "none"; None chooses a table on a terminal (where `rich` is installed), else lines.
+    """
+
+    def __init__(self, show: str | None = None):
+        if show is None:
+            show = "bar" if sys.stderr.isatty() else "lines"
+        self.shown = show != "none"
+        self._live = _rich_live() if show == "bar" else None
+        self._steps, self._first, self._drawn = 0, None, -np.inf
+
+    def say(self, text: str) -> None:
+        """One line, above the table."""
+        if self._live is not None:
+            self._live.console.print(text, markup=False, highlight=False)
+        elif self.shown:
+            print(text, file=sys.stderr, flush=True)
+
+    def advanced(self, ledger: Ledger, trials: int, member_steps: int) -> None:
+        """Some trials went on.
+
+        Args:
+            ledger: of the sweep.
+            trials: how many there are to be.
+            member_steps: steps done by all seeds of all trials in this call.
+        """
+        if not self.shown:
+            return
+        now = time.perf_counter()
+        if self._first is None:  # compiling comes before it, and would spoil the rate
+            self._first, member_steps = (now, _ended(ledger)), 0
+        self._steps += member_steps
+        every = _EVERY if self._live is not None else _LINES
+        if now - self._drawn < every:
+            return
+        self._drawn = now
+        self._draw(ledger, trials, now)
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        if self._live is not None:
+            self._live.stop()
+
+    def _draw(self, ledger: Ledger, trials: int, now: float) -> None:
+        began, ended_then = self._first or (now, 0)
+        seconds, ended = max(now - began, 1e-9), _ended(ledger)
+        rate = (ended - ended_then) / seconds
+        said = [f"{ended}/{trials} trials", f"{rate:,.1f} trials/s", f"{self._steps / seconds:,.0f} member-steps/s"]
+        if 0 < ended < trials and rate > 0:
+            said.append(f"{datetime.timedelta(seconds=round((trials - ended) / rate))} left")
+        best = ledger.ranking()[:_TOP]
+        if self._live is not None:
+            self._live.update(_table(ledger, best, ended / max(trials, 1), "  ".join(said)))
+            return
+        scores = ledger.last_scores()[best[:1]] * (-1 if ledger.highest else 1)
+        if len(scores) and np.isfinite(scores[0]):
+            said.append(f"best {ledger.metric} {scores[0]:.4g} (trial {best[0]})")
+        print("  ".join(said), file=sys.stderr, flush=True)
+
+
+def _ended(ledger: Ledger) -> int:
+    return int(np.sum(~ledger.running))
+
+
+def _table(ledger: Ledger, best: np.ndarray, share: float, said: str) -> Any:
+    from rich.console import Group
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+
+    table = Table("trial", ledger.metric, "steps", "status", *ledger.space.names, title="the best so far", expand=False)
+    scores = ledger.last_scores() * (-1 if ledger.highest else 1)
+    for trial in best.tolist():
+        row = ledger.space.encode(ledger.table[trial])
+        shown = [f"{v:.4g}" if isinstance(v, float) else str(v) for v in (row.get(n, "") for n in ledger.space.names)]
+        status = STATUSES[ledger.status[trial]]
+        table.add_row(str(trial), f"{scores[trial]:.4g}", str(ledger.step[trial]), status, *shown)
+    return Group(table, ProgressBar(total=1.0, completed=share, width=40), said)
+
+
+def _rich_live() -> Any:
+    try:
+        from rich.console import Console
+        from rich.live import Live
+    except ImportError:
+        return None
+    live = Live(console=Console(stderr=True), refresh_per_second=4, transient=False)
+    live.start()
+    return live

@@ -1,0 +1,199 @@
+"""The directory of a sweep: what it is, what happened, and what is needed to go on.
+
+sweep.json       the arguments, versions, device, width of each group, and what it came to
+trials.csv       a row for each trial
+curves.npz       float32 [trials, seeds, points] by name, and `step`
+events.jsonl     what happened, a line each, only ever appended to
+sweep.png        the picture
+checkpoints/     the ledger and the states of trials under way
+"""
+
+import importlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxopt_lite import checkpoint
+from jaxopt_lite.core.text import parse, spell
+from jaxopt_lite.core.values import Value
+from jaxopt_lite.log.records import JsonLines, versions, write_json
+from jaxopt_lite.sweeps.events import Snapshot
+from jaxopt_lite.sweeps.space import Space
+
+__all__ = []
+
+NAMES = ("sweep.json", "trials.csv", "curves.npz", "events.jsonl", "sweep.png", "checkpoints")
+_LATER = ("trials", "max_groups", "on_error")  # what may change when a sweep goes on
+
+
+class SweepFolder:
+    """A sweep's directory. Nothing is written before the first event, so that a bad argument leaves nothing behind."""
+
+    def __init__(self, path: Path, arguments: dict[str, Any]):
+        self.path, self.arguments, self._events = path, arguments, None
+        exists = next(p for p in (path, *path.absolute().parents) if p.exists())
+        if not exists.is_dir():
+            raise FileExistsError(f"sweep: directory {path} cannot be made, {exists} is a file")
+        if not os.access(exists, os.W_OK):
+            raise PermissionError(f"sweep: directory {path} cannot be written, for lack of permission in {exists}")
+        self.warnings: list[str] = []
+
+    def clear(self) -> None:
+        """Remove what an earlier sweep left."""
+        for name in NAMES:
+            there = self.path / name
+            shutil.rmtree(there) if there.is_dir() else there.unlink(missing_ok=True)
+
+    def earlier(self) -> Snapshot | None:
+        """The last save of the same sweep, or None where nothing was saved.
+
+        Raises:
+            ValueError: if the directory holds another sweep; it shows the difference.
+            FileExistsError: if it holds something else under the names that a sweep uses.
+        """
+        about = self.path / "sweep.json"
+        if not about.exists():
+            present = [name for name in NAMES if (self.path / name).exists()]
+            if present:
+                raise FileExistsError(f"sweep: {self.path} holds a {present[0]} that is of no sweep; give another")
+            return None
+        was = read_about(self.path)
+        changed = [
+            f"  {name}: {was['arguments'].get(name)!r} then, {now!r} now"
+            for name, now in plain_arguments(self.arguments).items()
+            if name not in _LATER and was["arguments"].get(name) != now
+        ]
+        if self.arguments["trials"] < was["arguments"]["trials"]:
+            changed.append(f"  trials: {was['arguments']['trials']} then, {self.arguments['trials']} now")
+        if changed:
+            raise ValueError(
+                f"sweep: {self.path} holds another sweep; give another directory, or overwrite=True. What differs:\n"
+                + "\n".join(changed)
+            )
+        here = self._circumstances()
+        for name in ("jax", "backend"):
+            if was["versions"][name] != here[name]:
+                raise ValueError(
+                    f"sweep: {self.path} was made with {name} {was['versions'][name]}, here it is {here[name]}: trials "
+                    "would not be comparable; go on with the same, or begin anew in another directory"
+                )
+        if was["versions"]["threads"] != here["threads"]:
+            self.warnings.append(
+                f"it began with {was['versions']['threads']} CPU threads and goes on with {here['threads']}: the last "
+                "bits of new results may differ"
+            )
+        saved = checkpoint.load(self.path / "checkpoints")
+        if saved is None:
+            return None
+        self.warnings += saved.warnings
+        return Snapshot(saved.arrays, saved.meta)
+
+    def save(self, snapshot: Snapshot) -> None:
+        """Save what is needed to go on."""
+        self.about({"status": "running", **{name: snapshot.facts[name] for name in ("groups", "metric")}})
+        checkpoint.save(self.path / "checkpoints", snapshot.arrays, snapshot.facts)
+        self.say("saved", trials=snapshot.facts["trials"])
+
+    def say(self, what: str, **facts: Any) -> None:
+        """Append to what happened."""
+        if self._events is None:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._events = JsonLines(self.path / "events.jsonl", append=True)
+        self._events.write({"event": what, **facts})
+
+    def about(self, facts: dict[str, Any]) -> None:
+        """Write sweep.json."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        content = {"arguments": plain_arguments(self.arguments), "versions": self._circumstances(), **facts}
+        write_json(self.path / "sweep.json", content)
+
+    def close(self) -> None:
+        """Close what is open."""
+        if self._events is not None:
+            self._events.close()
+
+    def _circumstances(self) -> dict[str, Any]:
+        flags = os.environ.get("XLA_FLAGS", "")
+        threads = os.environ.get("NPROC") or str(len(os.sched_getaffinity(0)))
+        return {**versions(), "devices": jax.local_device_count(), "threads": threads, "xla_flags": flags}
+
+
+def plain_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of a sweep as JSON has them: functions by name, values as the calls that make them."""
+    space, plain = arguments["space"], {}
+    for name, value in arguments.items():
+        if isinstance(value, Value):
+            plain[name] = spell(value, defaults=True)
+            functions = [value.factory, value.where] if isinstance(value, Space) else [value.factory]
+            foreign = [named(f) for f in functions if f is not None and not named(f).startswith("jaxopt_lite.")]
+            if foreign:
+                plain[f"{name}_from"] = foreign[0]
+        elif name == "initial":
+            plain[name] = [space.encode(row) for row in space.table(list(value), "initial")] if value else []
+        else:
+            plain[name] = named(value) if callable(value) else value
+    return json.loads(json.dumps(plain))
+
+
+def read_about(path: Path) -> dict[str, Any]:
+    """What sweep.json says.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if it is damaged.
+    """
+    try:
+        return json.loads((path / "sweep.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FileNotFoundError(f"there is no sweep in {path}: it has no sweep.json") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path / 'sweep.json'} is damaged: {error}") from None
+
+
+def read_arguments(path: Path, trial: Callable | None) -> dict[str, Any]:
+    """The arguments of the sweep in a directory, as `sweep` takes them.
+
+    Raises:
+        ValueError: if one cannot be found again by name; the same call of `sweep` then goes on.
+    """
+    arguments = dict(read_about(path)["arguments"])
+    space = None
+    for name in ("space", "sampler", "policy"):
+        names, home = {}, arguments.pop(f"{name}_from", None)
+        if home is not None:
+            names[home.rpartition(":")[2]] = _find(home, name)
+        try:
+            arguments[name] = parse(arguments[name], names)
+        except ValueError as error:
+            raise ValueError(
+                f"resume: the {name} of {path} cannot be read from its text ({error}); call sweep(...) again with the "
+                "same arguments and this directory"
+            ) from None
+    space = arguments["space"]
+    assert isinstance(space, Space)
+    rows = [space.decode(encoded) for encoded in arguments["initial"]]
+    arguments["initial"] = space.configs(np.array(rows).reshape(len(rows), len(space.dimensions)))
+    arguments["trial"] = trial or _find(arguments["trial"], "trial")
+    return arguments
+
+
+def named(function: Callable) -> str:
+    """Where a function can be found again, as module:name."""
+    while hasattr(function, "func"):
+        function = function.func
+    return f"{function.__module__}:{function.__qualname__}" if hasattr(function, "__qualname__") else repr(function)
+
+
+def _find(name: str, what: str) -> Any:
+    module, _, attribute = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError):
+        hint = "give it: resume(directory, trial=...)" if what == "trial" else "call sweep(...) again instead"
+        raise ValueError(f"resume: the {what} {name!r} cannot be imported by name; {hint}") from None
