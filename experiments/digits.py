@@ -19,27 +19,39 @@ HIDDEN = 128
 OPTIMIZER = "adam(1e-3)"
 STEPS, BATCH_SIZE, SEEDS = 2000, 128, 5
 CLAIM = 0.97
+# What a sweep of `trial` searches; "hidden" may be a choice.
+SPACE = {
+    "learning_rate": jo.log_uniform(1e-4, 1e-1),
+    "b1": jo.uniform(0.8, 0.99),
+    "weight_decay": jo.log_uniform(1e-5, 1.0),
+}
 
 
 @functools.cache
 def data():
     """(train, valid, test), each {"image": float32 [n, 64] in [0, 1], "label": int32 [n]}; always the same split."""
     from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
 
     images, labels = load_digits(return_X_y=True)
-    split = functools.partial(train_test_split, random_state=0)
-    train_x, rest_x, train_y, rest_y = split(images, labels, test_size=0.4, stratify=labels)
-    valid_x, test_x, valid_y, test_y = split(rest_x, rest_y, test_size=0.5, stratify=rest_y)
+    return split(images / 16, labels)
+
+
+def split(images, labels):
+    """(train, valid, test): 60, 20 and 20 % of each class."""
+    from sklearn.model_selection import train_test_split
+
+    halve = functools.partial(train_test_split, random_state=0)
+    train_x, rest_x, train_y, rest_y = halve(images, labels, test_size=0.4, stratify=labels)
+    valid_x, test_x, valid_y, test_y = halve(rest_x, rest_y, test_size=0.5, stratify=rest_y)
     sets = ((train_x, train_y), (valid_x, valid_y), (test_x, test_y))
-    return tuple({"image": np.float32(x / 16), "label": np.int32(y)} for x, y in sets)
+    return tuple({"image": np.float32(x), "label": np.int32(y)} for x, y in sets)
 
 
-def init(key, hidden=HIDDEN):
-    """He initialisation of a network 64 - hidden - 10."""
+def init(key, hidden=HIDDEN, pixels=64):
+    """He initialisation of a network pixels - hidden - 10."""
     one, two = jax.random.split(key)
     return {
-        "hidden": {"w": jax.random.normal(one, (64, hidden)) * (2 / 64) ** 0.5, "b": jnp.zeros(hidden)},
+        "hidden": {"w": jax.random.normal(one, (pixels, hidden)) * (2 / pixels) ** 0.5, "b": jnp.zeros(hidden)},
         "out": {"w": jax.random.normal(two, (hidden, 10)) * (2 / hidden) ** 0.5, "b": jnp.zeros(10)},
     }
 
@@ -65,6 +77,16 @@ def task(hidden=HIDDEN):
     """The task, for a network of any width."""
     train, valid, test = data()
     return jo.Task(functools.partial(init, hidden=hidden), loss, train, valid, test, evaluate)
+
+
+def trial(config):
+    """The task and AdamW for a config of a sweep; what the config leaves out has its default."""
+    return task(config.get("hidden", HIDDEN)), adamw(config)
+
+
+def adamw(config):
+    """AdamW with the config's numbers."""
+    return jo.adamw(**{name: config[name] for name in ("learning_rate", "b1", "b2", "weight_decay") if name in config})
 
 
 def main():

@@ -23,7 +23,7 @@ from jaxopt_lite.core.values import Value, register, remember_calls
 from jaxopt_lite.sweeps.axes import Options, Range, check_static, copied, frozen, keep, plain
 from jaxopt_lite.sweeps.distributions import Distribution
 
-__all__ = ["Dimension", "Space", "space"]
+__all__ = ["Space", "space"]
 
 Config = dict[str, Any]
 Name = tuple[str, ...]
