@@ -143,7 +143,7 @@ class Engine:
         if static in self.failed:
             return
         members = [i for i, other in enumerate(self._static) if other == static]
-        row = self.ledger.table[members[0]] if row is None else row
+        row = self.ledger.table[members[0]].copy() if row is None else row
         numbers = split(self.ledger.space.configs(row[None])[0])[1]
         try:
             group = Group(self.trial, static, numbers, self.plan)

@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxopt_lite.sweeps.space import Space
 
-__all__ = ["Ledger"]
+__all__ = ["Copy", "Ledger"]
 
 STATUSES = ("running", "finished", "stopped", "diverged", "failed")
 RUNNING, FINISHED, STOPPED, DIVERGED, FAILED = range(len(STATUSES))
@@ -41,6 +41,7 @@ class Ledger:
         seeds: runs of each trial.
         seed: of the sweep.
         table: the configs as numbers of the space, float64 [n, d]; `space.configs(table)` makes configs of it.
+        proposed: the configs as they were proposed, before any was copied, float64 [n, d].
         batch: which of the sampler's batches the trial came with, int [n].
         bracket: for policies that divide the trials, 0 unless they say otherwise, int [n].
         step: steps done, int [n].
@@ -59,6 +60,7 @@ class Ledger:
     seeds: int
     seed: int
     table: np.ndarray = dataclasses.field(default_factory=lambda: np.empty((0, 0)))
+    proposed: np.ndarray = dataclasses.field(default_factory=lambda: np.empty((0, 0)))
     batch: np.ndarray = dataclasses.field(default_factory=lambda: np.empty(0, np.int32))
     bracket: np.ndarray = dataclasses.field(default_factory=lambda: np.empty(0, np.int32))
     step: np.ndarray = dataclasses.field(default_factory=lambda: np.empty(0, np.int32))
@@ -129,6 +131,7 @@ class Ledger:
         first, n = len(self), len(table)
         batch = int(self.batch.max(initial=-1)) + 1
         self.table = table.copy() if not first else np.concatenate([self.table, table])
+        self.proposed = table.copy() if not first else np.concatenate([self.proposed, table])
         for name, dtype in COLUMNS.items():
             new = np.full(n, batch if name == "batch" else 0, dtype)
             setattr(self, name, np.concatenate([getattr(self, name), new]))
@@ -177,11 +180,18 @@ class Ledger:
             "rows": np.array([c.row for c in self.lineage], np.float64).reshape(len(self.lineage), self.table.shape[1]),
         }
         columns = {name: getattr(self, name) for name in COLUMNS}
-        return {"table": self.table, **columns, "curves": dict(self.curves), "lineage": lineage}
+        return {
+            "table": self.table,
+            "proposed": self.proposed,
+            **columns,
+            "curves": dict(self.curves),
+            "lineage": lineage,
+        }
 
     def restore(self, saved: dict[str, Any], errors: dict[int, str]) -> None:
         """Take back what `saved` gave; arrays are copied."""
         self.table = np.array(saved["table"], np.float64)
+        self.proposed = np.array(saved["proposed"], np.float64)
         for name, dtype in COLUMNS.items():
             setattr(self, name, np.array(saved[name], dtype))
         self.curves = {name: np.array(curve, np.float32) for name, curve in saved["curves"].items()}

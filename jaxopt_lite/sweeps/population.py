@@ -1,7 +1,7 @@
 """Population-based training: the worst go on from the best, with numbers that are varied, while all of them train."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from jaxopt_lite.sweeps.ledger import DIVERGED, Copy, Ledger
 from jaxopt_lite.sweeps.policies import Decision, check_int, multiple, policy
 from jaxopt_lite.sweeps.space import Space
 
-__all__ = ["population_based"]
+__all__ = ["Change", "lineage", "population_based", "replay"]
 
 _DECAYS = {"b1", "b2", "b3", "beta", "decay", "decay_rate", "momentum", "rho"}
 
@@ -120,3 +120,55 @@ def _explore(space: Space, row: np.ndarray, varied: list[str], perturb: Any, res
         else:
             row[j] += (factor - 1) * (axis.high - axis.low)
     return np.where(np.isnan(row), np.nan, space.clip(row[None])[0])
+
+
+class Change(NamedTuple):
+    """From a step on, a trial had these numbers.
+
+    Attributes:
+        step: from which on.
+        row: its row of the table, a tuple of floats.
+        reset: whether the optimizer's state was made anew then.
+    """
+
+    step: int
+    row: tuple[float, ...]
+    reset: bool
+
+
+def lineage(ledger: Ledger, trial: int) -> tuple[Change, ...]:
+    """How a trial's state came to be: its own changes, and before them those of the trials that it went on from.
+
+    Args:
+        ledger: of a sweep, such as `result.ledger`.
+        trial: its number.
+
+    Returns:
+        The changes in the order of steps, the first at step 0 with what the first ancestor began with.
+        `space.configs(np.array([change.row]))` makes a config of one, and `replay` does it all again.
+    """
+    changes: list[Change] = []
+    who = trial
+    for copy in reversed(ledger.lineage):
+        if copy.trial == who and (not changes or copy.step < changes[0].step):
+            changes.insert(0, Change(copy.step, tuple(copy.row.tolist()), copy.reset))
+            who = copy.source
+    return (Change(0, tuple(ledger.proposed[who].tolist()), False), *changes)
+
+
+@policy
+def replay(changes: Sequence[tuple]):
+    """One trial goes through the changes of a `lineage`, and arrives at the same parameters, bit for bit.
+
+    Args:
+        changes: what `lineage` returned. Sweep with `trials=1`, `initial=[the config of the first]`, and all else as it
+            was, the width of the group too.
+    """
+
+    def decide(ledger: Ledger) -> Decision:
+        step = int(ledger.step[0])
+        now = [Copy(0, 0, at, np.array(row), reset) for at, row, reset in changes if at == step > 0]
+        later = [at for at, _, _ in changes if at > step]
+        return Decision(target=min([*later, ledger.steps]), copies=now)
+
+    return decide

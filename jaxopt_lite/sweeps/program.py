@@ -12,14 +12,17 @@ import numpy as np
 
 __all__ = []
 
+_KEPT = 64  # executables
+_EXECUTABLES: dict[tuple[bytes, Any], Any] = {}  # by hash of the text, and device
+
 
 class Program:
-    """A traced function of which every captured array is an argument; compiled once for each device."""
+    """A traced function of which every captured array is an argument."""
 
     def __init__(self, function: Callable, arguments: tuple):
         traced, out = jax.make_jaxpr(function, return_shape=True)(*arguments)
         self.captured = [np.asarray(c) if not is_key(c) else c for c in traced.consts]
-        self._arguments, self._compiled, self._constants = arguments, {}, {}
+        self._arguments, self._constants = arguments, {}
         result = jax.tree.structure(out)
 
         def run(captured, *arguments):
@@ -29,25 +32,28 @@ class Program:
         self._jitted = jax.jit(run, donate_argnums=1)
 
     @functools.cached_property
-    def fingerprint(self) -> str:
-        """A hash of what is computed: the program's text and the arrays that it captured."""
-        lowered = self._jitted.lower(self.captured, *self._arguments)
-        text = lowered.as_text() + jax.__version__ + digest(self.captured)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+    def text(self) -> str:
+        """What is computed, as StableHLO; no device is named in it."""
+        return self._jitted.lower(self.captured, *self._arguments).as_text()
 
     @functools.cached_property
-    def size(self) -> int:
-        """Characters of the program's text."""
-        return len(self._jitted.lower(self.captured, *self._arguments).as_text())
+    def fingerprint(self) -> str:
+        """A hash of what is computed: the text, the arrays that it captured, and the version of the compiler."""
+        whole = f"{jax.__version__} {digest(self.captured)} {self.text}"
+        return hashlib.sha256(whole.encode()).hexdigest()[:16]
 
     def compile(self, device: Any) -> Any:
-        """The executable for a device."""
-        if device not in self._compiled:
-            here = jax.sharding.SingleDeviceSharding(device)
+        """The executable for a device. It is kept, for this program and for others of the same text."""
+        if device not in self._constants:
             self._constants[device] = jax.device_put(self.captured, device)
+        key = hashlib.sha256(self.text.encode()).digest(), device
+        if key not in _EXECUTABLES:
+            here = jax.sharding.SingleDeviceSharding(device)
             shapes = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=here), self._arguments)
-            self._compiled[device] = self._jitted.lower(self._constants[device], *shapes).compile()
-        return self._compiled[device]
+            _EXECUTABLES[key] = self._jitted.lower(self._constants[device], *shapes).compile()
+            while len(_EXECUTABLES) > _KEPT:
+                _EXECUTABLES.pop(next(iter(_EXECUTABLES)))
+        return _EXECUTABLES[key]
 
     def memory_of(self, device: Any) -> int | None:
         """Bytes that a call needs beside data and states, where the compiler says so."""
