@@ -138,9 +138,9 @@ def training(
 
 def _rehearse(task: Task, compiled: Programs, carry: Carry) -> None:
     """Trace what comes after a point and at the end, so that a fault there is found before any work is done."""
-    jax.eval_shape(compiled.conclude, carry, task.valid)
+    compiled.conclude.eval_shape(carry, task.valid)  # in this form JAX remembers it from run to run
     if task.test is not None:
-        jax.eval_shape(compiled.scores, carry.state, task.test)
+        compiled.scores.eval_shape(carry.state, task.test)
 
 
 def _stretches(task: Task, plan: Plan, kind: str, state: TrainState, many: bool) -> Iterator[tuple]:
@@ -174,16 +174,16 @@ def _stream(source: Any, size: int) -> Callable:
 
 def _drawn(task: Task, plan: Plan, state: TrainState, many: bool) -> Callable:
     """Batches drawn from the examples, each run's from where it has got to: such a function, too."""
-    keys, steps = (state.key, state.step) if many else (state.key[None], state.step[None])
     rows, batch_size = task.rows or 0, plan.batch_size or 0
-    orders = [batches.orders(key, rows, batch_size) for key in keys]
-    firsts = np.asarray(steps).tolist()
+    orders = [batches.orders(key, rows, batch_size) for key in (state.key if many else [state.key])]
+    firsts = np.atleast_1d(state.step).tolist()
     size = min(plan.eval_every, max(1, _INDICES // (len(orders) * batch_size)))
 
     def take(at, wanted):
         n = min(size, wanted)
         order = np.stack([order(first + at, n) for order, first in zip(orders, firsts, strict=True)])
-        order = np.pad(order, ((0, 0), (0, size - n), (0, 0)))  # of one shape, for one program
+        if n < size:
+            order = np.pad(order, ((0, 0), (0, size - n), (0, 0)))  # of one shape, for one program
         return task.train, order if many else order[0], n, True
 
     return take

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_lite import tree
-from jaxopt_lite.train.step import TrainState, floating, plain_step, scores_key
+from jaxopt_lite.train.step import TrainState, floating, measure_update, scores_key, step_parts
 from jaxopt_lite.train.task import Task, scores
 
 __all__ = ["Plan"]
@@ -74,7 +74,7 @@ class Monitor(NamedTuple):
 class Carry(NamedTuple):
     state: TrainState
     sums: dict[str, jax.Array]  # of the metrics of the point under way
-    last: dict[str, jax.Array]  # those of its last step
+    last: dict[str, jax.Array]  # measured of its last step: learning rates and norms
     steps: jax.Array  # in the point under way
     monitor: Monitor
 
@@ -90,7 +90,7 @@ class Programs(NamedTuple):
 def programs(loss: Callable, evaluate: Callable | None, stateful: bool, kind: str, plan: Plan, many: bool) -> Programs:
     """The compiled functions of a task; with `many`, over a leading axis of runs."""
     task = Task(lambda key: None, loss, evaluate=evaluate, stateful=stateful)
-    step = plain_step(loss, stateful, plan.compute_dtype)
+    step = step_parts(loss, stateful, plan.compute_dtype)
 
     def pick(data, order, i):
         if kind == "whole":
@@ -99,33 +99,37 @@ def programs(loss: Callable, evaluate: Callable | None, stateful: bool, kind: st
         return jax.tree.map(lambda x: x[index], data)
 
     def begin(state, data, order):
-        shapes = jax.eval_shape(step, state, pick(data, order, 0))[1]
-        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+        _, sums, (_, grads), updates = jax.eval_shape(step.advance, state, pick(data, order, 0))
+        last = jax.eval_shape(measure_update, state, grads, updates)
         zero, worst = jnp.zeros([], jnp.int32), jnp.float32(-jnp.inf)
         kept = jax.tree.map(jnp.copy, (state.params, state.model_state)) if plan.restore_best else ()
         monitor = Monitor(zero + RUNNING, worst, zero - 1, zero, kept)
-        return Carry(state, zeros, jax.tree.map(jnp.copy, zeros), jnp.copy(zero), monitor)
+        return Carry(state, _zeros(sums), _zeros(last), jnp.copy(zero), monitor)
 
     def advance(carry, data, order, n):
-        def body(i, loop):
+        def one(i, loop):
             state, sums, _ = loop
-            state, measured = step(state, pick(data, order, i), i == n - 1)
-            return state, jax.tree.map(jnp.add, sums, measured), measured
+            state, measured, slope, _ = step.advance(state, pick(data, order, i))
+            return state, jax.tree.map(jnp.add, sums, measured), slope
+
+        # Twice the same loop, so that the last step is no other program, and the state before it is at hand: its update
+        # is made again for the norm. To keep each step's updates would cost small models some 5% of their time.
+        def all_but_the_last_then_the_last(k, loop):
+            begun, _ = loop
+            return jax.lax.fori_loop(k * (n - 1), n - 1 + k, one, begun), begun[0]
 
         def run():
-            state, sums, last = jax.lax.fori_loop(0, n, body, (carry.state, carry.sums, carry.last))
+            slope = _zeros(jax.eval_shape(step.advance, carry.state, pick(data, order, 0))[2])
+            loop = (carry.state, carry.sums, slope), carry.state
+            (state, sums, slope), before = jax.lax.fori_loop(0, 2, all_but_the_last_then_the_last, loop)
+            last = measure_update(before, slope[1], step.updates(before, pick(data, order, n - 1), *slope))
             return carry._replace(state=state, sums=sums, last=last, steps=carry.steps + n)
 
         return jax.lax.cond(carry.monitor.status == RUNNING, run, lambda: carry)
 
     def conclude(carry, valid):
         state, running = carry.state, carry.monitor.status == RUNNING
-        row = {}
-        for name, total in carry.sums.items():
-            if name in ("grad_norm", "update_norm") or name.rpartition(".")[2] == "learning_rate":
-                row[name] = carry.last[name]
-            else:
-                row[f"train.{name}"] = total / jnp.maximum(carry.steps, 1)
+        row = {f"train.{name}": total / jnp.maximum(carry.steps, 1) for name, total in carry.sums.items()} | carry.last
         if valid is not None:
             row |= {f"valid.{name}": value for name, value in score(state, valid).items()}
         monitor = jax.lax.cond(running, lambda: _judge(plan, row, state, carry.monitor), lambda: carry.monitor)
@@ -144,6 +148,10 @@ def programs(loss: Callable, evaluate: Callable | None, stateful: bool, kind: st
         conclude=jax.jit(over(conclude, in_axes=(0, None)), donate_argnums=0),
         scores=jax.jit(over(score, in_axes=(0, None))),
     )
+
+
+def _zeros(shapes: Any) -> Any:
+    return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
 
 
 def _judge(plan: Plan, row: dict, state: TrainState, monitor: Monitor) -> Monitor:

@@ -130,7 +130,31 @@ def floating(dtype: Any, who: str, name: str) -> str | None:
 
 
 def plain_step(loss: Callable, stateful: bool, compute_dtype: Any) -> Callable:
-    """The step before it is compiled, for loops, which can do without the norms of most steps."""
+    """The step before it is compiled."""
+    parts = step_parts(loss, stateful, compute_dtype)
+
+    def step(state: TrainState, batch: Any, norms_wanted: bool = True) -> tuple[TrainState, dict[str, jax.Array]]:
+        after, measured, (_, grads), updates = parts.advance(state, batch)
+        return after, {**measured, **measure_update(state, grads, updates)} if norms_wanted else measured
+
+    return step
+
+
+class StepParts(NamedTuple):
+    """A step for loops that look at few of their updates.
+
+    Attributes:
+        advance: (state, batch) -> the next state, the loss and its metrics, (value, gradient) and the updates.
+        updates: (state, batch, value, gradient) -> the updates again. A step that need not hand them out is faster, as
+            they then go into the parameters at once.
+    """
+
+    advance: Callable
+    updates: Callable
+
+
+def step_parts(loss: Callable, stateful: bool, compute_dtype: Any) -> StepParts:
+    """The parts of `plain_step`."""
 
     def objective(params, model_state, batch, key):
         if compute_dtype is not None:
@@ -138,35 +162,37 @@ def plain_step(loss: Callable, stateful: bool, compute_dtype: Any) -> Callable:
         value, aux = call_loss(loss, stateful, params, model_state, batch, key)
         return jnp.asarray(value, jnp.promote_types(jnp.result_type(value), jnp.float32)), aux
 
-    def step(state: TrainState, batch: Any, norms_wanted: Any = True) -> tuple[TrainState, dict[str, jax.Array]]:
-        key = jax.random.fold_in(jax.random.fold_in(state.key, _STEPS), state.step)
-        run = jax.value_and_grad(objective, has_aux=True)
-        (value, (metrics, model_state)), grads = run(state.params, state.model_state, batch, key)
-        # In the parameters' dtype, so that a bfloat16 update does not lose the weight decay.
-        grads = tree.cast_like(grads, state.params)
-        updates, opt_state = state.optimizer.update(
+    def steps_key(state):
+        return jax.random.fold_in(jax.random.fold_in(state.key, _STEPS), state.step)
+
+    def update(state, batch, value, grads):
+        return state.optimizer.update(
             grads,
             state.opt_state,
             state.params,
             value=value,
             grad=grads,
-            value_fn=lambda params: objective(params, state.model_state, batch, key)[0],
+            value_fn=lambda params: objective(params, state.model_state, batch, steps_key(state))[0],
         )
 
-        def measure_norms():
-            found = {"grad_norm": tree.global_norm(grads), "update_norm": tree.global_norm(updates)}
-            return {name: jnp.asarray(norm, jnp.float32) for name, norm in found.items()}
-
-        def no_norms():
-            return dict.fromkeys(("grad_norm", "update_norm"), jnp.zeros([], jnp.float32))
-
-        norms = jax.lax.cond(norms_wanted, measure_norms, no_norms)
-        measured = {"loss": value, **metrics, **learning_rates(state.optimizer, state.opt_state), **norms}
+    def advance(state: TrainState, batch: Any) -> tuple:
+        run = jax.value_and_grad(objective, has_aux=True)
+        (value, (metrics, model_state)), grads = run(state.params, state.model_state, batch, steps_key(state))
+        # In the parameters' dtype, so that a bfloat16 update does not lose the weight decay.
+        grads = tree.cast_like(grads, state.params)
+        updates, opt_state = update(state, batch, value, grads)
         params = apply_updates(state.params, updates)
-        state = TrainState(params, state.optimizer, opt_state, model_state, state.key, state.step + 1)
-        return state, measured
+        after = TrainState(params, state.optimizer, opt_state, model_state, state.key, state.step + 1)
+        return after, {"loss": value, **metrics}, (value, grads), updates
 
-    return step
+    return StepParts(advance, lambda *args: update(*args)[0])
+
+
+def measure_update(state: TrainState, grads: Any, updates: Any) -> dict[str, jax.Array]:
+    """What is measured of a step beside the loss: the learning rates and the norms."""
+    norms = {"grad_norm": tree.global_norm(grads), "update_norm": tree.global_norm(updates)}
+    norms = {name: jnp.asarray(norm, jnp.float32) for name, norm in norms.items()}
+    return {**learning_rates(state.optimizer, state.opt_state), **norms}
 
 
 def scores_key(state: TrainState) -> jax.Array:
