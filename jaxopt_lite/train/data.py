@@ -45,7 +45,7 @@ def orders(key: jax.Array, rows: int, batch_size: int) -> Callable[[int, int], n
         raise ValueError(f"batch_order: batch_size must lie between 1 and the {rows} examples, got {batch_size}")
     per_epoch = rows // batch_size
     together = max(1, _BLOCK // rows)  # epochs made in one call
-    key = jax.device_put(key, _host())
+    key = jax.device_put(key, _host(), may_alias=False)  # the steps donate the state that it stands in
 
     @functools.lru_cache(maxsize=2)
     def bits(number: int) -> jax.Array:

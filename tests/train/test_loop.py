@@ -69,6 +69,13 @@ def test_a_run_does_not_depend_on_where_it_is_looked_at():
         assert_same(jo.fit(LINEAR, WARMED, 20, 4, eval_every=eval_every).state, whole.state)
 
 
+@pytest.mark.parametrize("seeds", [None, 2])
+def test_the_order_is_made_block_by_block_while_the_run_goes_on(monkeypatch, seeds):
+    at_once = jo.fit(LINEAR, WARMED, **RUN, seeds=seeds)
+    monkeypatch.setattr("jaxopt_lite.train.data._BLOCK", 1)
+    assert_same(jo.fit(LINEAR, WARMED, **RUN, seeds=seeds).state, at_once.state)
+
+
 @pytest.mark.parametrize("task", [LINEAR, STATEFUL, ON_POLICY], ids=["plain", "stateful", "on-policy"])
 def test_a_run_in_two_parts_is_the_run(task):
     whole = jo.fit(task, WARMED, **RUN)
