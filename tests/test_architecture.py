@@ -37,14 +37,14 @@ PLAN = (
             *("axes", "distributions", "space", "grouping", "proposal"),  # what is searched
             *("samplers", "adaptive"),  # which points
             *("ledger", "policies", "halving", "population"),  # which trials go on
-            *("events", "program", "member", "pool", "cohorts", "engine"),  # running them
+            *("events", "program", "member", "pool", "cohorts", "roster", "engine"),  # running them
         )
     },
     {"checkpoint": (), "log": ("records", "progress", "scoreboard")},
     {"report": ("curves", "overview", "exports", "result")},
     {"run": ("signals", "training", "files", "sweeping")},
     {"__init__": ()},  # the face of the package, `import jaxopt_lite as jo`; the command line alone is built on it
-    {"cli": ("names", "show", "train", "sweep", "main")},
+    {"cli": ("app", "names", "sweeps", "runs", "main")},
 )
 LAST_PURE_ROW = 6
 NAMESPACES = ("tree", "solvers", "search")  # reached by their own name, as tree.… or jo.solvers.…; all others are flat

@@ -174,7 +174,7 @@ def sweep(
         folder.clear()
     earlier = None if folder is None else folder.earlier()
     if earlier is not None:
-        engine.restore(earlier)
+        engine.roster.restore(earlier)
     saves = _Saves(save_seconds, save_calls) if folder is not None else None
     return _drive(engine, folder, saves, Scoreboard(progress), resumed=earlier is not None)
 
@@ -238,12 +238,12 @@ def _drive(engine: Engine, folder: SweepFolder | None, saves: Any, board: Scoreb
             outcome: Outcome = end.value
     seconds = time.perf_counter() - began
     if folder is not None and outcome.complete:
-        folder.save(engine.snapshot())
+        folder.save(engine.roster.snapshot())
     result = SweepResult.of(outcome, seconds, None if folder is None else folder.path, notes)
     if folder is not None:
         result.write(folder.path)
         folder.say(result.status, **ledger.summary())
-        facts = {"groups": engine.snapshot().facts["groups"], "metric": ledger.metric, "trials": ledger.summary()}
+        facts = {"groups": engine.roster.snapshot().facts["groups"], "metric": ledger.metric, "trials": ledger.summary()}
         folder.about({"status": result.status, "seconds": round(seconds, 3), **facts, "best": result.about_best()})
         folder.close()
     return result

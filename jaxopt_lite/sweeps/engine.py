@@ -8,13 +8,14 @@ trial computes depends on none of these.
 import collections
 import dataclasses
 import difflib
+import functools
 from collections.abc import Callable, Generator, Sequence
 from typing import Any, TypeVar
 
 import jax
 import numpy as np
 
-from jaxopt_lite.sweeps.cohorts import Runner, usual_width
+from jaxopt_lite.sweeps.cohorts import Call, usual_width
 from jaxopt_lite.sweeps.events import (
     Advanced,
     Compiled,
@@ -25,20 +26,31 @@ from jaxopt_lite.sweeps.events import (
     Outcome,
     Proposed,
     Reply,
-    Snapshot,
     Winner,
 )
-from jaxopt_lite.sweeps.grouping import Static, split
-from jaxopt_lite.sweeps.ledger import FAILED, RUNNING, STOPPED, Copy, Ledger
-from jaxopt_lite.sweeps.member import Group, SweepPlan
+from jaxopt_lite.sweeps.grouping import Static
+from jaxopt_lite.sweeps.ledger import STOPPED, Ledger
+from jaxopt_lite.sweeps.member import SweepPlan
 from jaxopt_lite.sweeps.policies import Policy
+from jaxopt_lite.sweeps.roster import Roster, too_many
 from jaxopt_lite.sweeps.samplers import Sampler, propose
-from jaxopt_lite.sweeps.space import Space
 
 __all__ = []
 
 T = TypeVar("T")
 Saying = Generator[Any, Reply | None, T]
+Flying = collections.deque[tuple[Static, Call]]  # calls under way, the oldest first
+
+
+@dataclasses.dataclass
+class Leg:
+    """A cohort on its way to its target."""
+
+    static: Static
+    trials: np.ndarray
+    step: int
+    target: int
+    device: int
 
 
 @dataclasses.dataclass
@@ -77,11 +89,7 @@ class Engine:
 
     def __post_init__(self):
         self.devices = list(self.devices) or jax.local_devices()
-        self.runners: dict[Static, Runner] = {}
-        self.failed: dict[Static, str] = {}
-        self._static: list[Static] = []  # of each trial
-        self._numbers: list[np.ndarray] = []
-        self._stored: dict[tuple, Any] = {}
+        self.roster = Roster(self.trial, self.ledger, self.plan, self.devices)
         self._reply = Reply()
         self._reported: set[tuple] = set()
 
@@ -99,7 +107,7 @@ class Engine:
                 continue
             waiting = np.flatnonzero(ledger.running)
             ledger.status[waiting] = STOPPED
-            self._forget()
+            self.roster.forget()
             if len(ledger) >= self.trials:
                 break
             yield from self._propose()
@@ -118,60 +126,39 @@ class Engine:
         scores = ledger.last_scores()
         table = propose(self.sampler, ledger.space, self.plan.seed, n, count, self.initial, ledger.table, scores)
         new = ledger.extend(table)
-        self._sort(new)
-        groups = list(dict.fromkeys(self._static))
+        self.roster.sort(new)
+        groups = self.roster.groups
         if len(groups) > self.max_groups:
-            raise ValueError(_too_many(ledger.space, ledger.table, len(groups), self.max_groups))
+            raise ValueError(too_many(ledger.space, ledger.table, len(groups), self.max_groups))
         for static in groups:
-            if static not in self.runners:
+            if static not in self.roster.runners and static not in self.roster.failed:
                 yield from self._begin(static)
-        self._fail_known(new)
+        self.roster.fail(new)
         yield from self._say(Proposed(new, len(groups)))
 
-    def _sort(self, trials: np.ndarray) -> None:
-        """Find the group and the numbers of trials anew."""
-        for trial, config in zip(trials, self.ledger.space.configs(self.ledger.table[trials])):
-            static, numbers = split(config)
-            if trial == len(self._static):
-                self._static.append(static)
-                self._numbers.append(numbers)
-            else:
-                self._static[trial], self._numbers[trial] = static, numbers
-
-    def _begin(self, static: Static, width: int | None = None, row: Any = None) -> Saying[None]:
-        """Call `trial` for a group and trace what it returns."""
-        if static in self.failed:
-            return
-        members = [i for i, other in enumerate(self._static) if other == static]
-        row = self.ledger.table[members[0]].copy() if row is None else row
-        numbers = split(self.ledger.space.configs(row[None])[0])[1]
+    def _begin(self, static: Static) -> Saying[None]:
+        """Trace what `trial` returns for a group, and find its width."""
+        roster, members = self.roster, self.roster.members(static)
+        row = self.ledger.table[members[0]].copy()
         try:
-            group = Group(self.trial, static, numbers, self.plan)
-            metrics = group.metrics
+            group = roster.group(row)
         except Exception as error:
-            config = self.ledger.space.configs(row[None])[0]
-            error.add_note(f"sweep: trial was called with {config}")
             if not self.keep_on:
                 raise
-            self.failed[static] = f"{type(error).__name__}: {error}"
+            roster.failed[static] = f"{type(error).__name__}: {error}"
+            config = self.ledger.space.configs(row[None])[0]
             yield from self._say(GroupFailed(str(config), np.array(members), error))
             return
-        self._watch(metrics)
-        candidates = self.width == "measure" and width is None
+        self._watch(group.metrics)
         usual = usual_width(group, len(members), self.devices[0])
-        width = width or (usual if self.width in (None, "measure") else int(self.width))
-        make = lambda w: Runner(group, row, w, len(members), self.devices, self._stored)
-        if candidates:
-            widths = tuple(2**i for i in range(max(1, (2 * usual - 1).bit_length() + 1)))
-            together = np.stack([self._numbers[i] for i in members])
-            tried: dict[int, Runner] = {}
-
-            def run(w):
-                tried.setdefault(w, make(w)).try_width(together)
-
-            yield from self._say(Measure(group.label, widths, run))
+        width = usual if self.width in (None, "measure") else int(self.width)
+        if self.width == "measure":
+            numbers = np.stack([roster.numbers[i] for i in members])
+            widths = tuple(2**i for i in range((2 * usual).bit_length() + 1))
+            tried = functools.cache(lambda width: roster.runner(group, row, width))
+            yield from self._say(Measure(group.label, widths, lambda width: tried(width).try_width(numbers)))
             width = self._reply.width or usual
-        self.runners[static] = make(width)
+        roster.runners[static] = roster.runner(group, row, width)
 
     def _watch(self, known: Sequence[str]) -> None:
         """Find the metric among those that a group measures."""
@@ -187,12 +174,6 @@ class Engine:
             raise ValueError(f"sweep: mode must be given for metric={metric!r}: 'min' or 'max'")
         self.ledger.metric, self.ledger.highest = metric, mode == "max"
 
-    def _fail_known(self, trials: np.ndarray) -> None:
-        for trial in trials:
-            if self._static[trial] in self.failed:
-                self.ledger.status[trial] = FAILED
-                self.ledger.errors[int(trial)] = self.failed[self._static[trial]]
-
     def _decide(self) -> Saying[None]:
         """Ask the policy, and do what it says."""
         ledger = self.ledger
@@ -203,95 +184,95 @@ class Engine:
         stopped = np.flatnonzero(decision.stop & running) if decision.stop is not None else np.empty(0, int)
         ledger.status[stopped] = STOPPED
         if decision.copies:
-            self._copy(decision.copies)
+            self.roster.copy(decision.copies)
         if decision.target is not None:
             going = ledger.running
             ledger.target[going] = np.maximum(decision.target, ledger.step)[going]
-        self._forget()
+        self.roster.forget()
         yield from self._say(Decided(stopped, decision.copies, int(ledger.pending.sum())))
 
-    def _copy(self, copies: Sequence[Copy]) -> None:
-        """Let trials go on from others' states: all sources are read before any trial is changed."""
-        read = [self.runners[self._static[c.source]].pool.read([c.source]) for c in copies]
-        into = [self._static[c.source] for c in copies]
-        for copy in copies:
-            for runner in self.runners.values():
-                runner.pool.drop([copy.trial])
-            self.ledger.copy(copy)
-        self._sort(np.array([copy.trial for copy in copies]))
-        for copy, state, static in zip(copies, read, into, strict=True):
-            if self._static[copy.trial] != static:
-                raise ValueError(
-                    "sweep: a copy must keep the static values of its source, whose program made its state"
-                )
-            self.runners[static].pool.write([copy.trial], state)
-
-    def _forget(self) -> None:
-        """Free the states of trials that have ended, but for the best one's."""
-        ended = [t for runner in self.runners.values() for t in runner.pool.trials if self.ledger.status[t] != RUNNING]
-        if len(ended) > 1 or (ended and self.ledger.running.any()):
-            place = np.argsort(self.ledger.ranking())
-            best = min(ended, key=lambda trial: place[trial])
-            for runner in self.runners.values():
-                runner.pool.drop([trial for trial in ended if trial != best])
-
     def _advance(self) -> Saying[None]:
-        """Call each cohort of the pending trials once, unless the driver wants to save or stop."""
-        ledger, flying = self.ledger, collections.deque()
-        for i, (static, trials) in enumerate(self._cohorts()):
-            runner, device = self.runners[static], i % len(self.devices)
-            step, target = int(ledger.step[trials[0]]), int(ledger.target[trials[0]])
-            quanta = min((target - step) // ledger.eval_every, runner.group.quanta, self._reply.quanta or ledger.points)
-            numbers = np.stack([self._numbers[trial] for trial in trials])
-            try:
-                yield from self._announce(static, device)
-                flying.append((static, runner.launch(trials, numbers, step, quanta, self._reset(trials), device)))
-            except jax.errors.JaxRuntimeError as error:
-                yield from self._narrow(static, error, flying)
-                break
-            if len(flying) > 2 * len(self.devices):
-                yield from self._land(flying)
-            if self._reply.save or self._reply.stop:
+        """Bring the pending trials to their targets, as many cohorts at a time as there are devices.
+
+        It ends early when the driver wants to save or stop, or a group's cohorts became narrower.
+        """
+        flying: Flying = collections.deque()
+        cohorts, n, wanted = self._cohorts(), len(self.devices), True
+        for i in range(0, len(cohorts), n):
+            legs = [Leg(*cohort, device) for device, cohort in enumerate(cohorts[i : i + n])]
+            while legs and wanted:
+                for leg in legs:
+                    wanted = wanted and (yield from self._call(leg, flying)) and not self._asked
+                legs = [leg for leg in legs if leg.step < leg.target]
+            if not wanted:
                 break
         while flying:
             yield from self._land(flying)
-        if self._reply.save or self._reply.stop:
+        if self._asked:
             self._reply = self._reply._replace(save=False)
-            yield self.snapshot()
+            yield self.roster.snapshot()
 
-    def _cohorts(self) -> list[tuple[Static, np.ndarray]]:
+    @property
+    def _asked(self) -> bool:
+        """Whether the driver wants to save or stop."""
+        return self._reply.save or self._reply.stop
+
+    def _call(self, leg: Leg, flying: Flying) -> Saying[bool]:
+        """Begin the next call of a cohort, and wait for an earlier one; False if a group became narrower."""
+        ledger, runner = self.ledger, self.roster.runners[leg.static]
+        trials = leg.trials[ledger.running[leg.trials]]  # those not known to have diverged
+        every, most = ledger.eval_every, self._reply.quanta or ledger.points
+        quanta = min((leg.target - leg.step) // every, runner.group.quanta, most)
+        if len(trials):
+            reset = self._reset(trials, leg.step)
+            try:
+                yield from self._announce(leg.static, leg.device)
+                numbers = np.stack([self.roster.numbers[trial] for trial in trials])
+                flying.append((leg.static, runner.launch(trials, numbers, leg.step, quanta, reset, leg.device)))
+            except jax.errors.JaxRuntimeError as error:
+                yield from self._narrow(leg.static, error, flying)
+                return False
+        leg.step += quanta * every
+        if len(flying) > 2 * len(self.devices):
+            return (yield from self._land(flying))
+        return True
+
+    def _cohorts(self) -> list[tuple[Static, np.ndarray, int, int]]:
         """Pending trials by group, step and target, in pieces of at most a width."""
-        found: dict[tuple, list[int]] = {}
-        ledger = self.ledger
-        for trial in np.flatnonzero(ledger.pending).tolist():
-            found.setdefault((self._static[trial], ledger.step[trial], ledger.target[trial]), []).append(trial)
+        found: dict[tuple[Static, int, int], list[int]] = {}
+        steps, targets = self.ledger.step.tolist(), self.ledger.target.tolist()
+        for trial in np.flatnonzero(self.ledger.pending).tolist():
+            found.setdefault((self.roster.static[trial], steps[trial], targets[trial]), []).append(trial)
         pieces = []
-        for (static, _, _), trials in found.items():
-            width = self.runners[static].width
-            pieces += [(static, np.array(trials[i : i + width])) for i in range(0, len(trials), width)]
+        for (static, step, target), trials in found.items():
+            width = self.roster.runners[static].width
+            pieces += [(static, np.array(trials[i : i + width]), step, target) for i in range(0, len(trials), width)]
         return pieces
 
-    def _land(self, flying: collections.deque) -> Saying[None]:
-        """Wait for the oldest call, and write down what it measured."""
+    def _land(self, flying: Flying) -> Saying[bool]:
+        """Wait for the oldest call, and write down what it measured; False if a group became narrower."""
         static, call = flying.popleft()
         try:
-            curves, finite = self.runners[static].collect(call)
+            curves, finite = self.roster.runners[static].collect(call)
         except jax.errors.JaxRuntimeError as error:
             yield from self._narrow(static, error, flying)
-            return
-        self.ledger.record(call.trials, curves, finite)
-        if not self.ledger.running[call.trials].all():
-            self._forget()
-        yield from self._say(Advanced(call.trials, call.step, call.quanta * self.plan.eval_every))
+            return False
+        alive = self.ledger.running[call.trials]  # the others diverged in the call before
+        trials = call.trials[alive]
+        self.ledger.record(trials, {name: curve[:, alive] for name, curve in curves.items()}, finite[:, alive])
+        if not self.ledger.running[trials].all():
+            self.roster.forget(4 * self.roster.runners[static].width)
+        yield from self._say(Advanced(trials, call.step, call.quanta * self.plan.eval_every))
+        return True
 
-    def _narrow(self, static: Static, error: Exception, flying: collections.deque) -> Saying[None]:
+    def _narrow(self, static: Static, error: Exception, flying: Flying) -> Saying[None]:
         """Halve the width where memory did not suffice and nothing has advanced; else raise."""
-        runner = self.runners[static]
+        runner = self.roster.runners[static]
         if "RESOURCE_EXHAUSTED" not in str(error) or runner.begun or runner.width == 1:
             raise error
         for pair in [pair for pair in flying if pair[0] == static]:
             flying.remove(pair)
-        self.runners[static] = Runner(runner.group, runner.row, runner.width // 2, 1, self.devices, self._stored)
+        self.roster.runners[static] = self.roster.runner(runner.group, runner.row, runner.width // 2)
         self._reported = {(other, device) for other, device in self._reported if other != static}
         yield from self._say(Narrowed(runner.group.label, runner.width // 2))
 
@@ -299,81 +280,24 @@ class Engine:
         """Compile, and say so, the first time."""
         if (static, device) in self._reported:
             return
-        runner, on = self.runners[static], self.devices[device]
-        n = sum(other == static for other in self._static)
+        runner, on = self.roster.runners[static], self.devices[device]
+        n = len(self.roster.members(static))
         temporary = runner.program.memory_of(on)
         self._reported.add((static, device))
         yield from self._say(Compiled(runner.group.label, runner.width, str(on), n, runner.group.bytes, temporary))
 
-    def _reset(self, trials: np.ndarray) -> np.ndarray:
-        """Which trials were just copied, and begin with a new state of the optimizer."""
-        last = {copy.trial: copy for copy in self.ledger.lineage}
-        return np.array([t in last and last[t].reset and last[t].step == self.ledger.step[t] for t in trials.tolist()])
-
-    def snapshot(self) -> Snapshot:
-        """All that is needed to go on from here; nothing may be under way."""
-        pools, groups = {}, []
-        for i, runner in enumerate(self.runners.values()):
-            trials = runner.pool.trials
-            leaves = {str(j): leaf for j, leaf in enumerate(runner.pool.read(trials))} if trials else {}
-            pools[str(i)] = {"row": runner.row, "trials": np.array(trials, np.int64), "leaves": leaves}
-            facts = {"width": runner.width, "data": runner.group.digest, "program": runner.program.fingerprint}
-            groups.append({"label": runner.group.label, **facts})
-        ledger = self.ledger
-        facts = {"groups": groups, "metric": ledger.metric, "highest": ledger.highest}
-        failed = {str(trial): error for trial, error in ledger.errors.items()}
-        return Snapshot({"ledger": ledger.saved(), "pools": pools}, {**facts, "errors": failed, "trials": len(ledger)})
-
-    def restore(self, saved: Snapshot) -> None:
-        """Go on from a snapshot.
-
-        Raises:
-            ValueError: if the data or the program of a group are not what they were.
-        """
-        ledger, facts = self.ledger, saved.facts
-        ledger.restore(saved.arrays["ledger"], {int(trial): error for trial, error in facts["errors"].items()})
-        self._sort(np.arange(len(ledger)))
-        self.failed = {self._static[trial]: error for trial, error in ledger.errors.items()}
-        for i, was in enumerate(facts["groups"]):
-            pool = saved.arrays["pools"][str(i)]
-            row = np.asarray(pool["row"], np.float64)
-            static = split(ledger.space.configs(row[None])[0])[0]
-            collections.deque(self._begin(static, was["width"], row), maxlen=0)
-            runner = self.runners[static]
-            now = {"data": runner.group.digest, "program": runner.program.fingerprint}
-            for what, remedy in (("data", "the same data sets"), ("program", "the same code, JAX version and backend")):
-                if now[what] != was[what]:
-                    raise ValueError(
-                        f"resume: the {what} of {was['label']} changed since the sweep was saved (hash {was[what]}, "
-                        f"now {now[what]}), so trials would not be comparable; go on with {remedy}, or begin anew in "
-                        "another directory"
-                    )
-            trials = np.asarray(pool["trials"]).tolist()
-            if trials:
-                runner.pool.write(trials, [np.asarray(pool["leaves"][str(j)]) for j in range(len(pool["leaves"]))])
-                runner.begun = True
+    def _reset(self, trials: np.ndarray, step: int) -> np.ndarray:
+        """Which trials were copied at this step, and begin with a new state of the optimizer."""
+        anew = {copy.trial for copy in self.ledger.lineage if copy.reset and copy.step == step}
+        return np.isin(trials, list(anew))
 
     def _outcome(self, complete: bool) -> Outcome:
         ledger, best = self.ledger, None
         ranked = ledger.ranking()
         if complete and len(ranked) and np.isfinite(ledger.last_scores()[ranked[0]]):
             number = int(ranked[0])
-            runner = self.runners[self._static[number]]
+            runner = self.roster.runners[self.roster.static[number]]
             state = runner.state(number)
-            test = runner.test_scores(number, self._numbers[number], int(ledger.step[number]))
+            test = runner.test_scores(number, self.roster.numbers[number], int(ledger.step[number]))
             best = Winner(number, state.params, state.model_state, test)
         return Outcome(ledger, best, complete)
-
-
-def _too_many(space: Space, table: np.ndarray, groups: int, most: int) -> str:
-    """Say which dimension makes so many groups."""
-    counts = {}
-    for name, column in space.columns(table).items():
-        if name not in space.traced:
-            counts[name] = len({repr(value) for value in column.tolist()})
-    culprit = max(counts, key=lambda name: counts[name])
-    return (
-        f"sweep: {groups} groups, each of which is traced and compiled, are more than max_groups={most}: {culprit!r} "
-        f"is static and has {counts[culprit]} values here. Give it fewer values (choice), make it a traced number "
-        "(traced=True, if shapes do not depend on it), or raise max_groups"
-    )

@@ -1,0 +1,75 @@
+"""A sweep of 256 AdamW configurations finds one that beats adamw(1e-3) on held-out digits, at equal steps.
+
+Run      python -m experiments.tuning                 about a minute on two CPU cores, compiling included
+         jaxopt-lite sweep experiments.tuning --trials 256 --steps 400 --eval-every 25 --policy "successive_halving(4)"
+Writes   runs/tuning/{sweep.json, trials.csv, curves.npz, events.jsonl, sweep.png, judged.json}
+Data     scikit-learn's digits, split 60/20/20: the sweep sees the validation images, the test images judge its winner
+Result   test accuracy 0.978 ± 0.002 with the winner, 0.964 ± 0.004 with adamw(1e-3), 5 fresh seeds each
+
+Successive halving trains all 256 for 25 steps, the best 64 for 100, the best 16 to the end: a seventh of the steps of
+the whole. Winner and rival are then trained anew with five seeds that the sweep has not seen, and judged by the test set.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from scipy import stats
+
+import jaxopt_lite as jo
+from experiments import digits
+from jaxopt_lite.log.records import write_json
+
+TRIALS, STEPS, BATCH_SIZE, EVAL_EVERY, FRESH_SEEDS = 256, 400, 128, 25, 5
+SPACE = {
+    "learning_rate": jo.log_uniform(1e-4, 1e-1),
+    "b1": jo.one_minus_log_uniform(0.5, 0.99),
+    "b2": jo.one_minus_log_uniform(0.9, 0.9999),
+    "weight_decay": jo.log_uniform(1e-5, 1.0),
+}
+RIVAL = "adamw(1e-3)"
+DIRECTORY = Path("runs/tuning")
+
+trial = digits.trial
+
+
+def judge(optimizer, seeds=FRESH_SEEDS, first=1000):
+    """Test accuracy after the same number of steps, with seeds that no sweep has seen: float [seeds]."""
+    result = jo.fit(digits.task(), optimizer, STEPS, BATCH_SIZE, seed=first, seeds=seeds, eval_every=STEPS)
+    return np.asarray(result.metrics["test.accuracy"], np.float64)
+
+
+def interval(values):
+    """The mean and half the width of its 95 % confidence interval (Student's t)."""
+    return values.mean(), stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
+
+
+def main():
+    """Sweep, judge the winner, and check the claim."""
+    result = jo.sweep(
+        trial,
+        SPACE,
+        trials=TRIALS,
+        steps=STEPS,
+        batch_size=BATCH_SIZE,
+        eval_every=EVAL_EVERY,
+        policy=jo.successive_halving(4),
+        metric="valid.loss",
+        directory=DIRECTORY,
+        progress=None,
+        overwrite=True,
+    )
+    print(result.summary())
+    winner = digits.adamw({name: float(value) for name, value in result.best.config.items()})
+    judged = {repr(rule): judge(rule) for rule in (winner, jo.parse(RIVAL))}
+    print(f"\ntest accuracy after {STEPS} steps, mean of {FRESH_SEEDS} fresh seeds with its 95 % interval:")
+    for name, values in judged.items():
+        mean, half = interval(values)
+        print(f"  {mean:.4f} ± {half:.4f}  {name}")
+    write_json(DIRECTORY / "judged.json", judged)
+    print(f"the picture: {DIRECTORY / 'sweep.png'}")
+    ours, theirs = judged.values()
+    assert ours.mean() > theirs.mean(), judged
+
+
+if __name__ == "__main__":
+    main()
