@@ -92,8 +92,8 @@ def _weights(rungs: int, brackets: int, factor: int) -> list[float]:
 def _share_out(n: int, weights: Sequence[float]) -> np.ndarray:
     """Bracket of each of n trials, in proportion to weights; every bracket gets one while there are enough."""
     ends = np.round(np.cumsum(weights) / np.sum(weights) * n).astype(int)
-    ends = np.maximum(ends, n - len(weights) + 1 + np.arange(len(weights))) if n >= len(weights) else ends
-    ends = np.minimum(ends, n)
+    least = np.arange(len(weights)) + 1
+    ends = np.clip(ends, least, n - len(weights) + least) if n >= len(weights) else np.minimum(ends, n)
     return np.searchsorted(ends, np.arange(n), side="right").astype(np.int32)
 
 

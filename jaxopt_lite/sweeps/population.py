@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxopt_lite.core.numbers import describe
 from jaxopt_lite.sweeps.ledger import DIVERGED, Copy, Ledger
 from jaxopt_lite.sweeps.policies import Decision, check_int, multiple, policy
 from jaxopt_lite.sweeps.space import Space
@@ -52,8 +51,6 @@ def population_based(
             raise ValueError(f"population_based: {name} must be a number above 0 and at most {most}, got {value!r}")
     if not perturb or not all(isinstance(f, (int, float)) and f > 0 for f in perturb):
         raise ValueError(f"population_based: perturb must be numbers above 0, got {perturb!r}")
-    if not isinstance(reset, (bool, type(None))):
-        raise TypeError(f"population_based: reset must be True, False or None, got {describe(reset)}")
 
     def decide(ledger: Ledger) -> Decision:
         every = interval or max(1, ledger.points // 10) * ledger.eval_every
