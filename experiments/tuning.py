@@ -1,13 +1,14 @@
-"""A sweep of 256 AdamW configurations finds one that beats adamw(1e-3) on held-out digits, at equal steps.
+r"""A sweep of 256 AdamW configurations finds one that beats adamw(1e-3) on held-out digits, at equal steps.
 
-Run      python -m experiments.tuning                 about a minute on two CPU cores, compiling included
-         jaxopt-lite sweep experiments.tuning --trials 256 --steps 400 --eval-every 25 --policy "successive_halving(4)"
+Run      python -m experiments.tuning                 about 25 s on two CPU cores, compiling included
+         jaxopt-lite sweep experiments.tuning --trials 256 --steps 400 --eval-every 25 --seeds 3 \
+             --policy "successive_halving(4)" --metric valid.loss          the sweep alone
 Writes   runs/tuning/{sweep.json, trials.csv, curves.npz, events.jsonl, sweep.png, judged.json}
 Data     scikit-learn's digits, split 60/20/20: the sweep sees the validation images, the test images judge its winner
-Result   test accuracy 0.978 ± 0.002 with the winner, 0.964 ± 0.004 with adamw(1e-3), 5 fresh seeds each
+Result   test accuracy 0.977 ± 0.004 with the winner, 0.963 ± 0.005 with adamw(1e-3): means of 5 fresh seeds, 95 %
 
-Successive halving trains all 256 for 25 steps, the best 64 for 100, the best 16 to the end: a seventh of the steps of
-the whole. Winner and rival are then trained anew with five seeds that the sweep has not seen, and judged by the test set.
+Successive halving trains all 256 for 25 steps, the best 64 for 100, the best 16 to the end: a sixth of all steps. Winner
+and rival are then trained anew with five seeds that the sweep has not seen, and judged by the test set.
 """
 
 from pathlib import Path
@@ -19,7 +20,7 @@ import jaxopt_lite as jo
 from experiments import digits
 from jaxopt_lite.log.records import write_json
 
-TRIALS, STEPS, BATCH_SIZE, EVAL_EVERY, FRESH_SEEDS = 256, 400, 128, 25, 5
+TRIALS, STEPS, BATCH_SIZE, EVAL_EVERY, SEEDS, FRESH_SEEDS = 256, 400, 128, 25, 3, 5
 SPACE = {
     "learning_rate": jo.log_uniform(1e-4, 1e-1),
     "b1": jo.one_minus_log_uniform(0.5, 0.99),
@@ -52,6 +53,7 @@ def main():
         steps=STEPS,
         batch_size=BATCH_SIZE,
         eval_every=EVAL_EVERY,
+        seeds=SEEDS,
         policy=jo.successive_halving(4),
         metric="valid.loss",
         directory=DIRECTORY,
@@ -59,7 +61,9 @@ def main():
         overwrite=True,
     )
     print(result.summary())
-    winner = digits.adamw({name: float(value) for name, value in result.best.config.items()})
+    winner = digits.adamw(
+        {name: float(str(value)) for name, value in result.best.config.items()}
+    )  # 0.1, not 0.10000000149
     judged = {repr(rule): judge(rule) for rule in (winner, jo.parse(RIVAL))}
     print(f"\ntest accuracy after {STEPS} steps, mean of {FRESH_SEEDS} fresh seeds with its 95 % interval:")
     for name, values in judged.items():

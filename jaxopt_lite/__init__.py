@@ -58,6 +58,8 @@ from jaxopt_lite.optimizers import (
 )
 from jaxopt_lite.report.curves import plot_history
 from jaxopt_lite.report.overview import plot_sweep
+from jaxopt_lite.report.result import Best, SweepResult, Trial
+from jaxopt_lite.run.sweeping import resume, sweep
 from jaxopt_lite.run.training import fit
 from jaxopt_lite.schedules.phases import (
     inverse_sqrt_schedule,
@@ -92,9 +94,9 @@ from jaxopt_lite.sweeps.distributions import (
     uniform,
 )
 from jaxopt_lite.sweeps.halving import successive_halving
-from jaxopt_lite.sweeps.ledger import Ledger
+from jaxopt_lite.sweeps.ledger import Copy, Ledger
 from jaxopt_lite.sweeps.policies import Decision, Policy, median_stopping, policy, run_all
-from jaxopt_lite.sweeps.population import population_based
+from jaxopt_lite.sweeps.population import Change, lineage, population_based, replay
 from jaxopt_lite.sweeps.proposal import space_of
 from jaxopt_lite.sweeps.samplers import Sampler, grid, halton, random, sampler, sobol
 from jaxopt_lite.sweeps.space import Space, space
@@ -145,6 +147,9 @@ from jaxopt_lite.transforms.wrappers import accumulate, averaged_params, ema_par
 __version__ = "0.1.0"
 
 __all__ = [
+    "Best",
+    "Change",
+    "Copy",
     "Count",
     "Decay",
     "Decision",
@@ -169,9 +174,11 @@ __all__ = [
     "Schedule",
     "Scheduled",
     "Space",
+    "SweepResult",
     "Table",
     "Task",
     "TrainState",
+    "Trial",
     "Value",
     "Vector",
     "accumulate",
@@ -224,6 +231,7 @@ __all__ = [
     "lamb",
     "lars",
     "lift",
+    "lineage",
     "linear_onecycle_schedule",
     "linear_schedule",
     "lion",
@@ -256,6 +264,8 @@ __all__ = [
     "random",
     "regularized",
     "replace",
+    "replay",
+    "resume",
     "rmsprop",
     "routing_table",
     "rprop",
@@ -294,6 +304,7 @@ __all__ = [
     "stack_leaves",
     "stateless",
     "successive_halving",
+    "sweep",
     "tpe",
     "trace",
     "training",

@@ -9,6 +9,7 @@ checkpoints/     the ledger and the states of trials under way
 """
 
 import importlib
+import importlib.util
 import json
 import os
 import shutil
@@ -23,6 +24,8 @@ from jaxopt_lite import checkpoint
 from jaxopt_lite.core.text import parse, spell
 from jaxopt_lite.core.values import Value
 from jaxopt_lite.log.records import JsonLines, versions, write_json
+from jaxopt_lite.report.exports import write_curves, write_trials
+from jaxopt_lite.report.result import SweepResult
 from jaxopt_lite.sweeps.events import Snapshot
 from jaxopt_lite.sweeps.space import Space
 
@@ -113,8 +116,21 @@ class SweepFolder:
         content = {"arguments": plain_arguments(self.arguments), "versions": self._circumstances(), **facts}
         write_json(self.path / "sweep.json", content)
 
-    def close(self) -> None:
-        """Close what is open."""
+    def finish(self, result: SweepResult, groups: list[dict[str, Any]]) -> None:
+        """Write what the sweep came to, or has come to so far."""
+        ledger, best = result.ledger, result.best
+        write_trials(ledger, self.path / "trials.csv")
+        write_curves(ledger, self.path / "curves.npz")
+        facts = {"status": result.status, "message": result.message, "seconds": round(result.seconds, 3)}
+        if best is not None:
+            config = ledger.space.encode(ledger.table[best.number])
+            metrics = {name: value.mean() for name, value in best.metrics.items()}
+            facts["best"] = {"trial": best.number, "config": config, "score": best.score, **metrics}
+        facts |= {"trials": ledger.summary(), "warnings": result.warnings, "metric": ledger.metric, "groups": groups}
+        self.about(facts)
+        if importlib.util.find_spec("matplotlib"):
+            result.plot(self.path / "sweep.png")
+        self.say(result.status, **ledger.summary())
         if self._events is not None:
             self._events.close()
 
@@ -130,7 +146,7 @@ def plain_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
     for name, value in arguments.items():
         if isinstance(value, Value):
             plain[name] = spell(value, defaults=True)
-            functions = [value.factory, value.where] if isinstance(value, Space) else [value.factory]
+            functions = [value.factory, getattr(value, "where", None)]
             foreign = [named(f) for f in functions if f is not None and not named(f).startswith("jaxopt_lite.")]
             if foreign:
                 plain[f"{name}_from"] = foreign[0]

@@ -32,7 +32,6 @@ from jaxopt_lite.sweeps.ledger import Ledger
 from jaxopt_lite.sweeps.member import SweepPlan
 from jaxopt_lite.sweeps.policies import Policy, run_all
 from jaxopt_lite.sweeps.samplers import Sampler, initial_table, sobol, trial_count
-from jaxopt_lite.sweeps.space import Space
 from jaxopt_lite.sweeps.space import space as make_space
 from jaxopt_lite.train.step import floating
 
@@ -43,14 +42,14 @@ _CALL_SECONDS = 2.0  # of one call, about: in between there is progress, a save,
 
 def sweep(
     trial: Callable[[dict], tuple],
-    space: Space | dict,
+    space: Any,
     trials: int | None = None,
     steps: int = 1000,
     batch_size: int | None = 128,
     eval_every: int = 100,
     seeds: int = 1,
-    sampler: Sampler | None = None,
-    policy: Policy | None = None,
+    sampler: Any = None,
+    policy: Any = None,
     metric: str | None = None,
     mode: str | None = None,
     seed: int = 0,
@@ -241,11 +240,7 @@ def _drive(engine: Engine, folder: SweepFolder | None, saves: Any, board: Scoreb
         folder.save(engine.roster.snapshot())
     result = SweepResult.of(outcome, seconds, None if folder is None else folder.path, notes)
     if folder is not None:
-        result.write(folder.path)
-        folder.say(result.status, **ledger.summary())
-        facts = {"groups": engine.roster.snapshot().facts["groups"], "metric": ledger.metric, "trials": ledger.summary()}
-        folder.about({"status": result.status, "seconds": round(seconds, 3), **facts, "best": result.about_best()})
-        folder.close()
+        folder.finish(result, engine.roster.snapshot().facts["groups"])
     return result
 
 
@@ -255,7 +250,8 @@ def _say(event: Any, engine: Engine, folder: SweepFolder | None) -> str:
         case Proposed(trials, groups):
             facts, text = {"first": trials[0], "count": len(trials), "groups": groups}, ""
             if len(trials) == engine.trials:
-                text = f"{len(trials)} trials in {groups} group{'s' * (groups > 1)}, {engine.plan.seeds} seeds each"
+                text = f"{_count(len(trials), 'trial')} in {_count(groups, 'group')}, "
+                text += f"{_count(engine.plan.seeds, 'seed')} each"
         case Compiled(group, width, device, trials, state, temporary):
             facts = {"group": group, "width": width, "device": device, "trials": trials}
             facts |= {"state_bytes": state, "temporary_bytes": temporary}
@@ -308,10 +304,14 @@ class _Saves:
         return False
 
 
-def _size(n: int) -> str:
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}{'s' * (n != 1)}"
+
+
+def _size(n: float) -> str:
     for unit in ("B", "kB", "MB", "GB"):
         if n < 1000 or unit == "GB":
-            return f"{n:.3g} {unit}" if unit != "B" else f"{n} B"
+            return f"{n:.3g} {unit}"
         n /= 1000
     raise AssertionError
 

@@ -1,0 +1,17 @@
+"""The application to which commands are added."""
+
+import sys
+
+try:
+    import typer
+except ImportError:  # pragma: no cover
+    sys.exit("the command line needs typer: pip install 'jaxopt-lite[cli]'")
+
+__all__ = []
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+@app.callback()
+def _about() -> None:
+    """Optimizers as values, for everything that JAX differentiates."""

@@ -1,0 +1,57 @@
+"""The entry point. Errors are one line, with exit code 2."""
+
+import os
+import sys
+import traceback
+from pathlib import Path
+
+import jax
+
+import jaxopt_lite as jo
+from jaxopt_lite.cli import runs, sweeps
+from jaxopt_lite.cli.app import app
+
+__all__ = ["main"]
+
+COMMANDS = (runs, sweeps)  # each adds its own to the app
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line, and exit: 0 when all is well, 2 after a bad argument, 130 after a second Ctrl-C."""
+    sys.path.insert(0, str(Path.cwd()))  # experiments of this folder
+    _keep_executables()
+    try:
+        given = sys.argv[1:] if arguments is None else arguments
+        code = app(args=given or ["--help"], prog_name="jaxopt-lite", standalone_mode=False)
+    except KeyboardInterrupt:
+        code = _fail("interrupted", 130)
+    except (ValueError, TypeError, ImportError, OSError) as error:
+        code = _fail(f"{_place(error)}{error}", 2)
+    except Exception as error:
+        said = getattr(error, "format_message", None)  # the command line's own errors have it
+        if said is None:
+            raise
+        code = _fail(said(), 2)
+    sys.exit(code or 0)
+
+
+def _keep_executables() -> None:
+    """Programs that took long to compile are kept on disk, for the next command; JAX's own settings come first."""
+    if jax.config.values["jax_compilation_cache_dir"] is None and "JAX_ENABLE_COMPILATION_CACHE" not in os.environ:
+        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        jax.config.update("jax_compilation_cache_dir", str(home / "jaxopt_lite"))
+
+
+def _fail(message: str, code: int) -> int:
+    print("error: " + " ".join(message.split()), file=sys.stderr)
+    return code
+
+
+def _place(error: Exception) -> str:
+    """The line of the user's own code, in or under this folder, that the error passed last."""
+    here, own = Path.cwd(), Path(jo.__file__).parent
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        path = Path(frame.filename)
+        if path.is_relative_to(here) and not path.is_relative_to(own) and "site-packages" not in path.parts:
+            return f"{path.relative_to(here)}:{frame.lineno}: "
+    return ""

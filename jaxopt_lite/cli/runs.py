@@ -1,0 +1,118 @@
+"""One run, and what there is: `jaxopt-lite list | show | train`."""
+
+import ast
+from pathlib import Path
+from typing import Annotated, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from typer import Argument, Option
+
+import jaxopt_lite as jo
+from jaxopt_lite import optimizers
+from jaxopt_lite.cli.app import app
+from jaxopt_lite.cli.names import optimizer_of, task_of
+from jaxopt_lite.cli.sweeps import show_sweep
+from jaxopt_lite.core.hyperparameters import rules
+
+__all__ = []
+
+
+@app.command("list")
+def list_() -> None:
+    """List optimizers with their defaults, and experiments."""
+    print("Optimizers")
+    for name in optimizers.__all__:
+        factory = getattr(optimizers, name)
+        arguments = [
+            p.name if p.default is p.empty else f"{p.name}={p.default!r}"
+            for p in factory.spec.signature.parameters.values()
+        ]
+        print(f"  {name}({', '.join(arguments)})")
+    found = [path for path in sorted(Path("experiments").glob("*.py")) if path.stem != "__init__"]
+    print("\nExperiments" + ("" if found else ": none in ./experiments"))
+    for path in found:
+        print(f"  {'experiments.' + path.stem:32}{_first_line(path)}")
+
+
+@app.command()
+def show(
+    text: Annotated[str, Argument(metavar="OPTIMIZER|DIRECTORY", help='such as "adamw(1e-3)", or of a sweep')],
+) -> None:
+    """Show what an optimizer chains, or how a sweep stands."""
+    if Path(text).is_dir():
+        show_sweep(Path(text))
+        return
+    optimizer = optimizer_of(text)
+    print(optimizer)
+    print("\nchains")
+    for rule in rules(optimizer):
+        print(f"  {rule}")
+    print("\nhyperparameters")
+    values = jo.hyperparameters(optimizer)
+    width = max(map(len, values), default=0)
+    for path, value in values.items():
+        print(f"  {path:{width}}  {value:g}" if np.ndim(value) == 0 else f"  {path:{width}}  {np.asarray(value)}")
+    size = 1024
+    state = jax.eval_shape(optimizer.init, {"w": jax.ShapeDtypeStruct((size, size), jnp.float32)})
+    total = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state) if hasattr(leaf.dtype, "itemsize"))
+    print(f"\nstate\n  {total / size**2:.3g} bytes for each float32 parameter")
+
+
+@app.command()
+def train(
+    module: Annotated[str, Argument(metavar="MODULE[:TASK]", help="a module with a Task or a function that makes one")],
+    optimizer: Annotated[str | None, Option(help='such as "adamw(1e-3)"; without it the module\'s OPTIMIZER')] = None,
+    steps: Annotated[int, Option(min=1, help="number of steps")] = 2000,
+    batch_size: Annotated[int, Option(min=0, help="examples in a batch; 0 takes all of them")] = 128,
+    seed: Annotated[int, Option(min=0, help="of initialisation and data order")] = 0,
+    seeds: Annotated[int | None, Option(min=1, help="train this many runs side by side")] = None,
+    eval_every: Annotated[int, Option(min=1, help="steps between evaluations")] = 200,
+    target: Annotated[float | None, Option(help="stop when the watched metric reaches this")] = None,
+    patience: Annotated[int | None, Option(min=1, help="stop after this many points without improvement")] = None,
+    min_grad_norm: Annotated[float | None, Option(min=0, help="stop at this norm of the gradient")] = None,
+    metric: Annotated[str | None, Option(help="the watched metric, such as valid.loss")] = None,
+    restore_best: Annotated[bool, Option("--restore-best", help="keep the parameters of the best point")] = False,
+    directory: Annotated[Path | None, Option(help="where metrics.jsonl, summary.json and curves.png go")] = None,
+    overwrite: Annotated[bool, Option("--overwrite", help="replace what an earlier run left there")] = False,
+) -> None:
+    """Train the task of a module, and say how it ended."""
+    task, default = task_of(module)
+    text = optimizer or default
+    if text is None:
+        raise ValueError(f"{module} names no OPTIMIZER; give one: --optimizer 'adamw(1e-3)'")
+    rule = optimizer_of(text)
+    result = jo.fit(
+        task,
+        rule,
+        steps=steps,
+        batch_size=batch_size or None,
+        seed=seed,
+        seeds=seeds,
+        eval_every=eval_every,
+        target=target,
+        patience=patience,
+        min_grad_norm=min_grad_norm,
+        metric=metric,
+        restore_best=restore_best,
+        directory=directory,
+        overwrite=overwrite,
+        progress=None,
+    )
+    print(f"{rule}: {result.message}" + (f" Mean ± standard deviation of {seeds} runs:" if (seeds or 1) > 1 else ""))
+    for name, value in result.metrics.items():
+        print(f"  {name:20} {_mean(value)}")
+    if directory is not None:
+        print(f"written to {directory}")
+
+
+def _mean(value: Any) -> str:
+    if np.ndim(value) == 0:
+        return f"{value:.4g}"
+    return f"{np.mean(value):.4g}" + (f" ± {np.std(value, ddof=1):.2g}" if len(value) > 1 else "")
+
+
+def _first_line(path: Path) -> str:
+    docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+    return docstring.splitlines()[0] if docstring else ""

@@ -1,0 +1,89 @@
+"""Many runs: `jaxopt-lite sweep | resume`, and what `show` says of a sweep's directory."""
+
+from pathlib import Path
+from typing import Annotated
+
+from typer import Argument, Option
+
+import jaxopt_lite as jo
+from jaxopt_lite.cli.app import app
+from jaxopt_lite.cli.names import called, space_of_text, trial_of
+from jaxopt_lite.run.files import read_about
+
+__all__ = []
+
+_TOP = 10
+
+
+@app.command()
+def sweep(
+    module: Annotated[str, Argument(metavar="MODULE[:TRIAL]", help="a module with a function of a config")],
+    space: Annotated[
+        list[str] | None,
+        Option(help='a dimension, such as "learning_rate=log_uniform(1e-4, 1e-1)"; without, the module\'s SPACE'),
+    ] = None,
+    trials: Annotated[int | None, Option(min=1, help="how many configs; without it, all of a grid")] = None,
+    steps: Annotated[int, Option(min=1, help="steps of a whole trial")] = 1000,
+    batch_size: Annotated[int, Option(min=0, help="examples in a batch; 0 takes all of them")] = 128,
+    eval_every: Annotated[int, Option(min=1, help="steps between evaluations")] = 100,
+    seeds: Annotated[int, Option(min=1, help="runs of each config")] = 1,
+    sampler: Annotated[str, Option(help="grid, random, sobol, halton, tpe, gp, cma_es, or a call of one")] = "sobol",
+    policy: Annotated[str, Option(help="such as successive_halving(4)")] = "run_all",
+    metric: Annotated[str | None, Option(help="the watched curve, such as valid.loss")] = None,
+    mode: Annotated[str | None, Option(help="min or max")] = None,
+    seed: Annotated[int, Option(min=0, help="of configs, initialisation and data order")] = 0,
+    width: Annotated[str | None, Option(help="trials in a cohort, or measure")] = None,
+    directory: Annotated[Path | None, Option(help="where all is kept; the same command again goes on")] = None,
+    overwrite: Annotated[bool, Option("--overwrite", help="replace what an earlier sweep left there")] = False,
+) -> None:
+    """Train many configs side by side, and show the best."""
+    trial, own = trial_of(module)
+    chosen = space_of_text(space) if space else own
+    if chosen is None:
+        raise ValueError(f"{module} names no SPACE; give one: --space 'learning_rate=log_uniform(1e-4, 1e-1)'")
+    if width not in (None, "measure") and not str(width).isdigit():
+        raise ValueError(f"--width must be a number, or measure, got {width!r}")
+    result = jo.sweep(
+        trial,
+        chosen,
+        trials=trials,
+        steps=steps,
+        batch_size=batch_size or None,
+        eval_every=eval_every,
+        seeds=seeds,
+        sampler=called(sampler, jo.Sampler, "sampler"),
+        policy=called(policy, jo.Policy, "policy"),
+        metric=metric,
+        mode=mode,
+        seed=seed,
+        width=int(width) if width and width.isdigit() else width,
+        directory=directory,
+        overwrite=overwrite,
+        progress=None,
+    )
+    _show(result, directory)
+
+
+@app.command()
+def resume(directory: Annotated[Path, Argument(help="of a sweep that was interrupted")]) -> None:
+    """Go on with a sweep, from the middle of its trials."""
+    _show(jo.resume(directory, progress=None), directory)
+
+
+def show_sweep(directory: Path) -> None:
+    """Say what a sweep has come to, from what it wrote last."""
+    about = read_about(directory)
+    arguments = about["arguments"]
+    print(f"{arguments['trial']}: {about['status']}, {arguments['trials']} trials of {arguments['steps']} steps")
+    for name in ("space", "sampler", "policy", "seeds", "metric"):
+        print(f"  {name:10}{arguments[name]}")
+    for name, value in about.get("best", {}).items():
+        print(f"  best {name}: {value}")
+    if about["status"] != "finished":
+        print(f"go on with: jaxopt-lite resume {directory}")
+
+
+def _show(result: jo.SweepResult, directory: Path | None) -> None:
+    print(result.summary())
+    if directory is not None:
+        print(f"written to {directory}")
