@@ -36,9 +36,10 @@ docs: $(VENV)/.dev ## build the documentation in site/; a warning is an error
 goldens: $(VENV)/.parity ## make the stored golden values anew (installs PyTorch)
 	$(BIN)/python -m tests.parity.make_goldens
 
-bench: $(VENV)/.dev ## time updates and training against their peers
+bench: $(VENV)/.dev ## time updates, training and sweeps against their peers
 	$(BIN)/python -m experiments.benchmarks.updates
 	$(BIN)/python -m experiments.benchmarks.training
+	$(BIN)/python -m experiments.benchmarks.sweeps
 
 clean: ## remove environments, caches and built pages; runs/ stays
 	rm -rf .venv .venv312 build dist site *.egg-info .pytest_cache .hypothesis .ruff_cache .cache

@@ -1,6 +1,8 @@
-"""The page of benchmarks says what was measured."""
+"""The page of benchmarks says what was measured, and contenders did the same work."""
 
 import json
+
+import pytest
 
 from experiments.benchmarks import page
 
@@ -15,3 +17,11 @@ def test_results_are_whole():
         for path in page.RESULTS.glob(f"{name}-*.json"):
             rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
             assert rows and all(row["ratio"] > 0 for row in rows), path
+
+
+@pytest.mark.slow
+def test_contenders_of_sweeps_measure_the_same():
+    pytest.importorskip("sklearn")
+    from experiments.benchmarks import sweeps
+
+    sweeps.check(sweeps.Setting(hidden=4, batch_size=16))

@@ -33,8 +33,19 @@ SECTIONS = {
         "hand-written `lax.scan` over a given order of the data. `fit` and `scan + order` draw the order themselves.",
         {"case": "case", "contender": "contender", "steps_s": "steps/s", "ratio": "ratio", "target": "target"},
     ),
+    "sweeps": (
+        "Sweeps",
+        "AdamW on the digits, learning rate and weight decay drawn for each trial. `engine` is what `jo.sweep` drives, "
+        "its programs compiled before; `sweep` is `jo.sweep` from beginning to end. `by hand` is `jit(vmap(scan))` of "
+        "the same width. `serial loop` and Optuna call one compiled program for one trial after the other; "
+        "`program each` traces and compiles one for each trial. `ratio` is the time in units of the contender that has "
+        "1.00. Halving is judged by its winners: their test accuracy, trained again from five fresh seeds, mean over "
+        "five sweeps.",
+        {"case": "case", "contender": "contender", "trials_s": "trials/s", "ratio": "ratio", "target": "target"},
+    ),
 }
-FORMATS = {"ms": ",.2f", "ratio": ".2f", "copy": ".0%", "steps_s": ",.0f"}
+PEERS = {"sweeps": ("optuna", "hyperoptax")}  # whose versions are said; of the others, PyTorch's
+FORMATS = {"ms": ",.2f", "ratio": ".2f", "copy": ".0%", "steps_s": ",.0f", "trials_s": ",.1f"}
 
 
 def page() -> str:
@@ -44,14 +55,15 @@ def page() -> str:
         parts.append(f"## {title}\n\n{words}\nRun `python -m experiments.benchmarks.{name}`.\n")
         for path in sorted(RESULTS.glob(f"{name}-*.json")):
             if not path.stem.endswith("-quick"):
-                parts.append(table(json.loads(path.read_text(encoding="utf-8")), columns))
+                packages = ("jax", "optax", *PEERS.get(name, ("torch",)))
+                parts.append(table(json.loads(path.read_text(encoding="utf-8")), columns, packages))
     return "\n".join(parts)
 
 
-def table(result: dict, columns: dict[str, str]) -> str:
+def table(result: dict, columns: dict[str, str], packages: tuple[str, ...]) -> str:
     """One result as a Markdown table, with the machine that it is true of."""
     machine = result["machine"]
-    versions = ", ".join(f"{name} {machine[name]}" for name in ("jax", "optax", "torch") if name in machine)
+    versions = ", ".join(f"{name} {machine[name]}" for name in packages if name in machine)
     lines = [f"{machine['device']} ({machine['processor']}, {machine['cores']} cores), {versions}:", ""]
     lines += ["| " + " | ".join(columns.values()) + " |", "| " + " | ".join("---" for _ in columns) + " |"]
     for row in result["rows"]:

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 __all__ = ["alternate", "copy_turn", "header", "machine", "ratio", "show", "verdict", "write"]
 
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("jax", "jaxlib", "optax", "numpy", "torch")
+PACKAGES = ("jax", "jaxlib", "optax", "numpy", "torch", "optuna", "hyperoptax")
 REST = 0.005  # seconds between turns: the threads of the last contender still spin for a moment
 NOISE = 0.03  # the ratio of a program to itself, on two shared cores, is this far from 1 every other time
 
