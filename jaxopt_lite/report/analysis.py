@@ -110,7 +110,7 @@ def _explained(ranks: np.ndarray, column: np.ndarray, total: float) -> float:
 def bins(column: np.ndarray) -> np.ndarray:
     """A group for each number, int [n]: the number itself, or one of up to 10 bins of about equally many."""
     n = len(column)
-    most = int(np.clip(np.sqrt(n / 2), 2, _MOST_BINS))
+    most = int(np.clip(np.sqrt(n), 3, _MOST_BINS))
     values, place, counts = np.unique(column, return_inverse=True, return_counts=True)
     if len(values) > most:
         middles = np.cumsum(counts) - counts / 2

@@ -16,7 +16,6 @@ __all__ = []
 Ticks = list[tuple[float, str]]
 
 _NONE = -0.12  # where trials lie that have no value
-_CLOSEST = 0.13  # between two numbers that are written
 
 
 def places(axis: Range | Options, column: np.ndarray, spread: float = 0.0) -> np.ndarray:
@@ -44,13 +43,14 @@ def _steps(axis: Range | Options) -> int:
     return axis.high - axis.low + 1 if axis.integer and not axis.log and axis.high - axis.low < 12 else 0
 
 
-def ticks(axis: Any, column: np.ndarray, longest: int = 14) -> Ticks:
+def ticks(axis: Any, column: np.ndarray, longest: int = 14, closest: float = 0.12) -> Ticks:
     """The values to write beside an axis: (where, what), from the lowest to the highest.
 
     Args:
         axis: of the dimension.
         column: the numbers that are drawn, float64 [n]; where one is NaN, "none" is among the values.
         longest: number of letters beyond which a text is cut.
+        closest: two numbers, from 0 to 1.
     """
     if isinstance(axis, Options):
         every = math.ceil(len(axis.options) / 12)
@@ -60,7 +60,7 @@ def ticks(axis: Any, column: np.ndarray, longest: int = 14) -> Ticks:
         ]
     else:
         candidates = _candidates(axis)
-        drawn = _thinned([(float(axis.to_unit(np.float64(x))), label(x)) for x in candidates])
+        drawn = _thinned([(float(axis.to_unit(np.float64(x))), label(x)) for x in candidates], closest)
     return [(_NONE, "none"), *drawn] if np.isnan(column).any() else drawn
 
 
@@ -96,13 +96,24 @@ def _is_close_to_one(axis: Range) -> bool:
     return not axis.log and not axis.integer and axis.bounded and middle > axis.low + 0.55 * (axis.high - axis.low)
 
 
-def _thinned(drawn: Ticks) -> Ticks:
+def _thinned(drawn: Ticks, closest: float) -> Ticks:
     """Without those that come too close to one before them."""
     kept: Ticks = []
     for where, what in drawn:
-        if all(abs(where - other) >= _CLOSEST for other, _ in kept):
+        if all(abs(where - other) >= closest for other, _ in kept):
             kept.append((where, what))
     return sorted(kept)
+
+
+def broken(name: str, width: int) -> str:
+    """A flat name in lines, broken after dots where it is too long, its beginning left out where two do not do."""
+    lines: list[str] = []
+    for part in name.replace(".", ".\n").split("\n"):
+        if lines and len(lines[-1]) + len(part) <= width:
+            lines[-1] += part
+        else:
+            lines.append(part)
+    return "\n".join(_cut(line, width) for line in lines[-2:])
 
 
 def _cut(text: str, longest: int) -> str:
