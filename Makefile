@@ -18,8 +18,8 @@ PYTEST_FLAGS ?= -n $(JOBS) --dist worksteal
 help: ## list the commands
 	@sed -n 's/^\([a-z]*\): .*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
-demo: $(VENV)/.demo ## train a classifier on real data, and draw its learning curves in runs/digits
-	$(BIN)/jaxopt-lite train experiments.digits --steps 2000 --batch-size 128 --seeds 5 --directory runs/digits --overwrite
+demo: $(VENV)/.demo ## sweep 256 configurations on real data, judge the winner, and draw the picture in runs/tuning
+	$(BIN)/python -m experiments.tuning
 
 test: $(VENV)/.dev ## run every test, doctest and documentation block
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
@@ -39,6 +39,8 @@ goldens: $(VENV)/.parity ## make the stored golden values anew (installs PyTorch
 bench: $(VENV)/.dev ## time updates, training and sweeps against their peers
 	$(BIN)/python -m experiments.benchmarks.updates
 	$(BIN)/python -m experiments.benchmarks.training
+	$(BIN)/python -m experiments.benchmarks.sweeps
+	$(BIN)/python -m experiments.benchmarks.page
 	$(BIN)/python -m experiments.benchmarks.sweeps
 
 clean: ## remove environments, caches and built pages; runs/ stays

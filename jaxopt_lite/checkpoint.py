@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-__all__ = ["Saved", "load", "save"]
+__all__ = ["Saved", "load", "require", "save"]
 
 _SAVE, _LEFTOVER = re.compile(r"\d{6,}"), re.compile(r"\d{6,}\.new")
 
@@ -121,6 +121,11 @@ def load(directory: Path | str) -> Saved | None:
             "directory (or name another one) to begin anew"
         )
     return None
+
+
+def require() -> None:
+    """Raise an ImportError now, rather than at the first save, if Orbax is not installed."""
+    _orbax()
 
 
 def _content(path: Path) -> dict[str, Any]:

@@ -39,6 +39,7 @@ class SweepFolder:
     """A sweep's directory. Nothing is written before the first event, so that a bad argument leaves nothing behind."""
 
     def __init__(self, path: Path, arguments: dict[str, Any]):
+        checkpoint.require()
         self.path, self.arguments, self._events = path, arguments, None
         exists = next(p for p in (path, *path.absolute().parents) if p.exists())
         if not exists.is_dir():

@@ -13,14 +13,11 @@ import numpy as np
 import jaxopt_lite as jo
 from tests.sweeps import small
 
-SPACE = {**small.SPACE, "hidden": jo.choice([3, 4])}
-
-
 def child(directory, policy):
     jax.config.update("jax_compilation_cache_dir", os.environ["TEST_CACHE"])
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    given = {"trials": 12, "steps": small.STEPS, "batch_size": small.BATCH, "eval_every": small.EVAL_EVERY, "width": 4}
-    result = jo.sweep(small.trial, SPACE, seeds=2, policy=jo.parse(policy), directory=directory, save_calls=1, **given)
+    given = {"trials": 8, "steps": small.STEPS, "batch_size": small.BATCH, "eval_every": small.EVAL_EVERY, "width": 2}
+    result = jo.sweep(small.trial, small.SPACE, seeds=2, policy=jo.parse(policy), directory=directory, save_calls=1, **given)
     leaves = jax.tree.leaves((result.ledger.saved(), result.best.params))
     np.savez(os.path.join(directory, "result.npz"), *[np.asarray(leaf) for leaf in leaves])
 
