@@ -9,15 +9,31 @@ import traceback
 
 import jax
 import numpy as np
+import orbax.checkpoint  # noqa: F401  (once, before the children need it)
+import scipy.stats.qmc  # noqa: F401
 
 import jaxopt_lite as jo
 from tests.sweeps import small
 
+jo.SweepResult.plot = lambda self, path: None  # it takes longer than all the rest
+
+
 def child(directory, policy):
     jax.config.update("jax_compilation_cache_dir", os.environ["TEST_CACHE"])
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    given = {"trials": 8, "steps": small.STEPS, "batch_size": small.BATCH, "eval_every": small.EVAL_EVERY, "width": 2}
-    result = jo.sweep(small.trial, small.SPACE, seeds=2, policy=jo.parse(policy), directory=directory, save_calls=1, **given)
+    result = jo.sweep(
+        small.trial,
+        small.SPACE,
+        trials=8,
+        steps=small.STEPS,
+        batch_size=small.BATCH,
+        eval_every=small.EVAL_EVERY,
+        seeds=2,
+        policy=jo.parse(policy),
+        width=2,
+        directory=directory,
+        save_calls=1,
+    )
     leaves = jax.tree.leaves((result.ledger.saved(), result.best.params))
     np.savez(os.path.join(directory, "result.npz"), *[np.asarray(leaf) for leaf in leaves])
 
