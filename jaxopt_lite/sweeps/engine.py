@@ -7,7 +7,6 @@ trial computes depends on none of these.
 
 import collections
 import dataclasses
-import difflib
 import functools
 from collections.abc import Callable, Generator, Sequence
 from typing import Any, TypeVar
@@ -165,9 +164,7 @@ class Engine:
         usual = ("valid.accuracy", "valid.loss", "train.loss")
         metric = self.metric or self.ledger.metric or next(name for name in usual if name in known)
         if metric not in known:
-            near = difflib.get_close_matches(metric, known, 1)
-            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
-            raise ValueError(f"sweep: there is no metric {metric!r}; {hint}")
+            raise ValueError(f"sweep: there is no metric {metric!r}; there are {', '.join(known)}")
         ends = {"accuracy": "max", "loss": "min"}
         mode = self.mode or next((m for end, m in ends.items() if metric.endswith(end)), None)
         if mode is None:

@@ -74,7 +74,8 @@ class Group:
 
     def __init__(self, trial: Callable, static: Static, numbers: np.ndarray, plan: SweepPlan):
         self.trial, self.static, self.plan = trial, static, plan
-        self.task, _ = self._make(numbers)
+        with self._explained():
+            self.task, _ = self._make(numbers)
         if self.task.train_is_iterator:
             raise TypeError("sweep: the task's train must be arrays (or None); an iterator has one run to serve")
         rows, batch = self.task.rows, plan.batch_size
@@ -270,6 +271,10 @@ class Group:
         return pack(rows), measured
 
 
+# In messages of Python, NumPy and JAX, where a float32 was given for a length.
+_OF_SHAPES = ("interpreted as an integer", "integers or a single integer", "of concrete values", "shapes must be")
+
+
 class _Explained:
     """Adds to an error of the trace what a traced config allows."""
 
@@ -280,9 +285,10 @@ class _Explained:
         return None
 
     def __exit__(self, kind: Any, error: Any, _: Any) -> None:
-        if isinstance(error, jax.errors.JAXTypeError) and self.names:
+        shape = isinstance(error, TypeError) and any(words in str(error) for words in _OF_SHAPES)
+        if self.names and (shape or isinstance(error, jax.errors.JAXTypeError)):
             error.add_note(
-                f"sweep: {', '.join(self.names)} are traced numbers, so that one program serves all their values; what "
+                f"sweep: traced numbers, of which one program serves all values, are here {', '.join(self.names)}; what "
                 "decides about shapes or Python's control flow must be static: use choice(...) or int_uniform(...)"
             )
 

@@ -159,7 +159,7 @@ def replay(changes: Sequence[tuple]):
 
     Args:
         changes: what `lineage` returned. Sweep with `trials=1`, `initial=[the config of the first]`, and all else as it
-            was, the width of the group too.
+            was, the width of the group too. It must not have been `independent`, where keys go by trials' numbers.
     """
 
     def decide(ledger: Ledger) -> Decision:

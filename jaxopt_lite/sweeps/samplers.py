@@ -256,7 +256,7 @@ def initial_table(space: Space, initial: Sequence[dict]) -> np.ndarray:
         ValueError: naming the config and what is wrong with it, also when the constraint does not allow it.
     """
     if isinstance(initial, (dict, str)) or not isinstance(initial, Sequence):
-        raise TypeError(f"initial must be a list of configs, got {describe(initial)}")
+        raise TypeError(f"sweep: initial must be a list of configs, got {describe(initial)}")
     rows = [space.table([config], f"initial[{i}]") for i, config in enumerate(initial)]
     table = np.concatenate([np.empty((0, len(space.dimensions))), *rows])
     for i, config in enumerate(space.configs(table)):
@@ -270,21 +270,23 @@ def trial_count(sampler: Sampler, space: Space, trials: int | None, initial: Seq
 
     Raises:
         TypeError: if trials is neither an int nor None.
-        ValueError: if trials is None without a grid, below 1, or not the number of a grid's points.
+        ValueError: if trials is None without a grid, below 1 or the number of `initial`, or not that of a grid's points.
     """
     total = sampler.total(space)
     whole = None if total is None else total + len(initial)
     if trials is None and whole is None:
-        raise ValueError(f"trials must be given: {sampler!r} has no end of points")
+        raise ValueError(f"sweep: trials must be given: {sampler!r} has no end of points")
     trials = whole if trials is None else trials
     if not isinstance(trials, (int, np.integer)) or isinstance(trials, bool):
-        raise TypeError(f"trials must be an int, got {describe(trials)}")
+        raise TypeError(f"sweep: trials must be an int, got {describe(trials)}")
     if trials < 1:
         why = f"{sampler!r} has no points in this space" if total == 0 else f"got {trials}"
-        raise ValueError(f"trials must be at least 1; {why}")
+        raise ValueError(f"sweep: trials must be at least 1; {why}")
+    if trials < len(initial):
+        raise ValueError(f"sweep: trials={trials} has no room for the {len(initial)} configs of initial")
     if whole is not None and trials != whole:
         first = f" after {len(initial)} of initial" if initial else ""
-        raise ValueError(f"{sampler!r} has {total} points in this space{first}, got trials={trials}; leave trials out")
+        raise ValueError(f"sweep: {sampler!r} has {total} points in this space{first}, got trials={trials}; leave trials out")
     return int(trials)
 
 
