@@ -153,7 +153,7 @@ class Engine:
         width = usual if self.width in (None, "measure") else int(self.width)
         if self.width == "measure":
             numbers = np.stack([roster.numbers[i] for i in members])
-            widths = tuple(2**i for i in range((2 * usual).bit_length() + 1))
+            widths = tuple(2**i for i in range((4 * usual).bit_length()) if 2**i < 2 * len(members))
             tried = functools.cache(lambda width: roster.runner(group, row, width))
             yield from self._say(Measure(group.label, widths, lambda width: tried(width).try_width(numbers)))
             width = self._reply.width or usual

@@ -1,12 +1,14 @@
 """The engine keeps its promise: what a trial computes depends on nothing but the trial."""
 
+import hypothesis
+import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import jaxopt_lite as jo
-from jaxopt_lite.sweeps.events import Advanced, Compiled, GroupFailed, Narrowed, Reply
+from jaxopt_lite.sweeps.events import Advanced, Compiled, GroupFailed, Measure, Narrowed, Reply
 from jaxopt_lite.sweeps.halving import successive_halving
 from jaxopt_lite.sweeps.ledger import DIVERGED, FAILED, FINISHED
 from jaxopt_lite.sweeps.policies import Decision, median_stopping, policy, run_all
@@ -79,6 +81,16 @@ def test_beside_a_diverging_neighbour(whole):
     rest = [0, 2, 3, 4, 5, 6, 7]
     for name, curve in whole.ledger.curves.items():
         np.testing.assert_array_equal(other.ledger.curves[name][rest], curve[rest], err_msg=name)
+
+
+@hypothesis.settings(max_examples=8, deadline=None, derandomize=True)
+@hypothesis.given(st.permutations(range(8)), st.integers(1, 8), st.integers(1, 8))
+def test_of_any_subset_in_any_order_with_calls_of_any_length(whole, order, n, quanta):
+    chosen = list(order)[:n]
+    configs = whole.ledger.space.configs(whole.ledger.table[chosen])
+    other, _, _ = small.drive(small.engine(trials=n, initial=configs), lambda event, i: Reply(quanta=quanta))
+    for name, curve in whole.ledger.curves.items():
+        np.testing.assert_array_equal(other.ledger.curves[name], curve[chosen], err_msg=name)
 
 
 @pytest.mark.parametrize("quanta", [1, 3])
@@ -254,6 +266,21 @@ def test_the_width_is_halved_when_memory_does_not_suffice(monkeypatch):
     outcome, events, _ = small.drive(small.engine(width=8))
     assert [e.width for e in events if isinstance(e, Narrowed)] == [4, 2]
     small.same(outcome, whole)
+
+
+def test_the_driver_may_measure_widths():
+    tried = []
+
+    def answer(event, i):
+        if isinstance(event, Measure):
+            for width in event.widths:
+                event.run(width)
+            tried.extend(event.widths)
+            return Reply(width=2)
+
+    outcome, _, _ = small.drive(small.engine(width="measure", trials=3), answer)
+    assert tried == [1, 2, 4]
+    small.same(outcome, small.drive(small.engine(width=2, trials=3))[0])
 
 
 def test_more_trials_extend_a_sweep_without_changing_it(whole):
