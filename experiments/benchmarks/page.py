@@ -29,7 +29,7 @@ SECTIONS = {
     ),
     "training": (
         "A training run",
-        "2,000 steps of Adam on the digits, a network of 128 hidden units. `ratio` is the time in units of one "
+        "10,000 steps of Adam on the digits, a network of 128 hidden units. `ratio` is the time in units of one "
         "hand-written `lax.scan` over a given order of the data. `fit` and `scan + order` draw the order themselves.",
         {"case": "case", "contender": "contender", "steps_s": "steps/s", "ratio": "ratio", "target": "target"},
     ),

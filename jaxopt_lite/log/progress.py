@@ -31,6 +31,8 @@ class Progress:
 
     def update(self, step: int, metrics: dict[str, Any]) -> None:
         """Say how far the run has come."""
+        if self._bar is None and not self._lines:
+            return
         now = time.perf_counter()
         self._first = self._first or (step, now)
         said = [f"{name} {np.nanmean(value):.4g}" for name, value in _shown(metrics)]
