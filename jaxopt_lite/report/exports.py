@@ -2,26 +2,32 @@
 
 import csv
 import json
-import math
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from jaxopt_lite.report.analysis import columns, last_values, over_seeds
+from jaxopt_lite.report.analysis import columns, label, last_measured, last_values, over_seeds
 from jaxopt_lite.sweeps.ledger import DIVERGED, FAILED, FINISHED, STATUSES, STOPPED, Ledger
 
 __all__ = []
 
 
 def write_trials(ledger: Ledger, path: Path) -> None:
-    """Write a CSV with a row for each trial."""
+    """Write a CSV with a row for each trial; a cell is empty where there is no value. Lists are written as JSON."""
     table = columns(ledger)
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(table)
-        for row in zip(*(column.tolist() for column in table.values()), strict=True):
-            writer.writerow([json.dumps(cell) if isinstance(cell, list) else cell for cell in row])
+        writer.writerows(zip(*map(_cells, table.values()), strict=True))
+
+
+def _cells(column: np.ndarray) -> list[Any]:
+    if column.dtype.kind == "f":  # the shortest digits that give back the number
+        return ["" if text == "nan" else text for text in column.astype(str).tolist()]
+    return [json.dumps(cell) if isinstance(cell, list) else cell for cell in column.tolist()]
 
 
 def write_curves(ledger: Ledger, path: Path) -> None:
@@ -42,107 +48,176 @@ def to_dataframe(ledger: Ledger) -> Any:
 
 
 def to_optuna(ledger: Ledger, storage: Any, name: str) -> Any:
-    """An Optuna study: trials that were stopped are pruned ones, diverged and failed ones have failed."""
+    """An Optuna study: trials that were stopped are pruned ones, diverged and failed ones have failed.
+
+    Left out are trials that have not ended. A finished trial whose metric is not finite has failed, for Optuna.
+
+    Raises:
+        ImportError: if Optuna is not installed.
+        ValueError: if the storage has a study of that name.
+    """
     try:
         import optuna
     except ImportError:
         raise ImportError("to_optuna needs Optuna: pip install 'jaxopt-lite[optuna]'") from None
-    states = {
-        FINISHED: optuna.trial.TrialState.COMPLETE,
-        STOPPED: optuna.trial.TrialState.PRUNED,
-        DIVERGED: optuna.trial.TrialState.FAIL,
-        FAILED: optuna.trial.TrialState.FAIL,
-    }
-    distributions = {d.name: _distribution(d.axis, optuna.distributions) for d in ledger.space.dimensions}
-    scores, _ = over_seeds(np.moveaxis(ledger.measured, 1, -1))  # [trials, points]
-    at_end = last_values(ledger).get(ledger.metric, np.empty((len(ledger), 0)))
-    trials = []
-    for number in np.flatnonzero(~ledger.running).tolist():
-        encoded = ledger.space.encode(ledger.table[number])
-        params = {n: _param(value, distributions[n], optuna.distributions) for n, value in encoded.items()}
-        points = {
-            (i + 1) * ledger.eval_every: float(score)
-            for i, score in enumerate(scores[number, : ledger.step[number] // ledger.eval_every])
-            if math.isfinite(score)
-        }
-        state = states[int(ledger.status[number])]
-        if state is optuna.trial.TrialState.COMPLETE and not points:
-            state = optuna.trial.TrialState.FAIL  # Optuna wants a value of a complete trial
-        complete = state is optuna.trial.TrialState.COMPLETE
-        trials.append(
-            optuna.trial.create_trial(
-                state=state,
-                value=points[max(points)] if complete or (points and state is optuna.trial.TrialState.PRUNED) else None,
-                params=params,
-                distributions={n: distributions[n] for n in params},
-                intermediate_values=points,
-                user_attrs={
-                    "number": number,
-                    "status": STATUSES[ledger.status[number]],
-                    "steps": int(ledger.step[number]),
-                    "seeds": [float(x) for x in at_end[number]],
-                },
-            )
-        )
+    trials = list(_optuna_trials(ledger, optuna))
     direction = "maximize" if ledger.highest else "minimize"
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
         study = optuna.create_study(study_name=name, storage=storage, direction=direction)
+        study.set_user_attr("metric", ledger.metric)
         study.add_trials(trials)
+    except optuna.exceptions.DuplicatedStudyError:
+        raise ValueError(f"to_optuna: the storage has a study named {name!r}; give another name=") from None
     finally:
         optuna.logging.set_verbosity(verbosity)
     return study
 
 
+def _optuna_trials(ledger: Ledger, optuna: Any) -> Iterator[Any]:
+    states = optuna.trial.TrialState
+    known = {FINISHED: states.COMPLETE, STOPPED: states.PRUNED, DIVERGED: states.FAIL, FAILED: states.FAIL}
+    distributions = {d.name: _distribution(d.axis, optuna.distributions) for d in ledger.space.dimensions}
+    curves, _ = over_seeds(np.swapaxes(ledger.measured, 1, 2))  # [trials, points]
+    scores, errors = last_measured(ledger)
+    seeds = last_values(ledger).get(ledger.metric, np.empty((len(ledger), 0)))
+    copies: dict[int, list] = {}
+    for event in ledger.lineage:
+        copies.setdefault(event.trial, []).append({"step": event.step, "source": event.source})
+    for number in np.flatnonzero(~ledger.running).tolist():
+        row = ledger.table[number]
+        params = {
+            d.name: _param(d.axis, x, distributions[d.name])
+            for d, x in zip(ledger.space.dimensions, row, strict=True)
+            if not np.isnan(x)
+        }
+        state = known[int(ledger.status[number])]
+        has_score = np.isfinite(scores[number])
+        if state is states.COMPLETE and not has_score:
+            state = states.FAIL
+        about = {
+            "number": number,
+            "status": STATUSES[ledger.status[number]],
+            "steps": int(ledger.step[number]),
+            "seeds": [_number(x) for x in seeds[number]],
+            "stderr": _number(errors[number]),
+        }
+        about |= {"copies": copies[number]} if number in copies else {}
+        about |= {"error": ledger.errors[number]} if number in ledger.errors else {}
+        yield optuna.trial.create_trial(
+            state=state,
+            value=float(scores[number]) if has_score and state is not states.FAIL else None,
+            params=params,
+            distributions={name: distributions[name] for name in params},
+            intermediate_values={
+                (i + 1) * ledger.eval_every: float(score)
+                for i, score in enumerate(curves[number])
+                if np.isfinite(score)
+            },
+            user_attrs=about,
+        )
+
+
 def _distribution(axis: Any, kinds: Any) -> Any:
     if axis.kind == "choice":
-        return kinds.CategoricalDistribution([_hashable(axis.plain(i)) for i in range(len(axis.options))])
+        return kinds.CategoricalDistribution(_options(axis))
     if axis.kind == "int":
         return kinds.IntDistribution(axis.low, axis.high, log=axis.log)
     return kinds.FloatDistribution(float(axis.low), float(axis.high), log=axis.log)
 
 
-def _param(value: Any, distribution: Any, kinds: Any) -> Any:
-    if isinstance(distribution, kinds.CategoricalDistribution):
-        return _hashable(value)
-    return min(max(value, distribution.low), distribution.high)  # a float32's shortest digits may lie a hair outside
+def _param(axis: Any, number: float, distribution: Any) -> Any:
+    if axis.kind == "choice":
+        return distribution.choices[int(number)]
+    return min(max(axis.plain(number), distribution.low), distribution.high)  # shortest digits may lie a hair outside
 
 
-def _hashable(value: Any) -> Any:
-    """What Optuna takes as an option: None, bool, int, float or str."""
-    return json.dumps(value) if isinstance(value, (list, tuple)) else value
+def _options(axis: Any) -> list[Any]:
+    """Options as Optuna and TensorBoard take them: numbers, bools or strings where all are, else all as text."""
+    options = [axis.plain(i) for i in range(len(axis.options))]
+    alike = any(all(isinstance(option, kind) for option in options) for kind in (bool, str)) or all(
+        isinstance(option, int | float) and not isinstance(option, bool) for option in options
+    )
+    for written in (options if alike else [], [label(option) for option in options]):
+        if len(set(written)) == len(options):
+            return written
+    return [repr(option) for option in options]  # the number 1, the number 1.0 and the string "1" differ
+
+
+def _number(value: Any) -> float | None:
+    """A number as JSON has it, None where it is not finite."""
+    return float(value) if np.isfinite(value) else None
 
 
 def to_tensorboard(ledger: Ledger, directory: Path | str, top: int) -> Path:
-    """Event files for TensorBoard's HParams, DIRECTORY/trial-NUMBER/seed-SEED, a trial's seeds in one session group."""
+    """Event files for TensorBoard's HParams, DIRECTORY/trial-NUMBER/seed-SEED, a trial's seeds in one session group.
+
+    Raises:
+        ImportError: if TensorBoard is not installed.
+        FileExistsError: if the directory holds event files.
+        ValueError: if top is below 1.
+    """
     try:
-        from tensorboard.compat.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
-        from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
         from tensorboard.plugins.hparams import summary_v2 as hparams
-        from tensorboard.summary.writer.event_file_writer import EventFileWriter
     except ImportError:
         raise ImportError("to_tensorboard needs TensorBoard: pip install 'jaxopt-lite[tensorboard]'") from None
-    directory = Path(directory)
-    metrics = [hparams.Metric(name) for name in sorted(ledger.curves)]
-    kinds = {"float": (float,), "int": (int,), "choice": (str,)}
-    domains = [hparams.HParam(d.name, None, str(d.axis)) for d in ledger.space.dimensions if kinds[d.axis.kind]]
-    writer = EventFileWriter(str(directory))
-    writer.add_event(Event(summary=hparams.hparams_config_pb(hparams=domains, metrics=metrics)))
-    writer.close()
-    for number in ledger.ranking()[:top].tolist():
-        params = {n: _shown(value) for n, value in ledger.space.encode(ledger.table[number]).items()}
+    directory, now = Path(directory), time.time()
+    if top < 1:
+        raise ValueError(f"to_tensorboard: top must be at least 1, got {top}")
+    if next(directory.rglob("events.out.tfevents.*"), None):
+        raise FileExistsError(f"to_tensorboard: {directory} holds event files; give another directory")
+    dimensions = [hparams.HParam(d.name, _domain(d.axis, hparams)) for d in ledger.space.dimensions]
+    metrics = [hparams.Metric(name) for name in [ledger.metric, *sorted({*ledger.curves} - {ledger.metric})]]
+    _write_events(directory, now, [(0, hparams.hparams_config_pb(dimensions, metrics, now))])
+    for number in [n for n in ledger.ranking().tolist() if ledger.step[n]][:top]:
+        params = {
+            d.name: _options(d.axis)[int(x)] if d.axis.kind == "choice" else d.axis.plain(x)
+            for d, x in zip(ledger.space.dimensions, ledger.table[number], strict=True)
+            if not np.isnan(x)
+        }
+        lost = ledger.status[number] in (DIVERGED, FAILED)
+        status = "STATUS_FAILURE" if lost else "STATUS_RUNNING" if ledger.running[number] else "STATUS_SUCCESS"
+        steps = int(ledger.step[number])
         for s in range(ledger.seeds):
-            writer = EventFileWriter(str(directory / f"trial-{number}" / f"seed-{ledger.seed + s}"))
-            begin = hparams.hparams_pb(params, trial_id=f"trial-{number}", start_time_secs=0.0)
-            writer.add_event(Event(summary=begin))
+            events = [(0, hparams.hparams_pb(params, trial_id=f"trial-{number}", start_time_secs=now))]
             for name, curve in ledger.curves.items():
-                for i, value in enumerate(curve[number, s, : ledger.step[number] // ledger.eval_every].tolist()):
-                    scalar = Summary(value=[Summary.Value(tag=name, simple_value=value)])
-                    writer.add_event(Event(step=(i + 1) * ledger.eval_every, summary=scalar))
-            writer.close()
+                values = curve[number, s, : steps // ledger.eval_every].tolist()
+                events += [((i + 1) * ledger.eval_every, _scalar(name, value)) for i, value in enumerate(values)]
+            events.append((steps, _ending(status, now)))
+            _write_events(directory / f"trial-{number}" / f"seed-{ledger.seed + s}", now, events)
     return directory
 
 
-def _shown(value: Any) -> Any:
-    return value if isinstance(value, (bool, int, float, str)) else json.dumps(value)
+def _domain(axis: Any, hparams: Any) -> Any:
+    if axis.kind == "choice":
+        options = _options(axis)
+        return hparams.Discrete([float(o) for o in options] if any(isinstance(o, float) for o in options) else options)
+    return hparams.IntInterval(axis.low, axis.high) if axis.kind == "int" else hparams.RealInterval(axis.low, axis.high)
+
+
+def _scalar(tag: str, value: float | None = None, **others: Any) -> Any:
+    from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
+
+    return Summary(value=[Summary.Value(tag=tag, simple_value=value, **others)])
+
+
+def _ending(status: str, now: float) -> Any:
+    from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
+
+    api: Any = api_pb2
+    plugin: Any = plugin_data_pb2
+    ended = plugin.SessionEndInfo(status=api.Status.Value(status), end_time_secs=now)
+    content = metadata.create_summary_metadata(plugin.HParamsPluginData(session_end_info=ended))
+    return _scalar(metadata.SESSION_END_INFO_TAG, metadata=content)
+
+
+def _write_events(directory: Path, now: float, events: list[tuple[int, Any]]) -> None:
+    """One event file."""
+    from tensorboard.compat.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
+    from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+    writer = EventFileWriter(str(directory))
+    for step, summary in events:
+        writer.add_event(Event(wall_time=now, step=step, summary=summary))
+    writer.close()

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from jaxopt_lite.report import exports
-from jaxopt_lite.report.analysis import edges, last_measured, last_values, settings
+from jaxopt_lite.report.analysis import edges, importance, last_measured, last_values, settings
 from jaxopt_lite.report.overview import plot_sweep
 from jaxopt_lite.sweeps.events import Outcome
 from jaxopt_lite.sweeps.ledger import STATUSES, Ledger
@@ -17,7 +17,7 @@ from jaxopt_lite.sweeps.space import Space
 __all__ = ["Best", "SweepResult", "Trial"]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Trial:
     """One config and what became of it.
 
@@ -42,7 +42,7 @@ class Trial:
     error: str | None = None
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Best(Trial):
     """The best trial. `metrics` has test.* too, which was evaluated for it alone.
 
@@ -55,7 +55,7 @@ class Best(Trial):
     model_state: Any = None
 
 
-@dataclasses.dataclass(frozen=True, repr=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class SweepResult:
     """What a sweep has come to.
 
@@ -127,6 +127,14 @@ class SweepResult:
         """The best trials, the best first: those that came further before others."""
         return _trials(self.ledger, self.ledger.ranking()[:k])
 
+    @functools.cached_property
+    def importance(self) -> dict[str, float]:
+        """The share of the variance of the trials' ranks that each hyperparameter explains by itself, by flat name.
+
+        The greatest comes first. NaN where fewer than 8 trials have it, or all of them are equal.
+        """
+        return importance(self.ledger)
+
     def to_dataframe(self) -> Any:
         """A pandas DataFrame with a row for each trial: number, status, steps, score, stderr, config, last values.
 
@@ -136,26 +144,49 @@ class SweepResult:
         return exports.to_dataframe(self.ledger)
 
     def plot(self, path: Path | str, top: int = 20) -> Path:
-        """Draw the sweep to a PNG: its history, the best trials, each hyperparameter, curves, importance.
+        """Draw the sweep: its history, the best trials, each hyperparameter, curves, importance. See `plot_sweep`.
+
+        Args:
+            path: the file to write; its suffix says which format.
+            top: how many of the best trials to follow through all hyperparameters.
 
         Raises:
             ImportError: if matplotlib is not installed (extra `plots`).
+            ValueError: if top is below 1, or there are no trials.
         """
         return plot_sweep(self.ledger, path, top)
 
     def to_optuna(self, storage: Any = None, name: str = "sweep") -> Any:
-        """An Optuna study with all trials; with a storage such as "sqlite:///sweep.db", for its dashboard.
+        """An Optuna study with all trials that have ended; in a storage it can be seen in Optuna's dashboard.
+
+        Stopped trials are pruned ones, diverged and failed ones have failed. A study's trials have consecutive numbers;
+        those of the sweep, the status, the seeds' scores and the copies of population-based training are among their
+        user attributes.
+
+        Args:
+            storage: where to keep the study, such as "sqlite:///sweep.db"; None is memory.
+            name: of the study.
 
         Raises:
             ImportError: if Optuna is not installed (extra `optuna`).
+            ValueError: if the storage has a study of that name.
         """
         return exports.to_optuna(self.ledger, storage, name)
 
     def to_tensorboard(self, directory: Path | str, top: int = 20) -> Path:
         """Write the best trials for TensorBoard's HParams, each trial a session group of its seeds.
 
+        Args:
+            directory: where to write; a folder for each trial, with one for each seed.
+            top: how many trials.
+
+        Returns:
+            The directory.
+
         Raises:
             ImportError: if TensorBoard is not installed (extra `tensorboard`).
+            FileExistsError: if the directory holds event files.
+            ValueError: if top is below 1.
         """
         return exports.to_tensorboard(self.ledger, directory, top)
 
