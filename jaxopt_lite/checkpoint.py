@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-__all__ = ["Saved", "load", "require", "save"]
+__all__ = ["Saved", "load", "require_orbax", "save"]
 
 _SAVE, _LEFTOVER = re.compile(r"\d{6,}"), re.compile(r"\d{6,}\.new")
 
@@ -123,7 +123,7 @@ def load(directory: Path | str) -> Saved | None:
     return None
 
 
-def require() -> None:
+def require_orbax() -> None:
     """Raise an ImportError now, rather than at the first save, if Orbax is not installed."""
     _orbax()
 

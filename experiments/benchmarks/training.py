@@ -5,8 +5,8 @@ Writes   experiments/benchmarks/results/training-BACKEND.json      (training-BAC
 
 Everybody trains the 128-unit network of `experiments.digits` with Adam, on the same batches in the same order; that
 they arrive at the same parameters is checked over the first 50 steps. Compiling is not counted. A run has 10,000 steps:
-`fit` has some milliseconds of its own in each run and at each point, which a run of 2,000 such small steps (a tenth of a
-second) would show. The contenders:
+`fit` has some milliseconds of its own in each run and at each point, which a run of 2,000 such small steps (a tenth of
+a second) would show. The contenders:
 
     fit             `jo.fit`, which draws the order of the batches, keeps a history and watches for numbers not finite
     scan            one `lax.scan` over a given order, data on the device, Optax's Adam: nothing but the steps

@@ -13,6 +13,7 @@ import importlib.util
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,40 +33,60 @@ from jaxopt_lite.sweeps.space import Space
 __all__ = []
 
 NAMES = ("sweep.json", "trials.csv", "curves.npz", "events.jsonl", "sweep.png", "checkpoints")
-_LATER = ("trials", "max_groups", "on_error")  # what may change when a sweep goes on
+_LATER = ("trials", "max_groups", "on_error", "trial")  # what may change when a sweep goes on; see `earlier`
 
 
 class SweepFolder:
-    """A sweep's directory. Nothing is written before the first event, so that a bad argument leaves nothing behind."""
+    """A sweep's directory. Nothing is written or removed before `open`, so that a bad argument leaves all as it was.
 
-    def __init__(self, path: Path, arguments: dict[str, Any]):
-        checkpoint.require()
-        self.path, self.arguments, self._events = path, arguments, None
+    Args:
+        path: where it is, or is to be.
+        arguments: of the sweep.
+        overwrite: whether to remove what an earlier sweep left there.
+
+    Raises:
+        FileExistsError, PermissionError: if it cannot be made, or holds something else under the names of a sweep.
+    """
+
+    def __init__(self, path: Path, arguments: dict[str, Any], overwrite: bool = False):
+        checkpoint.require_orbax()
+        self.path, self.arguments, self._overwrite = path, arguments, overwrite
+        self._events, self._early = None, []
         exists = next(p for p in (path, *path.absolute().parents) if p.exists())
         if not exists.is_dir():
             raise FileExistsError(f"sweep: directory {path} cannot be made, {exists} is a file")
         if not os.access(exists, os.W_OK):
             raise PermissionError(f"sweep: directory {path} cannot be written, for lack of permission in {exists}")
+        present = [name for name in NAMES if (path / name).exists()]
+        if present and "sweep.json" not in present:
+            raise FileExistsError(f"sweep: {path} holds a {present[0]} that is of no sweep; give another directory")
         self.warnings: list[str] = []
 
-    def clear(self) -> None:
-        """Remove what an earlier sweep left."""
-        for name in NAMES:
-            there = self.path / name
-            shutil.rmtree(there) if there.is_dir() else there.unlink(missing_ok=True)
+    def open(self) -> None:
+        """Begin to write: what was said before, too."""
+        if self._events is not None:
+            return
+        if self._overwrite:
+            for name in NAMES:
+                there = self.path / name
+                shutil.rmtree(there) if there.is_dir() else there.unlink(missing_ok=True)
+        self.path.mkdir(parents=True, exist_ok=True)
+        if not (self.path / "sweep.json").exists():
+            self.about({"status": "running"})
+        self._events = JsonLines(self.path / "events.jsonl", append=True)
+        for line in self._early:
+            self._events.write(line)
 
     def earlier(self) -> Snapshot | None:
         """The last save of the same sweep, or None where nothing was saved.
 
+        The function `trial` may have another name (it was in the script that was run, and is imported now): what it
+        trains is compared by the hash of its program.
+
         Raises:
             ValueError: if the directory holds another sweep; it shows the difference.
-            FileExistsError: if it holds something else under the names that a sweep uses.
         """
-        about = self.path / "sweep.json"
-        if not about.exists():
-            present = [name for name in NAMES if (self.path / name).exists()]
-            if present:
-                raise FileExistsError(f"sweep: {self.path} holds a {present[0]} that is of no sweep; give another")
+        if self._overwrite or not (self.path / "sweep.json").exists():
             return None
         was = read_about(self.path)
         changed = [
@@ -100,25 +121,24 @@ class SweepFolder:
 
     def save(self, snapshot: Snapshot) -> None:
         """Save what is needed to go on."""
+        self.open()
         self.about({"status": "running", **{name: snapshot.facts[name] for name in ("groups", "metric")}})
         checkpoint.save(self.path / "checkpoints", snapshot.arrays, snapshot.facts)
         self.say("saved", trials=snapshot.facts["trials"])
 
     def say(self, what: str, **facts: Any) -> None:
         """Append to what happened."""
-        if self._events is None:
-            self.path.mkdir(parents=True, exist_ok=True)
-            self._events = JsonLines(self.path / "events.jsonl", append=True)
-        self._events.write({"event": what, **facts})
+        line = {"event": what, **facts}
+        self._early.append(line) if self._events is None else self._events.write(line)
 
     def about(self, facts: dict[str, Any]) -> None:
         """Write sweep.json."""
-        self.path.mkdir(parents=True, exist_ok=True)
         content = {"arguments": plain_arguments(self.arguments), "versions": self._circumstances(), **facts}
         write_json(self.path / "sweep.json", content)
 
     def finish(self, result: SweepResult, groups: list[dict[str, Any]]) -> None:
         """Write what the sweep came to, or has come to so far."""
+        self.open()
         ledger, best = result.ledger, result.best
         write_trials(ledger, self.path / "trials.csv")
         write_curves(ledger, self.path / "curves.npz")
@@ -167,7 +187,7 @@ def read_about(path: Path) -> dict[str, Any]:
     """
     try:
         return json.loads((path / "sweep.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise FileNotFoundError(f"there is no sweep in {path}: it has no sweep.json") from None
     except json.JSONDecodeError as error:
         raise ValueError(f"{path / 'sweep.json'} is damaged: {error}") from None
@@ -204,7 +224,17 @@ def named(function: Callable) -> str:
     """Where a function can be found again, as module:name."""
     while hasattr(function, "func"):
         function = function.func
-    return f"{function.__module__}:{function.__qualname__}" if hasattr(function, "__qualname__") else repr(function)
+    if not hasattr(function, "__qualname__"):
+        return repr(function)
+    module = function.__module__
+    return f"{_name_of_script() if module == '__main__' else module}:{function.__qualname__}"
+
+
+def _name_of_script() -> str:
+    """How what runs as a script is imported: by the name that was given to `python -m`, or by that of its file."""
+    main = sys.modules["__main__"]
+    spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
+    return spec.name if spec is not None else Path(file).stem if file else "__main__"
 
 
 def _find(name: str, what: str) -> Any:

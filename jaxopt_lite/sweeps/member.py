@@ -112,11 +112,20 @@ class Group:
         return max(1, min(self.plan.steps // self.plan.eval_every, _INDICES // each))
 
     @functools.cached_property
+    def measured(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Names of the curves that a step measures, and of those that are evaluated."""
+        scalar = jax.ShapeDtypeStruct((), jnp.int32)
+        indices = jax.ShapeDtypeStruct((self.plan.batch_size,), jnp.int32) if self.examples else scalar
+        train, valid = self.data
+        with self._explained():
+            stepped = jax.eval_shape(self._step, self._numbers, self.rows, _KEY, indices, scalar, train)[1]
+            scored = jax.eval_shape(self._scores, self._numbers, self.rows, _KEY, scalar, valid)
+        return tuple(sorted(stepped)), tuple(sorted(scored))
+
+    @property
     def metrics(self) -> tuple[str, ...]:
         """Names of the curves."""
-        with self._explained():
-            made = jax.eval_shape(self._cohort, *self.arguments(1))
-        return tuple(sorted(made[1].curves))
+        return sum(self.measured, ())
 
     def arguments(self, width: int) -> tuple:
         """Shapes of the program's arguments: packed rows, numbers, mode, data, order, keys, step, quanta."""
@@ -212,6 +221,9 @@ class Group:
         return new, {f"train.{name}": jnp.asarray(measured[name], jnp.float32) for name in kept}
 
     def _scores(self, numbers: Any, rows: Rows, key: jax.Array, step: Any, valid: Any) -> dict[str, jax.Array]:
+        """What is measured of one member on the valid data."""
+        if valid is None:
+            return {}
         task, _ = self._make(numbers)
         state = TrainState(rows.params, None, rows.opt_state, rows.model_state, key, step)
         found = scores(task, rows.params, rows.model_state, valid, scores_key(state))
@@ -241,8 +253,6 @@ class Group:
             return jax.lax.dynamic_index_in_dim(order, at, axis=order.ndim - 2, keepdims=False)
 
         def score(rows, now):
-            if valid is None:
-                return {}
             judged = jax.vmap(self._scores, in_axes=(None, 0, 0, None, None))
             each = jnp.broadcast_to(keys, (len(mode), self.plan.seeds))
             return jax.lax.map(lambda slot: judged(slot[0], slot[1], slot[2], now, valid), (numbers, rows, each))
@@ -262,10 +272,9 @@ class Group:
             now = Measured({**means, **score(rows, begin + every)}, finite)
             return rows, jax.tree.map(lambda all_, x: all_.at[q].set(x), measured, now)
 
-        shapes = jax.eval_shape(advance, numbers, rows, keys, indices(0), step, train)[1]
-        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-        shapes = {**shapes, **jax.eval_shape(score, rows, step)}
-        blank = {name: jnp.zeros((self.quanta, *s.shape), jnp.float32) for name, s in shapes.items()}
+        stepped, scored = self.measured
+        zeros = {name: jnp.zeros((len(mode), self.plan.seeds), jnp.float32) for name in stepped}
+        blank = {name: jnp.zeros((self.quanta, len(mode), self.plan.seeds), jnp.float32) for name in stepped + scored}
         empty = Measured(blank, jnp.zeros((self.quanta, len(mode)), bool))
         rows, measured = jax.lax.fori_loop(0, quanta, quantum, (rows, empty))
         return pack(rows), measured
@@ -288,7 +297,7 @@ class _Explained:
         shape = isinstance(error, TypeError) and any(words in str(error) for words in _OF_SHAPES)
         if self.names and (shape or isinstance(error, jax.errors.JAXTypeError)):
             error.add_note(
-                f"sweep: traced numbers, of which one program serves all values, are here {', '.join(self.names)}; what "
+                f"sweep: traced numbers, all values of which share one program, are here {', '.join(self.names)}; what "
                 "decides about shapes or Python's control flow must be static: use choice(...) or int_uniform(...)"
             )
 
