@@ -143,8 +143,14 @@ def sweep(
             f"sweep: metric={metric!r} cannot choose among trials, or it would no longer be a test: test data are "
             "evaluated for the winner alone; split valid data off"
         )
-    if metric is not None and mode is None and not metric.endswith(("accuracy", "loss")):
-        raise ValueError(f"sweep: mode must be given for metric={metric!r}: 'min' or 'max'")
+    if save_seconds is not None and not (_is_number(save_seconds) and save_seconds >= 0):
+        raise ValueError(f"sweep: save_seconds must be a number of at least 0, or None, got {save_seconds!r}")
+    for name, value in (("independent", independent), ("overwrite", overwrite)):
+        if not isinstance(value, (bool, np.bool_)):
+            raise TypeError(f"sweep: {name} must be True or False, got {describe(value)}")
+    devices = jax.local_devices() if devices is None else devices
+    if isinstance(devices, str) or not devices or not all(isinstance(device, jax.Device) for device in devices):
+        raise TypeError(f"sweep: devices must be a list of devices, such as jax.devices()[:1], got {devices!r}")
     if on_error not in ("raise", "continue"):
         raise ValueError(f"sweep: on_error must be 'raise' or 'continue', got {on_error!r}")
     if progress not in ("bar", "lines", "none", None):
@@ -153,6 +159,11 @@ def sweep(
         raise TypeError(f"sweep: directory must be a path, got {directory!r}")
     initial_table(space, initial)
     count = trial_count(sampler, space, trials, initial)
+    if count > 1 and not space.dimensions and not independent:
+        raise ValueError(
+            f"sweep: {count} trials would all be the same, for the space holds constants alone; give a distribution, "
+            "trials=1, or more seeds"
+        )
 
     plan = SweepPlan(
         steps, batch_size, eval_every, seeds, seed, bool(independent), floating(compute_dtype, "sweep", "compute_dtype")
@@ -165,12 +176,10 @@ def sweep(
     }
     ledger = Ledger(space, "", True, steps, eval_every, seeds, seed, np.empty((0, len(space.dimensions))))
     engine = Engine(
-        trial, ledger, plan, sampler, policy, count, initial, width, devices or jax.local_devices(), max_groups,
+        trial, ledger, plan, sampler, policy, count, initial, width, devices, max_groups,
         on_error == "continue", metric, mode,
     )  # fmt: skip
-    folder = None if directory is None else SweepFolder(Path(directory), arguments)
-    if folder is not None and overwrite:
-        folder.clear()
+    folder = None if directory is None else SweepFolder(Path(directory), arguments, overwrite)
     earlier = None if folder is None else folder.earlier()
     if earlier is not None:
         engine.roster.restore(earlier)
@@ -205,6 +214,7 @@ def _drive(engine: Engine, folder: SweepFolder | None, saves: Any, board: Scoreb
     events, reply, ledger = engine.run(), None, engine.ledger
     notes = folder.warnings if folder is not None else []
     if folder is not None and resumed:
+        folder.open()
         folder.say("resumed", trials=len(ledger), warnings=notes)
     for note in notes:
         board.say(note)
@@ -231,6 +241,8 @@ def _drive(engine: Engine, folder: SweepFolder | None, saves: Any, board: Scoreb
                     said = _say(event, engine, folder)
                     if said:
                         board.say(said)
+                    if isinstance(event, GroupFailed):
+                        notes.append(said)
                 last = time.perf_counter()
                 reply = Reply(save, interrupted.is_set(), quanta, width)
         except StopIteration as end:
@@ -268,8 +280,8 @@ def _say(event: Any, engine: Engine, folder: SweepFolder | None) -> str:
         case _:
             raise AssertionError(event)
     if folder is not None:
-        if not (folder.path / "sweep.json").exists():
-            folder.about({"status": "running"})
+        if isinstance(event, Decided):  # sampler, trial and policy were asked: no argument is wrong any more
+            folder.open()
         folder.say(type(event).__name__.lower(), **facts)
     return text
 
@@ -314,6 +326,10 @@ def _size(n: float) -> str:
             return f"{n:.3g} {unit}"
         n /= 1000
     raise AssertionError
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
 
 
 def _check_int(name: str, value: Any, least: int) -> None:

@@ -42,7 +42,7 @@ def successive_halving(
 
     Raises:
         TypeError: if an argument is no int (or bool).
-        ValueError: if one is too small; when used, if there are more brackets than rungs.
+        ValueError: if one is too small; when used, if there are more brackets than rungs, or no rung before the end.
 
     References: Jamieson & Talwalkar, "Non-stochastic Best Arm Identification and Hyperparameter Optimization", 2016,
         arXiv:1502.07943; Li et al., "Hyperband", 2018, arXiv:1603.06560; Li et al., "A System for Massively Parallel
@@ -72,6 +72,10 @@ def successive_halving(
 def _rungs(ledger: Ledger, factor: int, min_steps: int | None) -> list[int]:
     """r, ηr, η²r, ... rounded up to points, and the last step."""
     first = min_steps
+    if first is not None and first >= ledger.steps:
+        raise ValueError(
+            f"successive_halving: min_steps={first} must be below steps={ledger.steps}, or nothing is halved"
+        )
     if first is None:
         largest = int(np.bincount(ledger.batch).max())
         powers = int(math.log(largest, factor) + 1e-9)

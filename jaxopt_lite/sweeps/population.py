@@ -55,6 +55,10 @@ def population_based(
     def decide(ledger: Ledger) -> Decision:
         every = interval or max(1, ledger.points // 10) * ledger.eval_every
         every = multiple("population_based", "interval", every, ledger)
+        if interval is not None and every >= ledger.steps:
+            raise ValueError(
+                f"population_based: interval={every} must be below steps={ledger.steps}, or none is copied"
+            )
         varied = _varied(ledger.space, dimensions)
         anew = any(map(_is_decay, varied)) if reset is None else reset
         step = int(ledger.step[ledger.running].max(initial=0))

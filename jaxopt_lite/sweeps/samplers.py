@@ -270,7 +270,7 @@ def trial_count(sampler: Sampler, space: Space, trials: int | None, initial: Seq
 
     Raises:
         TypeError: if trials is neither an int nor None.
-        ValueError: if trials is None without a grid, below 1 or the number of `initial`, or not that of a grid's points.
+        ValueError: if trials is None without a grid, below 1 or the number of `initial`, or not that of a grid.
     """
     total = sampler.total(space)
     whole = None if total is None else total + len(initial)
@@ -286,7 +286,9 @@ def trial_count(sampler: Sampler, space: Space, trials: int | None, initial: Seq
         raise ValueError(f"sweep: trials={trials} has no room for the {len(initial)} configs of initial")
     if whole is not None and trials != whole:
         first = f" after {len(initial)} of initial" if initial else ""
-        raise ValueError(f"sweep: {sampler!r} has {total} points in this space{first}, got trials={trials}; leave trials out")
+        raise ValueError(
+            f"sweep: {sampler!r} has {total} points in this space{first}, got trials={trials}; leave trials out"
+        )
     return int(trials)
 
 
