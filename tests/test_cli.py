@@ -47,6 +47,12 @@ def stopped():
 
 
 fixed = jo.Task(init, loss)
+
+SPACE = {"rate": jo.log_uniform(1e-2, 1.0)}
+
+
+def trial(config):
+    return task(), jo.sgd(config["rate"])
 '''
 
 
@@ -165,6 +171,21 @@ ERRORS = {
     ("train", "tiny", "--metric", "train.los"): "there is no metric 'train.los'; did you mean train.loss?",
     ("train", "tiny:faulty"): "tiny.py:24: dot_general requires",
     ("train", "tiny", "--directory", "tiny.py"): "directory tiny.py cannot be made",
+    ("sweep", "tiny"): "trials must be given: sobol() has no end of points",
+    ("sweep", "tiny:trail"): "tiny has no trial 'trail'; did you mean trial?",
+    ("sweep", "tiny:RATE"): "tiny has no trial 'RATE'; it must be a function: config -> (task, optimizer)",
+    ("sweep", "tiny", "--sampler", "sobl"): "there is no 'sobl'; did you mean sobol?",
+    ("sweep", "tiny", "--policy", "sobol"): "--policy 'sobol' is not a policy",
+    ("sweep", "tiny", "--policy", "successive_halving(1)"): "successive_halving: factor must be at least 2, got 1",
+    ("sweep", "tiny", "--space", "rate"): "--space 'rate' must be NAME=DISTRIBUTION",
+    ("sweep", "tiny", "--space", "rate=log_unif(1, 2)"): "there is no 'log_unif'; did you mean log_uniform",
+    ("sweep", "tiny", "--trials", "2", "--space", "lr=uniform(0, 1)"): "KeyError: 'rate'; trial was called with {'lr'",
+    ("sweep", "tiny", "--trials", "2", "--metric", "train.los", "--mode", "min"): "no metric 'train.los'; there are ",
+    ("sweep", "tiny", "--trials", "2", "--steps", "150"): "steps=150 must be a multiple of eval_every=100, such as 200",
+    ("sweep", "tiny", "--trials", "2", "--width", "wide"): "--width must be a number, or measure, got 'wide'",
+    ("resume", "nowhere"): "there is no sweep in nowhere: it has no sweep.json",
+    ("resume", "tiny.py"): "there is no sweep in tiny.py",
+    ("show", "experiments"): "there is no sweep in experiments",
     ("show", "adamx(1e-3)"): "there is no 'adamx'; did you mean adamax",
     ("show", "adam("): "cannot read 'adam('",
     ("show", "adam"): "write adam(...)",
@@ -176,6 +197,29 @@ def test_an_error_is_one_line_that_names_what_was_meant(run, arguments):
     code, out, err = run(*arguments)
     assert code == 2 and not out
     assert err.startswith("error: ") and err.count("\n") == 1 and ERRORS[arguments] in err
+
+
+def test_sweep_show_and_resume(run, tmp_path):
+    given = ["--trials", "4", "--steps", "4", "--eval-every", "2", "--policy", "successive_halving(2)"]
+    code, out, err = run("sweep", "tiny", *given, "--directory", "out")
+    assert code == 0 and "4 trials in 1 group, 1 seed each" in err
+    assert re.search(r"trial +train.loss +steps +status +config\n", out) and "rate=" in out
+    assert out.endswith("written to out\n") and (tmp_path / "out" / "trials.csv").exists()
+    code, shown, _ = run("show", "out")
+    assert code == 0 and shown.startswith("tiny:trial: finished, 4 trials of 4 steps\n")
+    assert re.search(r"metric +train.loss\n", shown) and "best trial: " in shown and "go on with" not in shown
+    assert run("resume", "out")[:2] == (0, out)
+    assert run("resume", "out", "--trial", "tiny")[:2] == (0, out)
+    code, _, err = run("sweep", "tiny", *given[2:], "--trials", "3", "--directory", "out")
+    assert code == 2 and "trials: 4 then, 3 now" in err
+
+
+def test_a_space_can_be_given_by_the_command(run):
+    given = ["--trials", "2", "--steps", "2", "--eval-every", "2", "--sampler", "grid(2)", "--width", "2"]
+    code, out, _ = run("sweep", "tiny", *given, "--space", "rate=uniform(0.1, 0.2)", "--space", "name=out")
+    assert code == 2 and not out  # a name is a text, and is written as one
+    code, out, _ = run("sweep", "tiny", *given, "--space", "rate=uniform(0.1, 0.2)", "--space", "name='out'")
+    assert code == 0 and "rate=0.2" in out and "rate=0.1" in out
 
 
 def test_a_module_without_a_choice_asks_for_an_optimizer(run, tmp_path):

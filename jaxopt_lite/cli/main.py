@@ -26,12 +26,15 @@ def main(arguments: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         code = _fail("interrupted", 130)
     except (ValueError, TypeError, ImportError, OSError) as error:
-        code = _fail(f"{_place(error)}{error}", 2)
+        code = _fail(f"{_place(error)}{error}{_notes(error)}", 2)
     except Exception as error:
         said = getattr(error, "format_message", None)  # the command line's own errors have it
-        if said is None:
+        if said is not None:
+            code = _fail(said(), 2)
+        elif _notes(error):  # raised by the user's trial, such as a KeyError of its config
+            code = _fail(f"{_place(error)}{type(error).__name__}: {error}{_notes(error)}", 2)
+        else:
             raise
-        code = _fail(said(), 2)
     sys.exit(code or 0)
 
 
@@ -45,6 +48,12 @@ def _keep_executables() -> None:
 def _fail(message: str, code: int) -> int:
     print("error: " + " ".join(message.split()), file=sys.stderr)
     return code
+
+
+def _notes(error: Exception) -> str:
+    """What a sweep has added to an error."""
+    notes = [note for note in getattr(error, "__notes__", ()) if note.startswith("sweep: ")]
+    return "".join("; " + note.removeprefix("sweep: ") for note in notes)
 
 
 def _place(error: Exception) -> str:

@@ -65,9 +65,13 @@ def sweep(
 
 
 @app.command()
-def resume(directory: Annotated[Path, Argument(help="of a sweep that was interrupted")]) -> None:
+def resume(
+    directory: Annotated[Path, Argument(help="of a sweep that was interrupted")],
+    trial: Annotated[str | None, Option(metavar="MODULE[:TRIAL]", help="where its function is now")] = None,
+) -> None:
     """Go on with a sweep, from the middle of its trials."""
-    _show(jo.resume(directory, progress=None), directory)
+    function = None if trial is None else trial_of(trial)[0]
+    _show(jo.resume(directory, function, progress=None), directory)
 
 
 def show_sweep(directory: Path) -> None:
@@ -75,10 +79,11 @@ def show_sweep(directory: Path) -> None:
     about = read_about(directory)
     arguments = about["arguments"]
     print(f"{arguments['trial']}: {about['status']}, {arguments['trials']} trials of {arguments['steps']} steps")
-    for name in ("space", "sampler", "policy", "seeds", "metric"):
+    for name in ("space", "sampler", "policy", "seeds"):
         print(f"  {name:10}{arguments[name]}")
+    print(f"  {'metric':10}{about.get('metric') or arguments['metric'] or 'not known yet'}")
     for name, value in about.get("best", {}).items():
-        print(f"  best {name}: {value}")
+        print(f"  best {name}: {f'{value:.5g}' if isinstance(value, float) else value}")
     if about["status"] != "finished":
         print(f"go on with: jaxopt-lite resume {directory}")
 
