@@ -29,7 +29,7 @@ SECTIONS = {
     ),
     "training": (
         "A training run",
-        "10,000 steps of Adam on the digits, a network of 128 hidden units. `ratio` is the time in units of one "
+        "Adam on the digits, a network of 128 hidden units. `ratio` is the time in units of one "
         "hand-written `lax.scan` over a given order of the data. `fit` and `scan + order` draw the order themselves.",
         {"case": "case", "contender": "contender", "steps_s": "steps/s", "ratio": "ratio", "target": "target"},
     ),
@@ -64,7 +64,8 @@ def table(result: dict, columns: dict[str, str], packages: tuple[str, ...]) -> s
     """One result as a Markdown table, with the machine that it is true of."""
     machine = result["machine"]
     versions = ", ".join(f"{name} {machine[name]}" for name in packages if name in machine)
-    lines = [f"{machine['device']} ({machine['processor']}, {machine['cores']} cores), {versions}:", ""]
+    long = f", {result['steps']:,} steps" if "steps" in result else ""
+    lines = [f"{machine['device']} ({machine['processor']}, {machine['cores']} cores), {versions}{long}:", ""]
     lines += ["| " + " | ".join(columns.values()) + " |", "| " + " | ".join("---" for _ in columns) + " |"]
     for row in result["rows"]:
         cells = [format(row[key], FORMATS.get(key, "")) if key in row else "" for key in columns]
