@@ -128,7 +128,7 @@ class Runner:
         """The examples of a call's steps, int32 [(width,) seeds, steps, batch], padded to the longest call."""
         plan = self.group.plan
         if self.group.examples is None:
-            return np.zeros(0, np.int32)
+            return np.zeros((*([len(members)] if members else []), plan.seeds, 0), np.int32)
         steps = quanta * plan.eval_every
         seeds = range(plan.seed, plan.seed + plan.seeds)
         each = [[self._orders(seed, trial)(step, steps) for seed in seeds] for trial in members or (None,)]

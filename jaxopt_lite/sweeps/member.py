@@ -28,6 +28,7 @@ __all__ = []
 
 KEEP, FRESH, RESET = range(3)  # a slot's state is there; is to be made; is there, but for the optimizer's
 _INDICES = 2**22  # of examples that go to the device in one call
+_SMALL = 2**16  # bytes of a member's state
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,6 +105,15 @@ class Group:
         return jax.eval_shape(pack, self.rows)
 
     @property
+    def side_by_side(self) -> bool:
+        """Whether a cohort's members make each step together.
+
+        Small ones do, which saves operations; on a CPU larger ones go through a call one after the other, which its
+        caches like better. It is a fixed rule, since results depend on it in the last bits.
+        """
+        return jax.default_backend() != "cpu" or self.bytes <= _SMALL * self.plan.seeds
+
+    @property
     def quanta(self) -> int:
         """The most quanta of one call."""
         if self.examples is None:
@@ -115,7 +125,7 @@ class Group:
     def measured(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Names of the curves that a step measures, and of those that are evaluated."""
         scalar = jax.ShapeDtypeStruct((), jnp.int32)
-        indices = jax.ShapeDtypeStruct((self.plan.batch_size,), jnp.int32) if self.examples else scalar
+        indices = jax.ShapeDtypeStruct((self.plan.batch_size,), jnp.int32) if self.examples else None
         train, valid = self.data
         with self._explained():
             stepped = jax.eval_shape(self._step, self._numbers, self.rows, _KEY, indices, scalar, train)[1]
@@ -132,7 +142,7 @@ class Group:
         seeds, plan = self.plan.seeds, self.plan
         shape = jax.ShapeDtypeStruct
         each = (width, seeds) if plan.independent else (seeds,)
-        order = (*each, self.quanta * plan.eval_every, plan.batch_size) if self.examples else (0,)
+        order = (*each, *((self.quanta * plan.eval_every, plan.batch_size) if self.examples else (0,)))
         keys = jax.eval_shape(lambda: jnp.broadcast_to(jax.random.key(0), each))
         data = jax.tree.map(lambda x: shape(x.shape, x.dtype), self.data)
         rows = [shape((width, seeds, *leaf.shape), leaf.dtype) for leaf in self.packed]
@@ -229,55 +239,58 @@ class Group:
         found = scores(task, rows.params, rows.model_state, valid, scores_key(state))
         return {f"valid.{name}": value for name, value in found.items()}
 
-    def _cohort(self, packed, numbers, mode, data, order, keys, step, quanta) -> tuple[list, Measured]:
-        """Advance a cohort."""
+    def _member(self, packed, numbers, mode, any_new, key, order, data, step, quanta) -> tuple[list, dict, jax.Array]:
+        """Advance one member; curves float32 [quanta] by name, and whether it was finite, bool [quanta]."""
         (train, valid), every = data, self.plan.eval_every
-        keyed = 0 if self.plan.independent else None  # whether each trial has keys and an order of its own
-
-        def over(f, *axes):
-            """Over slots and seeds; "trial": one a slot; "member": one a member; "seed": one a seed; "all": one."""
-            slot = tuple({"trial": 0, "member": 0, "seed": keyed, "all": None}[axis] for axis in axes)
-            seed = tuple({"trial": None, "member": 0, "seed": 0, "all": None}[axis] for axis in axes)
-            return jax.vmap(jax.vmap(f, in_axes=seed), in_axes=slot)
-
-        refresh = over(self._refresh, "trial", "trial", "member", "seed")
-        advance = over(self._step, "trial", "member", "seed", "seed", "all", "all")
-        judge = jax.vmap(jax.vmap(lambda rows: tree.all_finite(rows.params)))
-
         rows = unpack(packed, self.rows)
-        rows = jax.lax.cond(jnp.any(mode != KEEP), lambda r: refresh(numbers, mode, r, keys), lambda r: r, rows)
-
-        def indices(at):
-            if self.examples is None:
-                return jnp.zeros(keys.shape, jnp.int32)
-            return jax.lax.dynamic_index_in_dim(order, at, axis=order.ndim - 2, keepdims=False)
-
-        def score(rows, now):
-            judged = jax.vmap(self._scores, in_axes=(None, 0, 0, None, None))
-            each = jnp.broadcast_to(keys, (len(mode), self.plan.seeds))
-            return jax.lax.map(lambda slot: judged(slot[0], slot[1], slot[2], now, valid), (numbers, rows, each))
+        rows = jax.lax.cond(any_new, lambda rows: self._refresh(numbers, mode, rows, key), lambda rows: rows, rows)
+        stepped, scored = self.measured
 
         def quantum(q, loop):
-            rows, measured = loop
-            begin = step + q * every
+            rows, curves, finite = loop
+            first = q * every
 
             def one(i, loop):
                 rows, sums = loop
-                rows, now = advance(numbers, rows, keys, indices(q * every + i), begin + i, train)
+                indices = order[first + i] if self.examples else None
+                rows, now = self._step(numbers, rows, key, indices, step + first + i, train)
                 return rows, jax.tree.map(jnp.add, sums, now)
 
-            rows, sums = jax.lax.fori_loop(0, every, one, (rows, zeros))
-            means = {name: total / every for name, total in sums.items()}
-            finite = jnp.all(jnp.isfinite(means["train.loss"]) & judge(rows), axis=-1)
-            now = Measured({**means, **score(rows, begin + every)}, finite)
-            return rows, jax.tree.map(lambda all_, x: all_.at[q].set(x), measured, now)
+            rows, sums = jax.lax.fori_loop(0, every, one, (rows, {name: jnp.float32(0) for name in stepped}))
+            now = {name: total / every for name, total in sums.items()}
+            good = jnp.isfinite(now["train.loss"]) & tree.all_finite(rows.params)
+            now |= self._scores(numbers, rows, key, step + first + every, valid)
+            curves = {name: curve.at[q].set(now[name]) for name, curve in curves.items()}
+            return rows, curves, finite.at[q].set(good)
 
-        stepped, scored = self.measured
-        zeros = {name: jnp.zeros((len(mode), self.plan.seeds), jnp.float32) for name in stepped}
-        blank = {name: jnp.zeros((self.quanta, len(mode), self.plan.seeds), jnp.float32) for name in stepped + scored}
-        empty = Measured(blank, jnp.zeros((self.quanta, len(mode)), bool))
-        rows, measured = jax.lax.fori_loop(0, quanta, quantum, (rows, empty))
-        return pack(rows), measured
+        blank = {name: jnp.zeros(self.quanta, jnp.float32) for name in stepped + scored}
+        rows, curves, finite = jax.lax.fori_loop(0, quanta, quantum, (rows, blank, jnp.zeros(self.quanta, bool)))
+        return pack(rows), curves, finite
+
+    def _cohort(self, packed, numbers, mode, data, order, keys, step, quanta) -> tuple[list, Measured]:
+        """Advance a cohort: its members side by side, or one after the other, each with its parameters in the caches."""
+        any_new, own = (
+            jnp.any(mode != KEEP),
+            self.plan.independent,
+        )  # whether each trial has keys and an order of its own
+
+        def member(packed, numbers, mode, key, order):
+            return self._member(packed, numbers, mode, any_new, key, order, data, step, quanta)
+
+        if self.side_by_side:
+            over_seeds = jax.vmap(member, in_axes=(0, None, None, 0, 0))
+            over_slots = jax.vmap(over_seeds, in_axes=(0, 0, 0, *((0, 0) if own else (None, None))))
+            packed, curves, finite = over_slots(packed, numbers, mode, keys, order)
+        else:
+
+            def slot(packed, numbers, mode, keys, order):
+                return jax.lax.map(lambda m: member(m[0], numbers, mode, m[1], m[2]), (packed, keys, order))
+
+            each = (packed, numbers, mode)
+            each, shared = ((*each, keys, order), ()) if own else (each, (keys, order))
+            packed, curves, finite = jax.lax.map(lambda one: slot(*one, *shared), each)
+        curves = {name: jnp.moveaxis(curve, -1, 0) for name, curve in curves.items()}
+        return packed, Measured(curves, jnp.moveaxis(finite.all(axis=1), -1, 0))
 
 
 # In messages of Python, NumPy and JAX, where a float32 was given for a length.
