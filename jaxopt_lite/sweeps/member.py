@@ -268,11 +268,8 @@ class Group:
         return pack(rows), curves, finite
 
     def _cohort(self, packed, numbers, mode, data, order, keys, step, quanta) -> tuple[list, Measured]:
-        """Advance a cohort: its members side by side, or one after the other, each with its parameters in the caches."""
-        any_new, own = (
-            jnp.any(mode != KEEP),
-            self.plan.independent,
-        )  # whether each trial has keys and an order of its own
+        """Advance a cohort, its members side by side or one after the other."""
+        any_new, own = jnp.any(mode != KEEP), self.plan.independent  # own: each trial has keys and an order
 
         def member(packed, numbers, mode, key, order):
             return self._member(packed, numbers, mode, any_new, key, order, data, step, quanta)
