@@ -200,6 +200,12 @@ def test_a_trial_may_move_but_not_change(kept):
         jo.resume(folder, other_trial)
 
 
+def test_whole_numbers_of_numpy_are_ints(kept):
+    result, folder = kept
+    numbers = {name: np.int64(value) for name, value in RUN.items()}
+    equal(sweep(policy=worse_half(), directory=folder, seed=np.int32(0), **numbers), result)
+
+
 def test_overwrite_begins_anew(kept, tmp_path):
     result, _ = kept
     sweep(directory=tmp_path, seed=1)
@@ -255,4 +261,8 @@ def test_a_signal_ends_a_script_that_another_process_goes_on_with(tmp_path):
             process.kill()
     assert process.returncode == 0 and out == "interrupted\n"
     about = json.loads((tmp_path / "out" / "sweep.json").read_text())
-    assert about["status"] == "interrupted" and about["arguments"]["trial"] == "script:trial"
+    assert about["status"] == "interrupted" and about["arguments"]["trial"] == "__main__:trial"
+    with pytest.raises(
+        ValueError, match=r"trial '__main__:trial' cannot be imported by name; .*resume\(directory, trial="
+    ):
+        jo.resume(tmp_path / "out")

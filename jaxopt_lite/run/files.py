@@ -13,7 +13,6 @@ import importlib.util
 import json
 import os
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -80,8 +79,8 @@ class SweepFolder:
     def earlier(self) -> Snapshot | None:
         """The last save of the same sweep, or None where nothing was saved.
 
-        The function `trial` may have another name (it was in the script that was run, and is imported now): what it
-        trains is compared by the hash of its program.
+        Functions may have moved (they were in the script that was run, and are imported now): what `trial` trains is
+        compared by the hash of its program.
 
         Raises:
             ValueError: if the directory holds another sweep; it shows the difference.
@@ -92,7 +91,7 @@ class SweepFolder:
         changed = [
             f"  {name}: {was['arguments'].get(name)!r} then, {now!r} now"
             for name, now in plain_arguments(self.arguments).items()
-            if name not in _LATER and was["arguments"].get(name) != now
+            if name not in _LATER and not name.endswith("_from") and was["arguments"].get(name) != now
         ]
         if self.arguments["trials"] < was["arguments"]["trials"]:
             changed.append(f"  trials: {was['arguments']['trials']} then, {self.arguments['trials']} now")
@@ -226,15 +225,7 @@ def named(function: Callable) -> str:
         function = function.func
     if not hasattr(function, "__qualname__"):
         return repr(function)
-    module = function.__module__
-    return f"{_name_of_script() if module == '__main__' else module}:{function.__qualname__}"
-
-
-def _name_of_script() -> str:
-    """How what runs as a script is imported: by the name that was given to `python -m`, or by that of its file."""
-    main = sys.modules["__main__"]
-    spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
-    return spec.name if spec is not None else Path(file).stem if file else "__main__"
+    return f"{function.__module__}:{function.__qualname__}"
 
 
 def _find(name: str, what: str) -> Any:

@@ -119,18 +119,11 @@ def sweep(
     sampler = sobol() if sampler is None else Sampler.accept(sampler, "sweep", "sampler")
     policy = run_all() if policy is None else Policy.accept(policy, "sweep", "policy")
     space = make_space(space)
-    for name, value, least in (
-        ("steps", steps, 1),
-        ("eval_every", eval_every, 1),
-        ("seeds", seeds, 1),
-        ("seed", seed, 0),
-    ):
-        _check_int(name, value, least)
-    for name, value in (("batch_size", batch_size), ("save_calls", save_calls), ("max_groups", max_groups)):
-        if value is not None:
-            _check_int(name, value, 1)
-    if width is not None and width != "measure":
-        _check_int("width", width, 1)
+    steps, eval_every, seeds = _int("steps", steps), _int("eval_every", eval_every), _int("seeds", seeds)
+    seed, max_groups = _int("seed", seed, least=0), _int("max_groups", max_groups)
+    batch_size = None if batch_size is None else _int("batch_size", batch_size)
+    save_calls = None if save_calls is None else _int("save_calls", save_calls)
+    width = width if width is None or width == "measure" else _int("width", width)
     if steps % eval_every:
         near = max(1, round(steps / eval_every)) * eval_every
         raise ValueError(f"sweep: steps={steps} must be a multiple of eval_every={eval_every}, such as {near}")
@@ -332,6 +325,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
 
 
-def _check_int(name: str, value: Any, least: int) -> None:
+def _int(name: str, value: Any, least: int = 1) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
         raise ValueError(f"sweep: {name} must be an int of at least {least}, got {value!r}")
+    return int(value)
