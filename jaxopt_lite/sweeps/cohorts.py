@@ -18,6 +18,7 @@ __all__ = []
 
 _CPU_WIDTH, _CPU_BYTES = 16, 2**24  # trials, and bytes of their states: more gains nothing, and leaves the caches
 _WIDTH, _SHARE = 1024, 0.25  # elsewhere: trials, and the share of the device's memory that their states may take
+_ROOM = 2**26  # bytes of states for which there is room from the beginning
 _SPILL = 0.5  # of the device's memory: beyond it the states of a group lie on the host
 
 
@@ -50,6 +51,8 @@ class Runner:
         memory = _memory(devices[0])
         spilled = memory is not None and group.bytes * trials > _SPILL * memory * len(devices)
         self.pool = Pool(group.packed, group.plan.seeds, devices, spilled)
+        for device in range(len(devices)):  # enough for most sweeps; growing later means compiling for another shape
+            self.pool.reserve(device, math.ceil(min(trials, max(width, _ROOM // max(group.bytes, 1))) / len(devices)))
         self._orders = functools.lru_cache(maxsize=4096)(self._order_of)
         self._segments = functools.lru_cache(maxsize=4)(self._segment)
 
