@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxopt_lite.core.values import Value
 from jaxopt_lite.sweeps.ledger import DIVERGED, FAILED, STATUSES, Ledger
 
 __all__ = []
@@ -184,4 +185,10 @@ def label(value: Any) -> str:
 
 def settings(ledger: Ledger, trial: int) -> dict[str, str]:
     """A trial's hyperparameters as short texts, by flat name; without those that play no part."""
-    return {name: label(value) for name, value in ledger.space.encode(ledger.table[trial]).items()}
+    texts = {name: label(value) for name, value in ledger.space.encode(ledger.table[trial]).items()}
+    for dimension, x in zip(ledger.space.dimensions, ledger.table[trial], strict=True):
+        if dimension.axis.kind == "choice" and not np.isnan(x):
+            option = dimension.axis.options[int(x)]
+            if isinstance(option, Value):  # what is kept has all arguments; what is read has those that were given
+                texts[dimension.name] = repr(option)
+    return texts

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from jaxopt_lite.optimizers import sgd
 from jaxopt_lite.report import analysis
 from jaxopt_lite.sweeps.distributions import (
     choice,
@@ -183,3 +184,9 @@ def test_labels_are_short():
     assert {value: analysis.label(value) for value in shown} == shown
     assert analysis.label(np.float32(0.1)) == "0.1" and analysis.label([8, 8]) == "[8, 8]"
     assert analysis.label(float("nan")) == "nan" and analysis.label("a b") == "a b"
+
+
+def test_settings_show_an_optimizer_as_it_was_written():
+    made = ledger(0, {"rule": choice([sgd(0.1), 3, "plain"])}, points=0)
+    made.extend(made.space.table([{"rule": sgd(0.1)}, {"rule": 3}, {"rule": "plain"}]))
+    assert [analysis.settings(made, trial)["rule"] for trial in range(3)] == ["sgd(0.1)", "3", "plain"]
