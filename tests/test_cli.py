@@ -91,11 +91,14 @@ def test_help_names_the_options(run):
     assert all(f"--{name}" in out for name in [*options.split(), "directory", "overwrite"])
 
 
-def test_list_names_optimizers_and_experiments(run):
+def test_list_names_optimizers_and_experiments(run, tmp_path):
+    for name, source in {"helper": "x = 1\n", "__main__": "def main(): pass\n", "plain": "def main(): pass\n"}.items():
+        (tmp_path / "experiments" / f"{name}.py").write_text(source)
     code, out, _ = run("list")
     assert code == 0
     assert "  adam(learning_rate, b1=0.9, b2=0.999, " in out
     assert re.search(r"experiments\.squares +A sum of squares goes to zero\.\n", out)
+    assert "experiments.plain\n" in out and "helper" not in out and "__main__" not in out
 
 
 def test_list_says_that_there_are_no_experiments(run, tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """One run, and what there is: `jaxopt-lite list | show | train`."""
 
 import ast
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +19,8 @@ from jaxopt_lite.core.hyperparameters import rules
 
 __all__ = []
 
+_EXPERIMENT = re.compile(r"^(def )?(task|trial|main)\b|\bTask\(", re.M)  # other files there only help
+
 
 @app.command("list")
 def list_() -> None:
@@ -30,10 +33,11 @@ def list_() -> None:
             for p in factory.spec.signature.parameters.values()
         ]
         print(f"  {name}({', '.join(arguments)})")
-    found = [path for path in sorted(Path("experiments").glob("*.py")) if path.stem != "__init__"]
+    sources = {path.stem: path.read_text(encoding="utf-8") for path in sorted(Path("experiments").glob("[!_]*.py"))}
+    found = {name: source for name, source in sources.items() if _EXPERIMENT.search(source)}
     print("\nExperiments" + ("" if found else ": none in ./experiments"))
-    for path in found:
-        print(f"  {'experiments.' + path.stem:32}{_first_line(path)}")
+    for name, source in found.items():
+        print(f"  {'experiments.' + name:32}{_first_line(source)}".rstrip())
 
 
 @app.command()
@@ -113,6 +117,6 @@ def _mean(value: Any) -> str:
     return f"{np.mean(value):.4g}" + (f" ± {np.std(value, ddof=1):.2g}" if len(value) > 1 else "")
 
 
-def _first_line(path: Path) -> str:
-    docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+def _first_line(source: str) -> str:
+    docstring = ast.get_docstring(ast.parse(source))
     return docstring.splitlines()[0] if docstring else ""
