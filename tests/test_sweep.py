@@ -70,6 +70,13 @@ def test_a_result_says_what_was_found(kept):
     assert str(result.best.number) in result.summary()
 
 
+def test_progress_ends_with_the_end(kept, capsys):
+    result = sweep(policy=worse_half(), progress="lines")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "6 trials in 1 group, 2 seeds each" and lines[1].startswith("all trials: 6 trials, 8 at a time")
+    assert lines[-1].startswith("6/6 trials") and lines[-1].endswith(f"(trial {result.best.number})")
+
+
 # What is refused -----------------------------------------------------------------------------------------------------
 
 
@@ -90,7 +97,11 @@ REFUSED = {
     "no number of trials": ({"trials": None}, ValueError, r"sweep: trials must be given: sobol\(\) has no end"),
     "no seeds": ({"seeds": 0}, ValueError, "sweep: seeds must be an int of at least 1, got 0"),
     "steps": ({"steps": 15}, ValueError, "steps=15 must be a multiple of eval_every=2, such as 16"),
-    "metric": ({"metric": "valid.los"}, ValueError, "no metric 'valid.los'; there are train.loss, valid.loss"),
+    "metric": (
+        {"metric": "valid.los"},
+        ValueError,
+        r"no metric 'valid.los'; there are train.loss, valid.loss \(for all trials",
+    ),
     "test": ({"metric": "test.loss"}, ValueError, "test data are evaluated for the winner alone"),
     "mode": ({"mode": "maximum"}, ValueError, "mode must be 'min' or 'max', got 'maximum'"),
     "factory": ({"policy": jo.successive_halving}, TypeError, r"call it: successive_halving\(...\)"),

@@ -29,6 +29,7 @@ class Scoreboard:
         self.shown = show != "none"
         self._live = _rich_live() if show == "bar" else None
         self._steps, self._first, self._drawn = 0, None, -np.inf
+        self._last: tuple[Ledger, int] | None = None
 
     def say(self, text: str) -> None:
         """One line, above the table."""
@@ -51,6 +52,7 @@ class Scoreboard:
         if self._first is None:  # compiling comes before it, and would spoil the rate
             self._first, member_steps = (now, _ended(ledger)), 0
         self._steps += member_steps
+        self._last = ledger, trials
         every = _EVERY if self._live is not None else _LINES
         if now - self._drawn < every:
             return
@@ -58,7 +60,9 @@ class Scoreboard:
         self._draw(ledger, trials, now)
 
     def close(self) -> None:
-        """Leave the terminal as it was."""
+        """Show how it ended, and leave the terminal as it was."""
+        if self._last is not None:
+            self._draw(*self._last, time.perf_counter())
         if self._live is not None:
             self._live.stop()
 

@@ -148,7 +148,7 @@ class Engine:
             config = self.ledger.space.configs(row[None])[0]
             yield from self._say(GroupFailed(str(config), np.array(members), error))
             return
-        self._watch(group.metrics)
+        self._watch(group.metrics, group.label)
         usual = usual_width(group, len(members), self.devices[0])
         width = usual if self.width in (None, "measure") else int(self.width)
         if self.width == "measure":
@@ -159,12 +159,12 @@ class Engine:
             width = self._reply.width or usual
         roster.runners[static] = roster.runner(group, row, width)
 
-    def _watch(self, known: Sequence[str]) -> None:
+    def _watch(self, known: Sequence[str], label: str) -> None:
         """Find the metric among those that a group measures."""
         usual = ("valid.accuracy", "valid.loss", "train.loss")
         metric = self.metric or self.ledger.metric or next(name for name in usual if name in known)
         if metric not in known:
-            raise ValueError(f"sweep: there is no metric {metric!r}; there are {', '.join(known)}")
+            raise ValueError(f"sweep: there is no metric {metric!r}; there are {', '.join(known)} (for {label})")
         ends = {"accuracy": "max", "loss": "min"}
         mode = self.mode or next((m for end, m in ends.items() if metric.endswith(end)), None)
         if mode is None:
