@@ -41,7 +41,6 @@ bench: $(VENV)/.dev ## time updates, training and sweeps against their peers
 	$(BIN)/python -m experiments.benchmarks.training
 	$(BIN)/python -m experiments.benchmarks.sweeps
 	$(BIN)/python -m experiments.benchmarks.page
-	$(BIN)/python -m experiments.benchmarks.sweeps
 
 experiments: $(VENV)/.dev ## run every experiment in its reduced form, and say whose claim held
 	$(BIN)/python -m experiments

@@ -13,21 +13,18 @@ parameters, bit for bit.
 """
 
 import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from matplotlib.figure import Figure
 
 import jaxopt_lite as jo
-from jaxopt_lite.log.records import write_json
+from experiments import record
 
 DIMENSIONS, NOISE, START = 20, 1.0, 10.0
 TRIALS, STEPS, EVAL_EVERY, INTERVAL, SEEDS, WIDTH = 32, 400, 10, 20, 5, 16
 SPACE = {"learning_rate": jo.log_uniform(1e-3, 1.0)}
 POLICY = jo.population_based(interval=INTERVAL)
-DIRECTORY = Path("runs/population")
 
 CURVATURE = np.geomspace(0.05, 1.0, DIMENSIONS).astype(np.float32)
 
@@ -69,7 +66,7 @@ def replayed(result):
 
 def draw(fixed, population, path):
     """Scores over the steps, and the learning rates of the winners."""
-    figure = Figure(figsize=(10, 4), layout="constrained")
+    figure = record.figure(10, 4)
     left, right = figure.subplots(1, 2)
     for results, name, color in ((fixed, "best fixed", "#0072B2"), (population, "population-based", "#D55E00")):
         for i, result in enumerate(results):
@@ -101,9 +98,9 @@ def main(quick=False):
         print(f"{name:18} loss {values.mean():.4f} ± {values.std(ddof=1) / len(values) ** 0.5:.4f}")
     same = replayed(population[0])
     print(f"replaying the winner's lineage gives the same bits: {same}")
-    DIRECTORY.mkdir(parents=True, exist_ok=True)
-    write_json(DIRECTORY / "result.json", {**scores, "replayed": same})
-    draw(fixed, population, DIRECTORY / "population.png")
+    directory = record.folder("population", quick)
+    record.write(directory, {**scores, "replayed": same})
+    draw(fixed, population, directory / "population.png")
     assert same
     assert (scores["population-based"] < scores["best fixed"]).all(), scores
 

@@ -1,6 +1,6 @@
 """A sweep is as fast as a hand-written `jit(vmap(scan))`, and 20 times faster than a program for each config.
 
-Run      python -m experiments.benchmarks.sweeps [--quick] [CASE ...]      about 20 minutes on two CPU cores
+Run      python -m experiments.benchmarks.sweeps [--quick] [CASE ...]      about 12 minutes on two CPU cores
 Writes   experiments/benchmarks/results/sweeps-BACKEND.json                (sweeps-BACKEND-quick.json with --quick)
 
 Everybody trains networks of `experiments.digits` by AdamW in float32, from the same parameters, on the same batches in
@@ -55,7 +55,7 @@ SPACE = jo.space({"learning_rate": jo.log_uniform(1e-4, 1e-1), "weight_decay": j
 SEED, WIDTH, METRIC = 0, 16, "valid.accuracy"
 FIRST = 2**32 - 1  # what `fit` and `sweep` fold into a run's key to make its first parameters
 WIDTHS = (1, 2, 4, 8, 16, 32, 64)
-ROUNDS = 9
+ROUNDS = 5
 COLUMNS = {"case": "<70s", "contender": "<16s", "trials_s": ">10,.1f", "ratio": ">7.2f", "target": "<30s"}
 
 

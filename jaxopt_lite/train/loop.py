@@ -245,8 +245,8 @@ _MESSAGES = {
     "patience": "The watched metric has not improved for `patience` points.",
     "min_grad_norm": "The gradient's norm fell to min_grad_norm.",
     "non_finite": "The loss or a parameter is no longer finite: lower the learning rate, warm it up, clip the gradient "
-    "(clip_by_global_norm), or leave bad steps out (skip_not_finite); jax.config.update('jax_debug_nans', True) finds "
-    "the operation.",
+    "(clip_by_global_norm), or leave bad steps out (skip_not_finite); if the loss rose from the first step on, look at "
+    "the gradient's sign; jax.config.update('jax_debug_nans', True) finds the operation.",
     "interrupted": "The run was interrupted; what was measured so far is here.",
     "out_of_data": "The iterator of batches ended before the last step; give one that begins again at its end.",
 }
