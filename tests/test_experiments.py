@@ -89,6 +89,7 @@ def test_every_experiment_says_what_it_claims_and_how_it_is_run():
 
 def test_the_runner_tells_a_claim_that_failed_from_a_broken_program(tmp_path, monkeypatch):
     (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments" / "__init__.py").touch()  # a package, so that it comes before an installed one
     for name, body in {"good": "assert quick", "wrong": "assert not quick, 0.5", "broken": "1 / 0", "full": ""}.items():
         source = f"import sys\ndef main(quick=False):\n    {body or 'assert not quick'}\nmain('--quick' in sys.argv)\n"
         (tmp_path / "experiments" / f"{name}.py").write_text(source)
