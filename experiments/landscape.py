@@ -2,8 +2,8 @@
 
 Run      python -m experiments.landscape [--quick]        about 40 s on two CPU cores
 Writes   runs/landscape/{result.json, paths.png, basins.png, race.gif}
-Result   the heavy ball comes within 0.001 of Beale's minimum in 57 steps and of Rosenbrock's in 174, gradient descent in
-         neither in 500; of 40,000 starts on Himmelblau's function the heavy ball takes 23 % to another minimum, AdaGrad
+Result   the heavy ball comes within 0.001 of Beale's minimum in 57 steps and of Rosenbrock's in 174, gradient descent
+         of neither in 500; of 40,000 starts on Himmelblau's function the heavy ball takes 23 % to another minimum, AdaGrad
          and Adam 9 %; on Rastrigin's, AdaGrad ends at a median height of 1, gradient descent of 17
 
 Each optimizer has on each surface the best of 61 learning rates, by the mean over its path of log10 of the height
@@ -191,7 +191,7 @@ def draw_paths(found, path):
     for (i, j), count in np.ndenumerate(steps):
         table.text(j, i, "–" if np.isnan(count) else f"{count:.0f}", ha="center", va="center")
     table.set(title="steps to the minimum", xticks=range(len(found)), yticks=range(len(rows)))
-    table.set_xticklabels(found, fontsize=7)
+    table.set_xticklabels(found, fontsize=6)
     table.set_yticklabels(rows)
     table.tick_params(length=0)
     for label, color in zip(table.get_yticklabels(), COLORS):
