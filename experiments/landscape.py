@@ -3,8 +3,8 @@
 Run      python -m experiments.landscape [--quick]        about 40 s on two CPU cores
 Writes   runs/landscape/{result.json, paths.png, basins.png, race.gif}
 Result   the heavy ball comes within 0.001 of Beale's minimum in 57 steps and of Rosenbrock's in 174, gradient descent
-         of neither in 500; of 40,000 starts on Himmelblau's function the heavy ball takes 23 % to another minimum, AdaGrad
-         and Adam 9 %; on Rastrigin's, AdaGrad ends at a median height of 1, gradient descent of 17
+         of neither in 500; of 40,000 starts on Himmelblau's function the heavy ball takes 23 % to another minimum,
+         AdaGrad and Adam 9 %; on Rastrigin's AdaGrad ends at a median height of 1, gradient descent at one of 17
 
 Each optimizer has on each surface the best of 61 learning rates, by the mean over its path of log10 of the height
 above the minimum; for the maps by the mean over 64 starts. All rates of an optimizer, and all starts of a map, are one
