@@ -1,14 +1,15 @@
 """Where a descent ends depends on its optimizer: paths over five classic surfaces, and maps of where 40,000 starts end.
 
-Run      python -m experiments.landscape [--quick]        about 40 s on two CPU cores
+Run      python -m experiments.landscape [--quick]          about 40 s on two CPU cores
 Writes   runs/landscape/{result.json, paths.png, basins.png, race.gif}
-Result   the heavy ball comes within 0.001 of Beale's minimum in 57 steps and of Rosenbrock's in 174, gradient descent
-         of neither in 500; of 40,000 starts on Himmelblau's function the heavy ball takes 23 % to another minimum,
-         AdaGrad and Adam 9 %; on Rastrigin's AdaGrad ends at a median height of 1, gradient descent at one of 17
+Result   within 500 steps momentum comes within 1e-3 of the minimum of Beale (57 steps) and Rosenbrock (174), gradient
+         descent of neither. On Himmelblau every start ends in one of the four minima, but 23 % of them by momentum,
+         and 9 % by AdaGrad or Adam, in another than by gradient descent. On Rastrigin half of the starts end below a
+         height of 16.9 by gradient descent, 15.9 by momentum or Adam, 1.0 by AdaGrad, whose first steps are large
 
 Each optimizer has on each surface the best of 61 learning rates, by the mean over its path of log10 of the height
-above the minimum; for the maps by the mean over 64 starts. All rates of an optimizer, and all starts of a map, are one
-compiled program: the optimizer is a value, and `vmap` maps over it.
+above the minimum; for the maps by the mean over 64 starts as well. All rates of an optimizer, and all starts of a map,
+are one compiled program: the optimizer is a value, and `vmap` maps over it.
 """
 
 import functools
@@ -160,13 +161,45 @@ def maps(side, rates, steps):
     return found
 
 
+def main(quick=False):
+    """Race, map, draw, and check the claim."""
+    rates, side, frames = (RATES[::4], 60, 8) if quick else (RATES, 200, 90)
+    optimizers = {name: rule for name, rule in OPTIMIZERS.items() if name in MAPPED or not quick}
+    raced, mapped = race(optimizers, rates, STEPS), maps(side, rates, STEPS)
+    directory = record.folder("landscape", quick)
+    draw_paths(raced, directory / "paths.png")
+    draw_maps(mapped, directory / "basins.png")
+    animate(raced, directory / "race.gif", frames)
+    result = {"steps until close": {n: {o: r["arrived"] for o, r in rivals.items()} for n, rivals in raced.items()}}
+    plain = mapped["Himmelblau"]["gradient descent"]["nearest"]
+    for rival in MAPPED:
+        fate, height = mapped["Himmelblau"][rival]["nearest"], mapped["Rastrigin"][rival]["height"]
+        result[rival] = {
+            "optimizers": {name: mapped[name][rival]["optimizer"] for name in mapped},
+            "himmelblau, ends in a minimum": float((fate >= 0).mean()),
+            "himmelblau, in another than gradient descent": float((fate != plain).mean()),
+            "rastrigin, median height of the ends": float(np.median(height)),
+        }
+    record.write(directory, result)
+    for name, facts in result.items():
+        print(f"{name}: {facts}")
+    for name in ("Beale", "Rosenbrock"):
+        assert raced[name]["heavy ball"]["arrived"] and not raced[name]["gradient descent"]["arrived"], name
+    for rival in MAPPED:
+        assert result[rival]["himmelblau, ends in a minimum"] > 0.99, rival
+        other = result[rival]["himmelblau, in another than gradient descent"]
+        assert other > 0.02 or rival == "gradient descent", (rival, other)
+    low, high = (result[o]["rastrigin, median height of the ends"] for o in ("AdaGrad", "gradient descent"))
+    assert low < high / 2, (low, high)
+
+
 def background(axes, name):
     """The surface's logarithmic height in pale colours, its minima as stars."""
     surface = SURFACES[name]
     x0, x1, y0, y1 = surface.box
     x, y = np.meshgrid(np.linspace(x0, x1, 300), np.linspace(y0, y1, 300))
     z = np.log10(np.asarray(heights(name, jnp.stack([x, y], axis=-1))) + 1e-2)
-    axes.contourf(x, y, z, levels=10, cmap="Blues", vmin=z.min(), vmax=z.min() + 3 * np.ptp(z))  # flat: a small GIF
+    axes.contourf(x, y, z, levels=10, cmap="Blues", vmin=z.min(), vmax=z.min() + 2.2 * np.ptp(z))  # flat: a small GIF
     lowest = surface.minima[np.asarray(surface.height(*surface.minima.T)) < surface.lowest + 0.1]
     axes.plot(*lowest.T, "*", color="gold", markeredgecolor="black", markersize=12, zorder=4)
     axes.plot(*surface.start, "o", color="white", markeredgecolor="black", zorder=4)
@@ -175,36 +208,31 @@ def background(axes, name):
 
 def draw_paths(found, path):
     """The paths over each surface; in the last panel how many steps they took."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(13, 8.6))
-    figure.subplots_adjust(left=0.01, right=0.99, top=0.96, bottom=0.06, wspace=0.04, hspace=0.1)
+    figure = record.figure(13.5, 8.6)
     *panels, table = figure.subplots(2, 3).flat
-    table.set_position([0.775, 0.06, 0.215, 0.41])
     for axes, (name, rivals) in zip(panels, found.items(), strict=True):
         background(axes, name)
         for i, (rival, run) in enumerate(rivals.items()):
             axes.plot(*run["path"].T, ".-", color=COLORS[i], linewidth=1.3, markersize=3.5, label=rival, alpha=0.85)
-    rows = list(next(iter(found.values())))
-    steps = np.array([[found[name][rival]["arrived"] or np.nan for name in found] for rival in rows], float)
+    rivals = list(next(iter(found.values())))
+    steps = np.array([[found[name][rival]["arrived"] or np.nan for rival in rivals] for name in found], float)
     table.imshow(np.log10(steps), cmap="YlGn_r", aspect="auto", alpha=0.7)
     for (i, j), count in np.ndenumerate(steps):
         table.text(j, i, "–" if np.isnan(count) else f"{count:.0f}", ha="center", va="center")
-    table.set(title="steps to the minimum", xticks=range(len(found)), yticks=range(len(rows)))
-    table.set_xticklabels(found, fontsize=6)
-    table.set_yticklabels(rows)
+    table.set_title(f"steps until {CLOSE:g} above the minimum")
+    table.set_xticks(range(len(rivals)), [rival.replace(" ", "\n") for rival in rivals], fontsize=8, fontweight="bold")
+    table.set_yticks(range(len(found)), found, rotation=90, va="center", fontsize=8)
     table.tick_params(length=0)
-    for label, color in zip(table.get_yticklabels(), COLORS):
-        label.set(color=color, fontweight="bold")
+    for label, color in zip(table.get_xticklabels(), COLORS):
+        label.set_color(color)
     figure.savefig(path, dpi=120)
 
 
 def draw_maps(found, path):
     """Each start in the colour of the minimum that it ends in, or of the height where it ends."""
     from matplotlib.colors import ListedColormap
-    from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(3.4 * len(MAPPED), 7.4), layout="constrained")
+    figure = record.figure(3.4 * len(MAPPED), 7.4)
     grid = figure.subplots(2, len(MAPPED))
     fates = ListedColormap(["white", "#355070", "#e56b6f", "#eaac8b", "#57a773"])
     for row, name in zip(grid, found, strict=True):
@@ -217,7 +245,9 @@ def draw_maps(found, path):
                 end = axes.imshow(run["height"], extent=box, origin="lower", cmap="magma_r", vmin=0, vmax=40)
             axes.set(title=f"{rival}\n{run['optimizer']}", xticks=[], yticks=[])
             axes.title.set_fontsize(9)
-        row[0].set_ylabel(f"{name}: {'which minimum' if name == 'Himmelblau' else 'height of the end'}")
+        row[0].set_ylabel(
+            {"Himmelblau": "Himmelblau: which minimum", "Rastrigin": "Rastrigin: height of the end"}[name]
+        )
     figure.colorbar(end, ax=grid[1], shrink=0.8, label="height")
     figure.savefig(path, dpi=120)
 
@@ -225,10 +255,8 @@ def draw_maps(found, path):
 def animate(found, path, frames):
     """The race as a GIF; it slows down as the paths do."""
     from matplotlib.animation import PillowWriter
-    from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 6.2))
-    figure.subplots_adjust(left=0.01, right=0.99, top=0.95, bottom=0.01, wspace=0.03, hspace=0.1)
+    figure = record.figure(9, 6.2)
     *panels, last = figure.subplots(2, 3).flat
     moving = []
     for axes, (name, rivals) in zip(panels, found.items(), strict=True):
@@ -248,38 +276,6 @@ def animate(found, path, frames):
                 head.set_data(*walked[step : step + 1].T)
             clock.set_text(f"step {step}")
             writer.grab_frame()
-
-
-def main(quick=False):
-    """Race, map, draw, and check the claim."""
-    rates, side, frames = (RATES[::4], 60, 8) if quick else (RATES, 200, 90)
-    optimizers = {name: rule for name, rule in OPTIMIZERS.items() if name in MAPPED or not quick}
-    raced, mapped = race(optimizers, rates, STEPS), maps(side, rates, STEPS)
-    directory = record.folder("landscape", quick)
-    draw_paths(raced, directory / "paths.png")
-    draw_maps(mapped, directory / "basins.png")
-    animate(raced, directory / "race.gif", frames)
-    result = {"steps until close": {n: {o: r["arrived"] for o, r in rivals.items()} for n, rivals in raced.items()}}
-    plain = mapped["Himmelblau"]["gradient descent"]["nearest"]
-    for rival in MAPPED:
-        fate, height = mapped["Himmelblau"][rival]["nearest"], mapped["Rastrigin"][rival]["height"]
-        result[rival] = {
-            "optimizers": {name: mapped[name][rival]["optimizer"] for name in mapped},
-            "himmelblau, ends in a minimum": (fate >= 0).mean(),
-            "himmelblau, in another than gradient descent": (fate != plain).mean(),
-            "rastrigin, median height of the ends": np.median(height),
-        }
-    record.write(directory, result)
-    for name, facts in result.items():
-        print(f"{name}: {facts}")
-    for name in ("Beale", "Rosenbrock"):
-        assert raced[name]["heavy ball"]["arrived"] and not raced[name]["gradient descent"]["arrived"], name
-    for rival in MAPPED:
-        assert result[rival]["himmelblau, ends in a minimum"] > 0.99, rival
-        other = result[rival]["himmelblau, in another than gradient descent"]
-        assert other > 0.02 or rival == "gradient descent", (rival, other)
-    low, high = (result[o]["rastrigin, median height of the ends"] for o in ("AdaGrad", "gradient descent"))
-    assert low < high / 2, (low, high)
 
 
 if __name__ == "__main__":
