@@ -15,16 +15,15 @@ import scipy.stats.qmc  # noqa: F401
 import jaxopt_lite as jo
 from tests.sweeps import small
 
-jo.SweepResult.plot = lambda self, path: None  # it takes longer than all the rest
-
 
 def child(directory, policy):
+    jo.SweepResult.plot = lambda self, path: None  # it takes longer than all the rest
     jax.config.update("jax_compilation_cache_dir", os.environ["TEST_CACHE"])
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     result = jo.sweep(
         small.trial,
         small.SPACE,
-        trials=8,
+        trials=24,
         steps=small.STEPS,
         batch_size=small.BATCH,
         eval_every=small.EVAL_EVERY,
