@@ -75,6 +75,7 @@ def evaluate(params, data):
     return {"loss": loss(params, data, None), "accuracy": hits.mean()}
 
 
+@functools.cache  # the same task each time, so that its programs are compiled once
 def task(hidden=HIDDEN):
     """The task, for a network of any width."""
     train, valid, test = data()

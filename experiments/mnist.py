@@ -28,6 +28,7 @@ def data():
     return digits.split(images / 255, labels)
 
 
+@functools.cache  # the same task each time, so that its programs are compiled once
 def task(hidden=HIDDEN):
     """The task, for a network 784 - hidden - 10."""
     init = functools.partial(digits.init, hidden=hidden, pixels=784)
