@@ -28,7 +28,6 @@ __all__ = []
 
 KEEP, FRESH, RESET = range(3)  # a slot's state is there; is to be made; is there, but for the optimizer's
 _INDICES = 2**22  # of examples that go to the device in one call
-_SMALL = 2**16  # bytes of a member's state
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,15 +102,6 @@ class Group:
     def packed(self) -> list[jax.ShapeDtypeStruct]:
         """A member's state as plain arrays."""
         return jax.eval_shape(pack, self.rows)
-
-    @property
-    def side_by_side(self) -> bool:
-        """Whether a cohort's members make each step together.
-
-        Small ones do, which saves operations; on a CPU larger ones go through a call one after the other, which its
-        caches like better. It is a fixed rule, since results depend on it in the last bits.
-        """
-        return jax.default_backend() != "cpu" or self.bytes <= _SMALL * self.plan.seeds
 
     @property
     def quanta(self) -> int:
@@ -268,24 +258,15 @@ class Group:
         return pack(rows), curves, finite
 
     def _cohort(self, packed, numbers, mode, data, order, keys, step, quanta) -> tuple[list, Measured]:
-        """Advance a cohort, its members side by side or one after the other."""
+        """Advance a cohort, its members side by side."""
         any_new, own = jnp.any(mode != KEEP), self.plan.independent  # own: each trial has keys and an order
 
         def member(packed, numbers, mode, key, order):
             return self._member(packed, numbers, mode, any_new, key, order, data, step, quanta)
 
-        if self.side_by_side:
-            over_seeds = jax.vmap(member, in_axes=(0, None, None, 0, 0))
-            over_slots = jax.vmap(over_seeds, in_axes=(0, 0, 0, *((0, 0) if own else (None, None))))
-            packed, curves, finite = over_slots(packed, numbers, mode, keys, order)
-        else:
-
-            def slot(packed, numbers, mode, keys, order):
-                return jax.lax.map(lambda m: member(m[0], numbers, mode, m[1], m[2]), (packed, keys, order))
-
-            each = (packed, numbers, mode)
-            each, shared = ((*each, keys, order), ()) if own else (each, (keys, order))
-            packed, curves, finite = jax.lax.map(lambda one: slot(*one, *shared), each)
+        over_seeds = jax.vmap(member, in_axes=(0, None, None, 0, 0))
+        over_slots = jax.vmap(over_seeds, in_axes=(0, 0, 0, *((0, 0) if own else (None, None))))
+        packed, curves, finite = over_slots(packed, numbers, mode, keys, order)
         curves = {name: jnp.moveaxis(curve, -1, 0) for name, curve in curves.items()}
         return packed, Measured(curves, jnp.moveaxis(finite.all(axis=1), -1, 0))
 

@@ -319,24 +319,6 @@ def test_a_grid_runs_whole():
     assert (outcome.ledger.status == FINISHED).all()
 
 
-@pytest.mark.parametrize("independent", [False, True])
-def test_members_one_after_the_other(monkeypatch, independent):
-    from jaxopt_lite.sweeps import member
-
-    given = {"independent": independent, "trials": 6}
-    reference, _, _ = small.drive(small.engine(**given))
-    monkeypatch.setattr(member, "_SMALL", 0)
-    serial, _, _ = small.drive(small.engine(**given))
-    alone, _, _ = small.drive(small.engine(**given), lambda event, i: Reply(quanta=1))
-    small.same(serial, alone)
-    for name, curve in reference.ledger.curves.items():
-        np.testing.assert_allclose(serial.ledger.curves[name], curve, rtol=1e-4, err_msg=name)
-    if not independent:
-        config = serial.ledger.space.configs(serial.ledger.table[4:5])
-        one, _, _ = small.drive(small.engine(trials=1, initial=config))
-        np.testing.assert_array_equal(one.ledger.curves["valid.loss"][0], serial.ledger.curves["valid.loss"][4])
-
-
 def test_states_on_the_host_are_the_same(whole, monkeypatch):
     from jaxopt_lite.sweeps import cohorts
 
