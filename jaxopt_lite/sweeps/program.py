@@ -72,8 +72,9 @@ def pack(rows: Any) -> list:
 def unpack(packed: list, like: Any) -> Any:
     """The inverse of `pack`, given shapes of the state."""
     leaves, structure = jax.tree.flatten(like)
-    wrap = lambda x, s: jax.random.wrap_key_data(x, impl=jax.random.key_impl(s)) if is_key(s) else x
-    return jax.tree.unflatten(structure, [wrap(x, s) for x, s in zip(packed, leaves, strict=True)])
+    impl = lambda shape: jax.random.key_impl(jnp.empty((), shape.dtype))  # it takes arrays only
+    wrap = lambda x, shape: jax.random.wrap_key_data(x, impl=impl(shape)) if is_key(shape) else x
+    return jax.tree.unflatten(structure, [wrap(x, shape) for x, shape in zip(packed, leaves, strict=True)])
 
 
 def is_key(leaf: Any) -> bool:

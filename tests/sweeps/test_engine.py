@@ -325,3 +325,13 @@ def test_states_on_the_host_are_the_same(whole, monkeypatch):
     monkeypatch.setattr(cohorts, "_memory", lambda device: 1)
     outcome, _, _ = small.drive(small.engine(width=4))
     small.same(outcome, whole)
+
+
+def test_states_with_random_keys_are_kept():
+    def trial(config):
+        return small.trial(config)[0], jo.noisy_sgd(config["learning_rate"], eta=0.1)
+
+    whole, _, _ = small.drive(small.engine(trial=trial, trials=6))
+    for reply in (Reply(quanta=1), Reply(quanta=2)):
+        again, _, _ = small.drive(small.engine(trial=trial, trials=6), lambda event, i, reply=reply: reply)
+        small.same(again, whole)
