@@ -1,15 +1,17 @@
-"""Policy gradient learns to balance a pole: environment, training and 64 seeds in one compiled program.
+"""Policy gradient learns to balance a pole, 64 seeds with their episodes in one program; a baseline makes it reliable.
 
 Run      python -m experiments.reinforcement [--quick]          about 40 s on two CPU cores
 Writes   runs/reinforcement/{result.json, cartpole.png}
-Result   after 150 steps of 8 episodes all 64 seeds have solved it, with a mean return of 499.9 in fresh episodes;
-         without a baseline 52 of 64, 472.8. A run of 64 seeds plays 35 million steps of the environment in 19 s, two
-         CPU cores, compiling included
+Result   after 150 steps of 8 episodes all 64 seeds have solved it, mean return in fresh episodes 499.9 ± 0.2 (95 %
+         interval over seeds); without a baseline 52 of 64, 472.8 ± 19.7. The 64 runs together play 35 million steps of
+         the environment
 
 CartPole-v1 as in Gymnasium: a cart is pushed left or right fifty times a second, the reward is 1 for each of at most
 500 steps until the pole leans by 12 degrees or the cart has left the track. REINFORCE (Williams, 1992): the gradient of
-Σ log π(action) (return - baseline), the baseline being the mean return at that time over the episodes of the step.
-The task has no data (`train=None`): its loss plays the episodes itself, inside the step that JAX compiles.
+Σ log π(action) (return - baseline), where the return is of the rewards to come and the baseline its mean over those of
+the step's episodes that are still going on; the differences are divided by their root mean square. Without the baseline
+everything else is the same. The task has no data (`train=None`): its loss plays the episodes itself, inside the step
+that JAX compiles.
 """
 
 import functools
@@ -114,20 +116,22 @@ def main(quick=False):
     found, figures = {}, {}
     for name, baseline in {"with baseline": True, "without": False}.items():
         began = time.perf_counter()
-        run = jo.fit(task(baseline), OPTIMIZER, steps, None, eval_every=5, seeds=seeds, progress="none")
+        run = jo.fit(task(baseline), OPTIMIZER, steps, None, eval_every=5, seeds=seeds)
         seconds = time.perf_counter() - began
         found[name], final = run, run.metrics["test.return"]
         played = float(run.history["train.return"].sum()) * 5 * EPISODES  # a reward is a step
+        mean, half = record.interval(final)
         figures[name] = {
             "return": final,
-            "mean": record.interval(final),
+            "mean": mean,
+            "half": half,
             "solved": int((final >= SOLVED).sum()),
             "seconds": seconds,
             "environment steps": played,
             "curve": run.history["train.return"].mean(axis=0),
         }
         print(
-            f"{name:14} return {final.mean():.1f}, solved by {figures[name]['solved']} of {seeds} seeds; "
+            f"{name:14} return {mean:.1f} ± {half:.1f}, solved by {figures[name]['solved']} of {seeds} seeds; "
             f"{seconds:.1f} s with compiling, {played / 1e6:.1f} million steps of the environment"
         )
     directory = record.folder("reinforcement", quick)
@@ -135,8 +139,8 @@ def main(quick=False):
     draw(found, directory / "cartpole.png")
     with_it, without = (row["return"] for row in figures.values())
     assert np.mean(with_it >= SOLVED) >= (0.5 if quick else 0.95), with_it
-    low, half = record.interval(with_it - without)
-    assert low - (0 if quick else half) > 0, (with_it, without)
+    mean, half = record.interval(with_it - without)
+    assert mean - (0 if quick else half) > 0, (with_it, without)
 
 
 def draw(found, path):
