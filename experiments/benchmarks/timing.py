@@ -20,6 +20,8 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
+from jaxopt_lite.log.records import plain
+
 __all__ = ["alternate", "copy_turn", "header", "machine", "ratio", "show", "verdict", "write"]
 
 RESULTS = Path(__file__).parent / "results"
@@ -127,5 +129,5 @@ def write(name: str, quick: bool, result: dict[str, object]) -> Path:
     """Write a result to results/NAME-BACKEND.json (a quick run's beside it), with the machine that it is true of."""
     path = RESULTS / f"{name}-{jax.default_backend()}{'-quick' if quick else ''}.json"
     path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps({"machine": machine(), **result}, indent=1) + "\n")
+    path.write_text(json.dumps(plain({"machine": machine(), **result}), indent=1) + "\n")
     return path

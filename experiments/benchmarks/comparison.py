@@ -1,0 +1,197 @@
+"""The page that says what the comparison of optimizers shows, and what it does not: made from its stored result.
+
+Run      python -m experiments.benchmarks.comparison          a few seconds
+Writes   docs/comparison.md and docs/pictures/profiles.png, from experiments/benchmarks/results/compare-cpu.json
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from experiments import record
+from experiments.benchmarks import verdicts
+
+RESULT = Path(__file__).parent / "results" / "compare-cpu.json"
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = DOCS / "comparison.md"
+RATIOS = np.geomspace(1, 32, 200)
+
+INTRODUCTION = """# Optimizers compared
+
+Which optimizer comes to a given validation loss in the fewest steps, and in the least time, once each is tuned alike?
+{optimizers} optimizers on {count} small workloads, {trials} configs each to tune with, the chosen ones judged on
+{seeds} fresh seeds.
+The protocol, written before anything was run, is the docstring of `experiments/benchmarks/compare.py`.
+One command repeats it, another makes this page:
+
+```bash
+python -m experiments.benchmarks.compare
+python -m experiments.benchmarks.comparison
+```
+
+The words on this page follow from the figures by rule.
+*Sooner* on a workload means that the mean over seeds of log₂ (steps of one / steps of the other) is below zero and its
+95 % interval (Student's t, seeds paired) excludes zero.
+The claim that one optimizer is sooner than another stands where it is so on more than half of the workloads.
+Otherwise it is not made.
+"""
+
+LIMITS = """## What this does not show
+
+- These workloads train in seconds.
+  Nothing here says what happens in large models, long runs or other kinds of data.
+- Learning rates are constant. A schedule may change the order.
+- The target is near the best of {trials} tuned configs of any optimizer.
+  A looser or a tighter target may be won by another.
+- Where the target is not reached, the budget counts in its place, which favours the one that did not reach it.
+- Tuning is one draw of {trials} configs with one seed: intervals cover the seeds of training, not those of tuning.
+  Other ranges, or a smaller budget, may favour optimizers with fewer hyperparameters.
+- Intervals are not corrected for their number: of {comparisons:,}, one in twenty excludes zero by chance.
+- The loss is the validation data's, so memorising is punished, but nothing is said of test accuracy.
+- Seconds are this machine's, for {seeds} seeds side by side; on small workloads they measure overhead too.
+"""
+
+
+def read() -> dict:
+    """The stored result, what was not reached as infinity."""
+    result = json.loads(RESULT.read_text(encoding="utf-8"))
+    for workload in result["workloads"].values():
+        for row in workload["rows"].values():
+            for key in ("steps", "seconds"):
+                row[key] = np.array([np.inf if value is None else value for value in row[key]])
+    return result
+
+
+def taken(result: dict, key: str) -> dict[str, dict[str, np.ndarray]]:
+    """Steps or seconds by optimizer and workload."""
+    workloads = result["workloads"]
+    optimizers = next(iter(workloads.values()))["rows"]
+    return {name: {w: found["rows"][name][key] for w, found in workloads.items()} for name in optimizers}
+
+
+def budgets(result: dict, key: str) -> dict[str, float]:
+    """What counts where the target is not reached: the budget of steps, or the time of the slowest one's budget."""
+    found = result["workloads"]
+    if key == "steps":
+        return {name: float(row["budget"]) for name, row in found.items()}
+    slowest = {name: max(one["seconds_a_step"] for one in row["rows"].values()) for name, row in found.items()}
+    return {name: row["budget"] * slowest[name] for name, row in found.items()}
+
+
+def lines(columns: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table."""
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in [columns, ["---"] * len(columns), *rows]) + "\n"
+
+
+def workloads_table(result: dict) -> str:
+    """What was trained, and what was to be reached."""
+    rows = []
+    for name, found in result["workloads"].items():
+        batch = "all" if found["batch_size"] is None else str(found["batch_size"])
+        least = min(found["best"].values())
+        first = [name, found["what"], f"{found['budget']:,}", batch]
+        rows.append([*first, f"{found['start']:.3g}", f"{least:.3g}", f"{found['target']:.3g}"])
+    return lines(["workload", "what", "steps", "batch", "loss at the start", "least in tuning", "target"], rows)
+
+
+def steps_table(result: dict) -> str:
+    """The median over seeds of the steps to the target; how many seeds reached it, where not all did."""
+    steps, seeds = taken(result, "steps"), result["seeds"]
+    rows = []
+    for workload in result["workloads"]:
+        medians = {name: np.median(steps[name][workload]) for name in steps}
+        cells = [workload]
+        for name, median in medians.items():
+            reached = np.isfinite(steps[name][workload]).sum()
+            text = f"{median:,.0f}" if np.isfinite(median) else "–"
+            text = f"**{text}**" if np.isfinite(median) and median == min(medians.values()) else text
+            cells.append(text if reached == seeds else f"{text} ({reached})")
+        rows.append(cells)
+    return lines(["workload", *steps], rows)
+
+
+def claims(result: dict, key: str) -> tuple[list[str], list[str]]:
+    """The claims that stand, and the pairs that are not settled."""
+    gaps = verdicts.pairs(taken(result, key), budgets(result, key))
+    stand, open_ = [], []
+    for (one, other), row in gaps.items():
+        sooner, later, stands = verdicts.standing(row)
+        if stands:
+            means = np.array([mean for mean, _ in row.values()])
+            factor = 2 ** -np.median(means)
+            words = f"sooner on {sooner} of {len(row)}, later on {later}; {factor:.1f} × as fast (median)"
+            stand.append(f"- **{one}** before {other}: {words}")
+        elif not verdicts.standing(gaps[other, one])[2] and one < other:
+            open_.append(f"{one} and {other} ({sooner} : {later})")
+    return stand, open_
+
+
+def profile_table(result: dict) -> str:
+    """The profiles at a few ratios, with their intervals, best first."""
+    at = np.array([1.0, 2.0, 4.0])
+    found = {key: verdicts.profiles(taken(result, key), at) for key in ("steps", "seconds")}
+    order = sorted(found["steps"], key=lambda name: -found["steps"][name][0].sum())
+    cell = lambda part: f"{part[0]:.2f} ({part[1]:.2f} to {part[2]:.2f})"
+    rows = [[name, *(cell(found[key][name][:, i]) for key in found for i in range(len(at)))] for name in order]
+    heads = [f"{key}, ≤ {ratio:g} ×" for key in ("steps", "time") for ratio in at]
+    return lines(["optimizer", *heads], rows)
+
+
+def draw(result: dict, path: Path) -> None:
+    """The profiles by steps and by time."""
+    figure = record.figure(11, 4.4)
+    axes = figure.subplots(1, 2, sharey=True)
+    for one, key, title in zip(axes, ("steps", "seconds"), ("steps", "time"), strict=True):
+        found = verdicts.profile(taken(result, key), RATIOS)
+        order = sorted(found, key=lambda name: -found[name].mean())
+        colors = {name: f"C{i}" for i, name in enumerate(taken(result, key))}
+        for name in order:
+            one.plot(RATIOS, found[name], color=colors[name], label=name, linewidth=1.6)
+        one.set_xscale("log", base=2)
+        one.set(title=f"{title} to the target", xlabel="times what the best needed", ylim=(0, 1.02), xlim=(1, 32))
+        one.set_xticks([1, 2, 4, 8, 16, 32], ["1", "2", "4", "8", "16", "32"])
+        one.grid(alpha=0.25)
+        one.spines[["top", "right"]].set_visible(False)
+        one.legend(frameon=False, fontsize=8, loc="lower right")
+    axes[0].set_ylabel("share of runs (workload and seed)")
+    figure.savefig(path, dpi=110)
+
+
+def page(result: dict) -> str:
+    """The text of the page."""
+    some = next(iter(result["workloads"].values()))["rows"]
+    count = len(result["workloads"])
+    comparisons = len(some) * (len(some) - 1) // 2 * count
+    machine = result["machine"]
+    parts = [INTRODUCTION.format(optimizers=len(some), count=count, **result)]
+    parts.append(f"## The workloads\n\n{workloads_table(result)}")
+    words = "Median over seeds; in brackets how many of them reached the target, where not all did; the fewest in bold."
+    parts.append(f"## Steps to the target\n\n{words}\n\n{steps_table(result)}")
+    for key, title in (("steps", "steps"), ("seconds", "time")):
+        stand, unsettled = claims(result, key)
+        parts.append(f"## What stands, by {title}\n\n" + ("\n".join(stand) or "No claim stands.") + "\n")
+        words = "For each pair, on how many workloads the first is sooner and on how many later"
+        parts.append(f"Not settled. {words}: " + (", ".join(unsettled) or "none") + ".\n")
+    words = (
+        "The share of runs in which an optimizer needed at most so many times what the best one needed there (Dolan & "
+        "Moré, 2002, arXiv:cs/0102001), with 95 % bootstrap intervals over workloads and seeds."
+    )
+    parts.append(f"## Performance profiles\n\n{words}\n\n![Performance profiles](pictures/profiles.png)\n")
+    parts.append(profile_table(result))
+    parts.append(LIMITS.format(**result, comparisons=comparisons))
+    versions = ", ".join(f"{name} {machine[name]}" for name in ("jax", "optax") if name in machine)
+    parts.append(f"Run on {machine['device']} ({machine['processor']}, {machine['cores']} cores), {versions}.\n")
+    return "\n".join(parts)
+
+
+def main() -> None:
+    """Write the page and its picture."""
+    result = read()
+    draw(result, DOCS / "pictures" / "profiles.png")
+    PAGE.write_text(page(result), encoding="utf-8")
+    print(f"wrote {PAGE}")
+
+
+if __name__ == "__main__":
+    main()
