@@ -37,13 +37,21 @@ The claim that one optimizer is sooner than another stands where it is so on mor
 Otherwise it is not made.
 """
 
+CLAIMS = """On how many workloads the first is sooner, and on how many it is later.
+Then how many times as fast it is: geometric mean over workloads, with its 95 % interval over workloads.
+Where that includes 1, the claim is about most of the workloads, and not about their mean.
+Then each workload's log₂ ratio with its 95 % interval over seeds, in bold where the first is sooner.
+"""
+
 LIMITS = """## What this does not show
 
 - These workloads train in seconds.
   Nothing here says what happens in large models, long runs or other kinds of data.
 - Learning rates are constant. A schedule may change the order.
-- The target is near the best of {trials} tuned configs of any optimizer.
+- The target lies a twentieth of the way above the best of all tuned configs.
   A looser or a tighter target may be won by another.
+- Steps are counted in fiftieths of the budget.
+  Where a target is reached within a few of them, as on the digits, the figures are coarse.
 - Where the target is not reached, the budget counts in its place, which favours the one that did not reach it.
 - Tuning is one draw of {trials} configs with one seed: intervals cover the seeds of training, not those of tuning.
   Other ranges, or a smaller budget, may favour optimizers with fewer hyperparameters.
@@ -111,20 +119,23 @@ def steps_table(result: dict) -> str:
     return lines(["workload", *steps], rows)
 
 
-def claims(result: dict, key: str) -> tuple[list[str], list[str]]:
-    """The claims that stand, and the pairs that are not settled."""
+def claims(result: dict, key: str) -> tuple[str, str]:
+    """The table of the claims that stand, with their intervals, and the pairs that are not settled."""
     gaps = verdicts.pairs(taken(result, key), budgets(result, key))
     stand, open_ = [], []
     for (one, other), row in gaps.items():
         sooner, later, stands = verdicts.standing(row)
         if stands:
-            means = np.array([mean for mean, _ in row.values()])
-            factor = 2 ** -np.median(means)
-            words = f"sooner on {sooner} of {len(row)}, later on {later}; {factor:.1f} × as fast (median)"
-            stand.append(f"- **{one}** before {other}: {words}")
+            mean, half = record.interval([mean for mean, _ in row.values()])
+            factor, low, high = (2**-x for x in (mean, mean + half, mean - half))
+            each = (f"**{m:+.2f} ± {h:.2f}**" if m + h < 0 else f"{m:+.2f} ± {h:.2f}" for m, h in row.values())
+            stand.append(
+                [f"{one} before {other}", f"{sooner} : {later}", f"{factor:.1f} ({low:.1f} to {high:.1f})", *each]
+            )
         elif not verdicts.standing(gaps[other, one])[2] and one < other:
             open_.append(f"{one} and {other} ({sooner} : {later})")
-    return stand, open_
+    table = lines(["claim", "sooner : later", "factor", *result["workloads"]], stand) if stand else "No claim stands.\n"
+    return table, ", ".join(open_) or "none"
 
 
 def profile_table(result: dict) -> str:
@@ -170,9 +181,9 @@ def page(result: dict) -> str:
     parts.append(f"## Steps to the target\n\n{words}\n\n{steps_table(result)}")
     for key, title in (("steps", "steps"), ("seconds", "time")):
         stand, unsettled = claims(result, key)
-        parts.append(f"## What stands, by {title}\n\n" + ("\n".join(stand) or "No claim stands.") + "\n")
+        parts.append(f"## What stands, by {title}\n\n{CLAIMS}\n{stand}")
         words = "For each pair, on how many workloads the first is sooner and on how many later"
-        parts.append(f"Not settled. {words}: " + (", ".join(unsettled) or "none") + ".\n")
+        parts.append(f"### What is not settled, by {title}\n\n{words}: {unsettled}.\n")
     words = (
         "The share of runs in which an optimizer needed at most so many times what the best one needed there (Dolan & "
         "Moré, 2002, arXiv:cs/0102001), with 95 % bootstrap intervals over workloads and seeds."
