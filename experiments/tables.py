@@ -1,0 +1,133 @@
+"""Tables of the documentation, each a function of `read(NAME)`, which gives what an experiment found."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+__all__ = ["choosing", "minima", "overfitting", "recipes", "schedules", "speed"]
+
+BENCHMARKS = Path(__file__).parent / "benchmarks" / "results"
+Read = Callable[[str], dict]
+
+
+def lines(columns: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table."""
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in [columns, ["---"] * len(columns), *rows]) + "\n"
+
+
+def within(mean: float, half: float, digits: int = 2, unit: float = 100.0) -> str:
+    """A mean with half its interval, in percent unless another unit is given."""
+    return f"{unit * mean:.{digits}f} ± {unit * half:.{digits}f}"
+
+
+def recipes(read: Read) -> str:
+    """Every recipe at its tuned rate, on both data sets, in the order of MNIST."""
+    found = read("recipes")
+    rows = []
+    for name, large in found["mnist"].items():
+        small = found["digits"][name]
+        cells = [f"{row['rate']:.2g}" for row in (small, large)]
+        scores = [within(row["mean"], row["half"]) for row in (small, large)]
+        good = [f"{row['good_decades']:.2f}" for row in (small, large)]
+        rows.append([name, scores[0], cells[0], good[0], scores[1], cells[1], good[1]])
+    heads = [f"{data}: {what}" for data in ("digits", "MNIST") for what in ("test accuracy, %", "rate", "good decades")]
+    return lines(["recipe", *heads], rows)
+
+
+SPEED = [  # what is said; benchmark, case and contender; in whose time
+    (
+        "clip and AdamW, 25 million parameters",
+        "updates",
+        "clip + AdamW, 25M parameters, 1 leaf",
+        "jaxopt_lite",
+        "Optax",
+    ),
+    ("AdamW by `stack_leaves`, 400 leaves", "updates", "AdamW, 400 leaves of 32 x 32", "stack_leaves", "Optax"),
+    ("`fit`, batches of 32", "training", "digits, batches of 32", "fit", "a hand-written scan"),
+    ("`fit`, batches of 128", "training", "digits, batches of 128", "fit", "a hand-written scan"),
+    ("sweep, 128 units", "sweeps", "width 16: 64 trials of 500 steps, 128 units", "engine", "`jit(vmap(scan))`"),
+    (
+        "sweep, 128 units",
+        "sweeps",
+        "by width: 64 trials of 200 steps, 128 units",
+        "engine, usual",
+        "one after the other",
+    ),
+    ("a program for each trial, compiling counted", "sweeps", "with compiling: 64", "program each", "a sweep"),
+    ("Optuna's TPE, one compiled program", "sweeps", "beside others: 256", "Optuna, tpe", "a sweep"),
+]
+
+
+def speed(read: Read) -> str:
+    """The rows of the benchmarks that a reader asks for first."""
+    rows = []
+    for what, benchmark, case, contender, peer in SPEED:
+        found = json.loads((BENCHMARKS / f"{benchmark}-cpu.json").read_text(encoding="utf-8"))["rows"]
+        row = next(row for row in found if row["case"].startswith(case) and row["contender"] == contender)
+        rows.append([what, f"{row['ratio']:.2f}", peer])
+    return lines(["", "time", "in units of that of"], rows)
+
+
+def schedules(read: Read) -> str:
+    """Every schedule at its tuned peak: the test figures, and what they are above those of the constant rate."""
+    found = read("schedules")["found"]
+    rows = []
+    for name in next(iter(found.values())):
+        cells = [name]
+        for of_rule in found.values():
+            row = of_rule[name]
+            loss, accuracy = row["test.loss"], row["test.accuracy"]
+            cells += [f"{row['peak']:.2g}", within(accuracy["mean"], accuracy["half_width"])]
+            cells.append(above(loss) if name != "constant" else within(loss["mean"], loss["half_width"], 3, 1.0))
+        rows.append(cells)
+    heads = [f"{rule}: {what}" for rule in found for what in ("peak", "test accuracy, %", "test loss above constant")]
+    return lines(["schedule", *heads], rows)
+
+
+def above(row: dict, digits: int = 3, unit: float = 1.0) -> str:
+    """A paired difference with half its interval; in bold where this excludes zero."""
+    mean, half = unit * row["difference"], unit * row["difference_half_width"]
+    text = f"{mean:+.{digits}f} ± {half:.{digits}f}"
+    return f"**{text}**" if abs(mean) > half else text
+
+
+def overfitting(read: Read) -> str:
+    """Every remedy at its tuned strength: accuracies, the gap, and what the test loss is above that of none."""
+    found = read("overfitting")["found"]
+    rows = []
+    for name, row in found.items():
+        value = "" if row["value"] is None else f"{row['number']} = {row['value']:.3g}"
+        kinds = ("train_accuracy", "test_accuracy", "accuracy_gap")
+        cells = [within(row[kind]["mean"], row[kind]["half_width"]) for kind in kinds]
+        loss = within(row["test_loss"]["mean"], row["test_loss"]["half_width"], 3, 1.0)
+        rows.append([name, value, *cells, loss, "" if name == "none" else above(row["test_loss"])])
+    heads = ["remedy", "strength", "train accuracy, %", "test accuracy, %", "gap, points", "test loss", "above none"]
+    return lines(heads, rows)
+
+
+def minima(read: Read) -> str:
+    """Where 40,000 starts end on two surfaces."""
+    found = read("landscape")
+    rows = []
+    for name, row in found.items():
+        if "rastrigin, median height of the ends" in row:
+            other, height = (row[key] for key in list(row)[-2:])
+            rows.append([name, f"{100 * other:.0f} %", f"{height:.1f}"])
+    heads = [
+        "optimizer",
+        "Himmelblau: in another minimum than gradient descent",
+        "Rastrigin: median height of the ends",
+    ]
+    return lines(heads, rows)
+
+
+def choosing(read: Read) -> str:
+    """Three searches of one budget, over the optimizer and its numbers: what their winners are worth on test data."""
+    found = read("choosing")
+    accuracy, rows = found["summary"]["test accuracy"], []
+    for name, sweeps in found["searches"].items():
+        gain = accuracy[f"{name} - adam(1e-3)"]
+        winners = ", ".join(sweep["kind"] for sweep in sweeps)
+        rows.append([name, within(*accuracy[name]), f"+{within(*gain)}", winners])
+    rows.append(["no search: adam(1e-3)", within(*accuracy["adam(1e-3)"]), "", ""])
+    return lines(["search", "test accuracy, %", "above adam(1e-3)", "the winners of five sweeps"], rows)
