@@ -1,6 +1,6 @@
 """A VAE and a GAN draw digits of all ten kinds; each is one task and one `fit`.
 
-Run      python -m experiments.generative [--quick]          about 4 minutes on two CPU cores
+Run      python -m experiments.generative [--quick]          about 2 minutes on two CPU cores
 Writes   runs/generative/{result.json, samples.png}
 Data     the 5,000 real MNIST images of experiments.mnist, 3,000 of them to train
 Result   mean of 3 seeds, 95 % interval; a sample counts as a digit where a classifier is sure of it, by more than 0.9:
