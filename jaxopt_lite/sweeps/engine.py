@@ -133,6 +133,7 @@ class Engine:
             if static not in self.roster.runners and static not in self.roster.failed:
                 yield from self._begin(static)
         self.roster.fail(new)
+        self.roster.check(new, self.keep_on)
         yield from self._say(Proposed(new, len(groups)))
 
     def _begin(self, static: Static) -> Saying[None]:

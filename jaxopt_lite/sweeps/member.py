@@ -16,6 +16,7 @@ import numpy as np
 
 from jaxopt_lite import tree
 from jaxopt_lite.core.checks import structure_difference
+from jaxopt_lite.core.hyperparameters import arrays, hyperparameters, replace
 from jaxopt_lite.core.numbers import describe
 from jaxopt_lite.core.transformation import GradientTransformation
 from jaxopt_lite.sweeps.axes import plain
@@ -87,6 +88,15 @@ class Group:
         self.digest = digest(self.data)
         with self._explained():
             self.rows = jax.eval_shape(lambda n, key: self._begin(n, key), self._numbers, _KEY)
+
+    def out_of_range(self, numbers: np.ndarray) -> dict[int, str]:
+        """Which of some configs' numbers [n, k] the optimizer's rules would refuse, by row: what they say."""
+        with self._explained():
+            optimizers = jax.vmap(lambda one: arrays(self._make(one)[1]))(jnp.asarray(numbers))
+        if _refusal(optimizers) is None:
+            return {}
+        each = (_refusal(jax.tree.map(lambda leaf, i=i: leaf[i], optimizers)) for i in range(len(numbers)))
+        return {i: said for i, said in enumerate(each) if said is not None}
 
     @property
     def label(self) -> str:
@@ -269,6 +279,20 @@ class Group:
         packed, curves, finite = over_slots(packed, numbers, mode, keys, order)
         curves = {name: jnp.moveaxis(curve, -1, 0) for name, curve in curves.items()}
         return packed, Measured(curves, jnp.moveaxis(finite.all(axis=1), -1, 0))
+
+
+def _refusal(optimizer: GradientTransformation) -> str | None:
+    """What the rules inside say when they are made anew of their numbers, which are no longer traced."""
+    numbers = {name: x for name, x in hyperparameters(optimizer).items() if _is_number(x)}
+    try:
+        replace(optimizer, numbers)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (float, np.ndarray, jax.Array)) and jnp.issubdtype(jnp.result_type(value), jnp.floating)
 
 
 # In messages of Python, NumPy and JAX, where a float32 was given for a length.

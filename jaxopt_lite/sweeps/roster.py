@@ -68,6 +68,21 @@ class Roster:
         """What runs a group in cohorts of a width."""
         return Runner(group, row, width, len(self.members(group.static)), self._devices, self._stored)
 
+    def check(self, trials: np.ndarray, keep_on: bool) -> None:
+        """Raise if a number of one of the trials is out of the range that its optimizer allows, or note that it failed.
+
+        Numbers are traced in the programs, where nothing is checked.
+        """
+        for static, runner in self.runners.items():
+            members = [trial for trial in trials if self.static[trial] == static]
+            refused = runner.group.out_of_range(np.stack([self.numbers[i] for i in members])) if members else {}
+            for i, said in refused.items():
+                trial = members[i]
+                if not keep_on:
+                    config = self._ledger.space.configs(self._ledger.table[[trial]])[0]
+                    raise ValueError(f"sweep: {said}, for trial {trial} with {config}: narrow the space")
+                self._ledger.status[trial], self._ledger.errors[int(trial)] = FAILED, f"ValueError: {said}"
+
     def fail(self, trials: np.ndarray) -> None:
         """Note which of the trials are of groups that failed."""
         for trial in trials:

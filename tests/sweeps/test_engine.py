@@ -335,3 +335,22 @@ def test_states_with_random_keys_are_kept():
     for reply in (Reply(quanta=1), Reply(quanta=2)):
         again, _, _ = small.drive(small.engine(trial=trial, trials=6), lambda event, i, reply=reply: reply)
         small.same(again, whole)
+
+
+def outside(config):
+    return small.task(), jo.sgd(config["learning_rate"], momentum=config["momentum"])
+
+
+@pytest.mark.parametrize("name, low, high", [("learning_rate", -0.001, 0.1), ("momentum", 0.0, 1.02)])
+def test_a_number_out_of_its_range_is_refused_whichever_trial_has_it(name, low, high):
+    spec = {**small.SPACE, name: jo.uniform(low, high)}
+    with pytest.raises(ValueError, match=rf"sweep: sgd: {name} must be .*, for trial \d+ with .*: narrow the space"):
+        small.drive(small.engine(trial=outside, spec=spec, trials=200))
+
+
+def test_or_fails_that_trial_alone():
+    spec = {**small.SPACE, "momentum": jo.uniform(0.0, 1.02)}
+    outcome, _, _ = small.drive(small.engine(trial=outside, spec=spec, trials=64, keep_on=True))
+    momentum = np.array([config["momentum"] for config in outcome.ledger.space.configs(outcome.ledger.table)])
+    assert ((outcome.ledger.status == FAILED) == (momentum >= 1)).all() and (momentum >= 1).any()
+    assert all("sgd: momentum must be" in said for said in outcome.ledger.errors.values())
