@@ -1,6 +1,7 @@
 """Tables of the documentation, each a function of `read(NAME)`, which gives what an experiment found."""
 
 import json
+import statistics
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,18 +21,48 @@ def within(mean: float, half: float, digits: int = 2, unit: float = 100.0) -> st
     return f"{unit * mean:.{digits}f} ± {unit * half:.{digits}f}"
 
 
+PER_DECADE = 4  # learning rates tried
+
+
 def recipes(read: Read) -> str:
-    """Every recipe at its tuned rate, on both data sets, in the order of MNIST."""
+    """Every recipe at its tuned rate, on both data sets, in the order of MNIST; and what rate and recipe are worth."""
     found = read("recipes")
     rows = []
     for name, large in found["mnist"].items():
-        small = found["digits"][name]
-        cells = [f"{row['rate']:.2g}" for row in (small, large)]
-        scores = [within(row["mean"], row["half"]) for row in (small, large)]
-        good = [f"{row['good_decades']:.2f}" for row in (small, large)]
-        rows.append([name, scores[0], cells[0], good[0], scores[1], cells[1], good[1]])
+        cells = [name]
+        for row in (found["digits"][name], large):
+            clipped = good(row)[0] or good(row)[-1]
+            edge = "≥ " if row["rate"] in (row["rates"][0], row["rates"][-1]) else ""
+            cells += [within(row["mean"], row["half"]), f"{edge}{row['rate']:.2g}"]
+            cells.append(f"{'≥ ' if clipped else ''}{row['good_decades']:.2f}")
+        rows.append(cells)
     heads = [f"{data}: {what}" for data in ("digits", "MNIST") for what in ("test accuracy, %", "rate", "good decades")]
-    return lines(["recipe", *heads], rows)
+    said = [worth(name, found[key]) for name, key in (("the digits", "digits"), ("MNIST", "mnist"))]
+    return lines(["recipe", *heads], rows) + "\n" + "\n".join(said) + "\n"
+
+
+def good(row: dict) -> list[bool]:
+    """Which rates end within a point of the best."""
+    accuracy = [x if x is not None else 0.0 for x in row["valid_accuracy"]]
+    return [x >= max(accuracy) - 0.01 for x in accuracy]
+
+
+def worth(name: str, rows: dict) -> str:
+    """In words: how many recipes are near the best, and what a rate costs that is ten times off."""
+    means = [row["mean"] for row in rows.values()]
+    near = sum(mean >= max(means) - 0.01 for mean in means)
+    costs: dict[int, list[float]] = {-PER_DECADE: [], PER_DECADE: []}
+    for row in rows.values():
+        accuracy = [x if x is not None else 0.1 for x in row["valid_accuracy"]]  # diverged: as by chance
+        best = accuracy.index(max(accuracy))
+        for step, cost in costs.items():
+            if 0 <= best + step < len(accuracy):
+                cost.append(100 * (accuracy[best] - accuracy[best + step]))
+    low, high = (statistics.median(costs[step]) for step in costs)
+    return (
+        f"On {name} {near} of {len(means)} recipes end within a point of the best. A rate ten times smaller than the "
+        f"best costs {low:.1f} points of validation accuracy, one ten times larger {high:.1f}: medians over recipes."
+    )
 
 
 SPEED = [  # what is said; benchmark, case and contender; in whose time
@@ -70,18 +101,22 @@ def speed(read: Read) -> str:
 
 def schedules(read: Read) -> str:
     """Every schedule at its tuned peak: the test figures, and what they are above those of the constant rate."""
-    found = read("schedules")["found"]
-    rows = []
+    result = read("schedules")
+    found, settings, rows = result["found"], result["settings"], []
     for name in next(iter(found.values())):
         cells = [name]
         for of_rule in found.values():
             row = of_rule[name]
             loss, accuracy = row["test.loss"], row["test.accuracy"]
             cells += [f"{row['peak']:.2g}", within(accuracy["mean"], accuracy["half_width"])]
-            cells.append(above(loss) if name != "constant" else within(loss["mean"], loss["half_width"], 3, 1.0))
+            cells += [within(loss["mean"], loss["half_width"], 3, 1.0), "" if name == "constant" else above(loss)]
         rows.append(cells)
-    heads = [f"{rule}: {what}" for rule in found for what in ("peak", "test accuracy, %", "test loss above constant")]
-    return lines(["schedule", *heads], rows)
+    columns = ("peak", "test accuracy, %", "test loss", "above constant")
+    heads = [f"{rule}: {what}" for rule in found for what in columns]
+    words = (
+        f"MNIST, {settings['steps']} steps, batches of {settings['batch_size']}, {settings['seeds']} fresh seeds.\n\n"
+    )
+    return words + lines(["schedule", *heads], rows)
 
 
 def above(row: dict, digits: int = 3, unit: float = 1.0) -> str:
@@ -93,16 +128,17 @@ def above(row: dict, digits: int = 3, unit: float = 1.0) -> str:
 
 def overfitting(read: Read) -> str:
     """Every remedy at its tuned strength: accuracies, the gap, and what the test loss is above that of none."""
-    found = read("overfitting")["found"]
-    rows = []
-    for name, row in found.items():
+    result = read("overfitting")
+    settings, rows = result["settings"], []
+    for name, row in result["found"].items():
         value = "" if row["value"] is None else f"{row['number']} = {row['value']:.3g}"
         kinds = ("train_accuracy", "test_accuracy", "accuracy_gap")
         cells = [within(row[kind]["mean"], row[kind]["half_width"]) for kind in kinds]
         loss = within(row["test_loss"]["mean"], row["test_loss"]["half_width"], 3, 1.0)
         rows.append([name, value, *cells, loss, "" if name == "none" else above(row["test_loss"])])
     heads = ["remedy", "strength", "train accuracy, %", "test accuracy, %", "gap, points", "test loss", "above none"]
-    return lines(heads, rows)
+    words = f"{settings['images']} training images, {settings['steps']} steps, {settings['seeds']} fresh seeds.\n\n"
+    return words + lines(heads, rows)
 
 
 def minima(read: Read) -> str:

@@ -43,6 +43,10 @@ Where that includes 1, the claim is about most of the workloads, and not about t
 Then each workload's log₂ ratio with its 95 % interval over seeds, in bold where the first is sooner.
 """
 
+UNSETTLED = """All pairs that are not in bold, in either direction.
+On how many workloads the optimizer of the row is sooner than that of the column, and on how many it is later.
+"""
+
 LIMITS = """## What this does not show
 
 - These workloads train in seconds.
@@ -55,7 +59,8 @@ LIMITS = """## What this does not show
 - Where the target is not reached, the budget counts in its place, which favours the one that did not reach it.
 - Tuning is one draw of {trials} configs with one seed: intervals cover the seeds of training, not those of tuning.
   Other ranges, or a smaller budget, may favour optimizers with fewer hyperparameters.
-- Intervals are not corrected for their number: of {comparisons:,}, one in twenty excludes zero by chance.
+- Intervals are not corrected for their number.
+  Of {comparisons:,}, one in twenty would exclude zero if nothing differed.
 - The loss is the validation data's, so memorising is punished, but nothing is said of test accuracy.
 - Seconds are this machine's, for {seeds} seeds side by side; on small workloads they measure overhead too.
 """
@@ -119,23 +124,33 @@ def steps_table(result: dict) -> str:
     return lines(["workload", *steps], rows)
 
 
-def claims(result: dict, key: str) -> tuple[str, str]:
-    """The table of the claims that stand, with their intervals, and the pairs that are not settled."""
-    gaps = verdicts.pairs(taken(result, key), budgets(result, key))
-    stand, open_ = [], []
+def claims(gaps: dict, result: dict) -> str:
+    """The claims that stand, with their intervals."""
+    rows = []
     for (one, other), row in gaps.items():
         sooner, later, stands = verdicts.standing(row)
         if stands:
             mean, half = record.interval([mean for mean, _ in row.values()])
             factor, low, high = (2**-x for x in (mean, mean + half, mean - half))
             each = (f"**{m:+.2f} ± {h:.2f}**" if m + h < 0 else f"{m:+.2f} ± {h:.2f}" for m, h in row.values())
-            stand.append(
+            rows.append(
                 [f"{one} before {other}", f"{sooner} : {later}", f"{factor:.1f} ({low:.1f} to {high:.1f})", *each]
             )
-        elif not verdicts.standing(gaps[other, one])[2] and one < other:
-            open_.append(f"{one} and {other} ({sooner} : {later})")
-    table = lines(["claim", "sooner : later", "factor", *result["workloads"]], stand) if stand else "No claim stands.\n"
-    return table, ", ".join(open_) or "none"
+    return lines(["claim", "sooner : later", "factor", *result["workloads"]], rows) if rows else "No claim stands.\n"
+
+
+def matrix(gaps: dict) -> str:
+    """On how many workloads the optimizer of the row is sooner than that of the column, and on how many later."""
+    names = list(dict.fromkeys(one for one, _ in gaps))
+    rows = []
+    for one in names:
+        cells = [one]
+        for other in names:
+            sooner, later, stands = verdicts.standing(gaps[one, other]) if one != other else (0, 0, False)
+            text = f"{sooner} : {later}" if one != other else ""
+            cells.append(f"**{text}**" if stands else text)
+        rows.append(cells)
+    return lines(["", *names], rows)
 
 
 def profile_table(result: dict) -> str:
@@ -177,16 +192,17 @@ def page(result: dict) -> str:
     machine = result["machine"]
     parts = [INTRODUCTION.format(optimizers=len(some), count=count, **result)]
     parts.append(f"## The workloads\n\n{workloads_table(result)}")
-    words = "Median over seeds; in brackets how many of them reached the target, where not all did; the fewest in bold."
+    words = "Median over seeds; in brackets how many reached the target, where not all did, and – where most did not. "
+    words += "The fewest are in bold."
     parts.append(f"## Steps to the target\n\n{words}\n\n{steps_table(result)}")
     for key, title in (("steps", "steps"), ("seconds", "time")):
-        stand, unsettled = claims(result, key)
-        parts.append(f"## What stands, by {title}\n\n{CLAIMS}\n{stand}")
-        words = "For each pair, on how many workloads the first is sooner and on how many later"
-        parts.append(f"### What is not settled, by {title}\n\n{words}: {unsettled}.\n")
+        gaps = verdicts.pairs(taken(result, key), budgets(result, key))
+        parts.append(f"## What stands, by {title}\n\n{CLAIMS}\n{claims(gaps, result)}")
+        parts.append(f"### What is not settled, by {title}\n\n{UNSETTLED}\n{matrix(gaps)}")
     words = (
         "The share of runs in which an optimizer needed at most so many times what the best one needed there (Dolan & "
-        "Moré, 2002, arXiv:cs/0102001), with 95 % bootstrap intervals over workloads and seeds."
+        "Moré, 2002, arXiv:cs/0102001), with 95 % bootstrap intervals over workloads and seeds. In the order of the "
+        "sum of the first three columns."
     )
     parts.append(f"## Performance profiles\n\n{words}\n\n![Performance profiles](pictures/profiles.png)\n")
     parts.append(profile_table(result))

@@ -125,5 +125,5 @@ WORKLOADS = {
     "digits": Workload("network 64-128-10, digits", digits.task, 500, 128),
     "mnist": Workload("network 784-128-10, MNIST", mnist.task, 500, 128),
     "autoencoder": Workload("network 64-64-8-64-64, digits", autoencoder, 1000, 64),
-    "valley": Workload("Rosenbrock's function of 10 variables", valley, 2000, None),
+    "valley": Workload("log₁₀ of Rosenbrock's function of 10 variables", valley, 2000, None),
 }
