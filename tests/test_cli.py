@@ -48,6 +48,17 @@ def stopped():
 
 fixed = jo.Task(init, loss)
 
+
+@jo.schedule
+def soft_step(value: jo.Scalar):
+    return lambda t: value / (1 + t)
+
+
+@jo.transformation
+def soft_sgd(learning_rate: jo.LearningRate):
+    return jo.sgd(learning_rate)
+
+
 SPACE = {"rate": jo.log_uniform(1e-2, 1.0)}
 
 
@@ -149,7 +160,7 @@ def test_train_writes_a_directory_once(run, tmp_path):
     assert code == 0 and "written to out/run" in out
     assert {p.name for p in (tmp_path / "out" / "run").iterdir()} == {"metrics.jsonl", "summary.json", "curves.png"}
     code, _, err = run("train", "tiny", "--steps", "4", "--directory", "out/run")
-    assert code == 2 and "holds a run already" in err
+    assert code == 2 and "holds a run already (metrics.jsonl); give another, or --overwrite\n" in err
     assert run("train", "tiny", "--steps", "4", "--directory", "out/run", "--overwrite")[0] == 0
 
 
@@ -162,8 +173,12 @@ ERRORS = {
     ("train", "tiny:tusk"): "tiny has no task 'tusk'; did you mean task?",
     ("train", "tiny:RATE"): "tiny has no task 'RATE'; it must be a jaxopt_lite.Task",
     ("train", "experiments.sqares"): "there is no module 'experiments.sqares'; did you mean experiments.squares?",
-    ("train", "nowhere.at_all"): "there is no module 'nowhere.at_all'; there are experiments.squares",
+    ("train", "nowhere.at_all"): "there is no module 'nowhere.at_all'; there are experiments.squares (looked in /",
+    ("train", "tiny.py"): "there is no module 'tiny.py'; did you mean tiny?",
     ("train", "tiny", "--optimizer", "adm(0.1)"): "there is no 'adm'; did you mean adam",
+    ("train", "tiny", "--optimizer", "own(0.1)"): "there is no 'own'; tiny may define it (@jo.transformation, ",
+    ("train", "tiny", "--optimizer", "soft_sg(0.1)"): "there is no 'soft_sg'; did you mean soft_sgd",
+    ("train", "tiny", "--optimizer", "soft_sgd"): "write soft_sgd(...)",
     ("train", "tiny", "--optimizer", "sgd(-0.1)"): "sgd: learning_rate must be ",
     (
         "train",
@@ -188,7 +203,8 @@ ERRORS = {
     ("sweep", "tiny", "--trials", "2", "--width", "wide"): "--width must be a number, or measure, got 'wide'",
     ("resume", "nowhere"): "there is no sweep in nowhere: it has no sweep.json",
     ("resume", "tiny.py"): "there is no sweep in tiny.py",
-    ("show", "experiments"): "there is no sweep in experiments",
+    ("show", "experiments"): "there is no sweep in experiments (no sweep.json), and no run (no metrics.jsonl)",
+    ("show", "owns(1e-3)"): "there is no 'owns'; it is none of jaxopt_lite's",
     ("show", "adamx(1e-3)"): "there is no 'adamx'; did you mean adamax",
     ("show", "adam("): "cannot read 'adam('",
     ("show", "adam"): "write adam(...)",
@@ -229,6 +245,47 @@ def test_a_module_without_a_choice_asks_for_an_optimizer(run, tmp_path):
     (tmp_path / "tiny.py").write_text(MODULE.replace("OPTIMIZER", "CHOICE"))
     code, _, err = run("train", "tiny")
     assert code == 2 and "tiny names no OPTIMIZER; give one: --optimizer 'adamw(1e-3)'" in err
+
+
+@pytest.mark.parametrize("given", ["jo.sgd(0.1)", "'sgd(soft_step(0.1))'", "optax.sgd(0.1)", "soft_sgd(0.1)"])
+def test_a_module_chooses_by_text_or_by_value(run, tmp_path, given):
+    (tmp_path / "tiny.py").write_text(MODULE + f"\nimport optax\nOPTIMIZER = {given}\n")
+    code, out, _ = run("train", "tiny", "--steps", "2")
+    assert code == 0 and ": All steps were done.\n  train.loss " in out
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("3", "tiny: OPTIMIZER must be a transformation, got 3"),
+        ("jo.adam", "tiny: OPTIMIZER must be a transformation, got the function adam; call it: adam(...)"),
+        ("'adm(0.1)'", "OPTIMIZER of tiny: cannot read 'adm' in 'adm(0.1)': there is no 'adm'; did you mean adam"),
+        ("'soft_step(0.1)'", "OPTIMIZER of tiny: 'soft_step(0.1)' is no optimizer"),
+    ],
+)
+def test_a_choice_that_is_no_optimizer_is_named(run, tmp_path, given, message):
+    (tmp_path / "tiny.py").write_text(MODULE + f"\nOPTIMIZER = {given}\n")
+    code, _, err = run("train", "tiny")
+    assert code == 2 and message in err and err.count("\n") == 1
+
+
+def test_an_optimizer_may_name_what_the_module_defines_or_imports(run, tmp_path):
+    (tmp_path / "other.py").write_text("from tiny import soft_sgd, soft_step, task\n")
+    for module in ("tiny", "other"):
+        code, out, _ = run("train", module, "--optimizer", "soft_sgd(soft_step(0.1))", "--steps", "2")
+        assert code == 0 and out.startswith("soft_sgd(soft_step(0.1)): All steps")
+
+
+@pytest.mark.parametrize("seeds", [[], ["--seeds", "2"]], ids=["one", "two"])
+def test_show_tells_how_a_run_ended(run, tmp_path, seeds):
+    _, trained, _ = run("train", "tiny", "--steps", "4", "--directory", "out", *seeds)
+    code, out, err = run("show", "out")
+    assert code == 0 and not err and out.startswith("sgd(0.1, momentum=None, ")
+    assert re.search(r"\n  status +2 max_steps\n  steps +4\n" if seeds else r"\n  status +max_steps\n  steps +4\n", out)
+    assert [line for line in trained.splitlines() if line.startswith("  ")] == out.splitlines()[3:-1]
+    (tmp_path / "out" / "summary.json").unlink()
+    code, out, _ = run("show", "out")
+    assert code == 0 and out == "a run under way, or one that failed: its points so far are in out/metrics.jsonl\n"
 
 
 def test_a_fault_in_a_module_is_not_mistaken_for_a_missing_module(run, tmp_path):

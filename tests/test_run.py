@@ -68,6 +68,14 @@ def test_a_directory_with_a_run_is_refused_before_any_work(tmp_path):
     assert (tmp_path / "metrics.jsonl").read_text() == "kept" and written(tmp_path) == {"metrics.jsonl"}
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_sweep_is_not_replaced_by_a_run(tmp_path, overwrite):
+    (tmp_path / "sweep.json").write_text("kept")
+    with pytest.raises(FileExistsError, match=rf"{tmp_path} holds a sweep \(sweep.json\), .* give another directory"):
+        jo.fit(RAMP, jo.sgd(1.0), 2, directory=tmp_path, overwrite=overwrite)
+    assert written(tmp_path) == {"sweep.json"}
+
+
 def test_a_run_is_overwritten_and_nothing_else(tmp_path):
     for name in ("summary.json", "notes.txt"):
         (tmp_path / name).write_text("old")

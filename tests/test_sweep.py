@@ -157,6 +157,14 @@ def test_what_is_refused_overwrites_nothing(kept, overwrite):
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
+def test_a_run_is_not_replaced_by_a_sweep(tmp_path, overwrite):
+    (tmp_path / "metrics.jsonl").write_text("kept")
+    with pytest.raises(FileExistsError, match=rf"{tmp_path} holds a run of fit \(metrics.jsonl\), .* give another"):
+        sweep(directory=tmp_path, overwrite=overwrite)
+    assert contents(tmp_path) == {"metrics.jsonl": b"kept"}
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
 def test_files_of_somebody_else_are_not_touched(tmp_path, overwrite):
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "mine").write_text("precious")

@@ -46,6 +46,7 @@ def _keep_executables() -> None:
 
 
 def _fail(message: str, code: int) -> int:
+    message = message.replace("overwrite=True", "--overwrite")  # the remedy as this command spells it
     print("error: " + " ".join(message.split()), file=sys.stderr)
     return code
 

@@ -13,16 +13,32 @@ import jaxopt_lite as jo
 __all__ = []
 
 
-def optimizer_of(text: str) -> jo.GradientTransformation:
-    """The optimizer that a text calls."""
-    value = jo.parse(text)
+_OF_PARSE = "jaxopt_lite.parse takes others through names="  # its advice, which is no use in a shell
+
+
+def optimizer_of(text: str, module: ModuleType | None = None) -> jo.GradientTransformation:
+    """The optimizer that a text calls; it may name the transformations and schedules of a module."""
+    value = _read(text, module)
     if not isinstance(value, jo.GradientTransformation):
         raise ValueError(f"{text!r} is no optimizer; give a call such as adamw(1e-3)")
     return value
 
 
-def task_of(where: str) -> tuple[jo.Task, str | None]:
-    """The task that MODULE[:TASK] names, and the module's own choice of optimizer."""
+def own_optimizer(module: ModuleType) -> jo.GradientTransformation:
+    """A module's OPTIMIZER, which is a transformation or the text of one."""
+    name, found = module.__name__, getattr(module, "OPTIMIZER", None)
+    if found is None:
+        raise ValueError(f"{name} names no OPTIMIZER; give one: --optimizer 'adamw(1e-3)'")
+    if not isinstance(found, str):
+        return jo.GradientTransformation.accept(found, name, "OPTIMIZER")
+    try:
+        return optimizer_of(found, module)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"OPTIMIZER of {name}: {error}") from error
+
+
+def task_of(where: str) -> tuple[jo.Task, ModuleType]:
+    """The task that MODULE[:TASK] names, and the module."""
     module, attribute = _module_of(where, "task")
     found = getattr(module, attribute, None)
     task = found() if callable(found) else found
@@ -31,7 +47,7 @@ def task_of(where: str) -> tuple[jo.Task, str | None]:
         near = difflib.get_close_matches(attribute, known, 1)
         hint = f"did you mean {near[0]}?" if near else "it must be a jaxopt_lite.Task, or a function that makes one"
         raise ValueError(f"{module.__name__} has no task {attribute!r}; {hint}")
-    return task, getattr(module, "OPTIMIZER", None)
+    return task, module
 
 
 def trial_of(where: str) -> tuple[Callable, dict[str, Any] | None]:
@@ -70,7 +86,7 @@ def called(text: str | None, kind: type, what: str) -> Any:
     """The sampler or policy that a text calls, parentheses or not; None for None."""
     if text is None:
         return None
-    value = jo.parse(text if "(" in text else f"{text}()")
+    value = _read(text if "(" in text else f"{text}()")
     if not isinstance(value, kind):
         raise ValueError(f"--{what} {text!r} is not {kind.noun}")  # pyright: ignore[reportAttributeAccessIssue]
     return value
@@ -81,7 +97,22 @@ def _value(text: str) -> Any:
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
-        return jo.parse(text)
+        return _read(text)
+
+
+def _read(text: str, module: ModuleType | None = None) -> Any:
+    """Parse a text, with a module's transformations and schedules as names."""
+    kinds = (jo.GradientTransformation, jo.Schedule)
+    own = vars(module).items() if module else ()
+    try:
+        return jo.parse(text, {n: v for n, v in own if getattr(getattr(v, "spec", None), "makes", None) in kinds})
+    except ValueError as error:
+        if _OF_PARSE not in str(error):
+            raise
+        hint = "it is none of jaxopt_lite's"
+        if module:
+            hint = f"{module.__name__} may define it (@jo.transformation, @jo.schedule)"
+        raise ValueError(str(error).replace(_OF_PARSE, hint)) from None
 
 
 def _module_of(where: str, usual: str) -> tuple[ModuleType, str]:
@@ -92,6 +123,8 @@ def _module_of(where: str, usual: str) -> tuple[ModuleType, str]:
         if not name.startswith(error.name or " "):
             raise
         known = [f"experiments.{path.stem}" for path in Path("experiments").glob("*.py") if path.stem != "__init__"]
-        near = difflib.get_close_matches(name, known, 3)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(sorted(known)) or 'none here'}"
-        raise ValueError(f"there is no module {name!r}; {hint}") from None
+        near = difflib.get_close_matches(name, [*known, *(path.stem for path in Path().glob("*.py"))], 3)
+        there = f"there are {', '.join(sorted(known))}" if known else "there are no experiments here"
+        hint = f"did you mean {' or '.join(near)}?" if near else there
+        looked = f"looked in {Path.cwd()} and among the packages of this Python"
+        raise ValueError(f"there is no module {name!r}; {hint} ({looked})") from None

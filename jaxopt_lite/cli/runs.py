@@ -1,6 +1,8 @@
 """One run, and what there is: `jaxopt-lite list | show | train`."""
 
 import ast
+import collections
+import json
 import re
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,7 +15,7 @@ from typer import Argument, Option
 import jaxopt_lite as jo
 from jaxopt_lite import optimizers
 from jaxopt_lite.cli.app import app
-from jaxopt_lite.cli.names import optimizer_of, task_of
+from jaxopt_lite.cli.names import optimizer_of, own_optimizer, task_of
 from jaxopt_lite.cli.sweeps import show_sweep
 from jaxopt_lite.core.hyperparameters import rules
 
@@ -42,11 +44,15 @@ def list_() -> None:
 
 @app.command()
 def show(
-    text: Annotated[str, Argument(metavar="OPTIMIZER|DIRECTORY", help='such as "adamw(1e-3)", or of a sweep')],
+    text: Annotated[str, Argument(metavar="OPTIMIZER|DIRECTORY", help='such as "adamw(1e-3)", or of a run or sweep')],
 ) -> None:
-    """Show what an optimizer chains, or how a sweep stands."""
-    if Path(text).is_dir():
-        show_sweep(Path(text))
+    """Show what an optimizer chains, or how a run or sweep stands."""
+    directory = Path(text)
+    if (directory / "sweep.json").exists():
+        show_sweep(directory)
+        return
+    if directory.is_dir():
+        _show_run(directory)
         return
     optimizer = optimizer_of(text)
     print(optimizer)
@@ -82,11 +88,8 @@ def train(
     overwrite: Annotated[bool, Option("--overwrite", help="replace what an earlier run left there")] = False,
 ) -> None:
     """Train the task of a module, and say how it ended."""
-    task, default = task_of(module)
-    text = optimizer or default
-    if text is None:
-        raise ValueError(f"{module} names no OPTIMIZER; give one: --optimizer 'adamw(1e-3)'")
-    rule = optimizer_of(text)
+    task, home = task_of(module)
+    rule = optimizer_of(optimizer, home) if optimizer else own_optimizer(home)
     result = jo.fit(
         task,
         rule,
@@ -105,10 +108,36 @@ def train(
         progress=None,
     )
     print(f"{rule}: {result.message}" + (f" Mean ± standard deviation of {seeds} runs:" if (seeds or 1) > 1 else ""))
-    for name, value in result.metrics.items():
-        print(f"  {name:20} {_mean(value)}")
+    _print_metrics(result.metrics)
     if directory is not None:
         print(f"written to {directory}")
+
+
+def _show_run(directory: Path) -> None:
+    """Say how a run ended, from its summary."""
+    if not (directory / "metrics.jsonl").exists():
+        raise FileNotFoundError(f"there is no sweep in {directory} (no sweep.json), and no run (no metrics.jsonl)")
+    path = directory / "summary.json"
+    if not path.exists():
+        print(f"a run under way, or one that failed: its points so far are in {directory / 'metrics.jsonl'}")
+        return
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is damaged: {error}") from None
+    several = isinstance(about["status"], list)
+    status = collections.Counter(about["status"] if several else [about["status"]])
+    done = sorted(set(about["steps_done"])) if several else [about["steps_done"]]
+    print(about["optimizer"])
+    print(f"  {'status':20} " + ", ".join(f"{n} {name}" if several else name for name, n in status.items()))
+    print(f"  {'steps':20} {' to '.join(map(str, dict.fromkeys((done[0], done[-1]))))}")
+    _print_metrics(about["metrics"])
+    print(f"the points are in {directory / 'metrics.jsonl'}")
+
+
+def _print_metrics(metrics: dict[str, Any]) -> None:
+    for name, value in metrics.items():
+        print(f"  {name:20} {_mean(np.asarray(value, float))}")  # what was not finite is None in a file
 
 
 def _mean(value: Any) -> str:

@@ -57,6 +57,11 @@ class SweepFolder:
         if not os.access(exists, os.W_OK):
             raise PermissionError(f"sweep: directory {path} cannot be written, for lack of permission in {exists}")
         present = [name for name in NAMES if (path / name).exists()]
+        if (path / "metrics.jsonl").exists() and "sweep.json" not in present:
+            raise FileExistsError(
+                f"sweep: {path} holds a run of fit (metrics.jsonl), which a sweep does not replace; "
+                "give another directory"
+            )
         if present and "sweep.json" not in present:
             raise FileExistsError(f"sweep: {path} holds a {present[0]} that is of no sweep; give another directory")
         self.warnings: list[str] = []

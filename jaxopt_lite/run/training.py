@@ -139,6 +139,10 @@ class _Folder:
             raise FileExistsError(f"fit: directory {path} cannot be made, {exists} is a file")
         if not os.access(exists, os.W_OK):
             raise PermissionError(f"fit: directory {path} cannot be written, for lack of permission in {exists}")
+        if (path / "sweep.json").exists():
+            raise FileExistsError(
+                f"fit: {path} holds a sweep (sweep.json), which a run does not replace; give another directory"
+            )
         if present and not overwrite:
             raise FileExistsError(f"fit: {path} holds a run already ({present[0]}); give another, or overwrite=True")
 
