@@ -138,6 +138,10 @@ CONSTRUCTION = [
     # calls
     ("unknown-keyword", lambda: jo.sgd(0.1, beta=0.9), TypeError, r"'beta'; its signature is sgd\(learning_rate, mom"),
     (
+        "another-name", lambda: jo.adam(lr=1e-3), TypeError,
+        "got an unexpected keyword argument 'lr'; its signature is adam\\(learning_rate",
+    ),
+    (
         "missing-argument", lambda: jo.adam(), TypeError,
         r"'learning_rate'; its signature is adam\(learning_rate, b1=0.9",
     ),
@@ -576,6 +580,10 @@ TREES = [
     (
         "update-of-two", lambda: update(rule(lambda u, s: (u, s))), TypeError,
         r"must take \(updates, state, params=None, \*",
+    ),
+    (
+        "update-alone-in-a-chain", lambda: update(jo.chain(rule(lambda u, s, p=None: u), jo.sgd(0.1))), TypeError,
+        r"rule: update must return a pair \(updates, state\)",
     ),
     (
         "updates-alone", lambda: update(rule(lambda u, s, p=None: u)), TypeError,

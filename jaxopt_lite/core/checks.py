@@ -78,11 +78,17 @@ def check_state(who: str, state: Any, init: Callable, template: Any) -> None:
         )
 
 
+def check_pair(who: str, result: Any) -> tuple:
+    """What a rule's update returned, if it is a pair."""
+    if isinstance(result, tuple) and len(result) == 2:
+        return result
+    what = f"{len(result)} things" if isinstance(result, tuple) else f"{result!r:.80}"
+    raise TypeError(f"{who}: update must return a pair (updates, state), it returned {what}")
+
+
 def check_result(who: str, result: Any, grads: Any, state: Any) -> None:
     """Raise unless a rule's update returned (updates, state), each like what it was given."""
-    if not (isinstance(result, tuple) and len(result) == 2):
-        what = f"{len(result)} things" if isinstance(result, tuple) else f"{result!r}"
-        raise TypeError(f"{who}: update must return a pair (updates, state), it returned {what}")
+    check_pair(who, result)
     difference = (
         structure_difference(result[0], grads, "the returned updates", "grads")
         or leaf_difference(result[0], grads, "the returned updates", "grads")

@@ -119,9 +119,12 @@ class Spec:
         try:
             bound = self.signature.bind(*args, **kwargs)
         except TypeError as error:
+            unknown = [name for name in kwargs if name not in self.signature.parameters]
+            # Said before what is missing: it may be that under another name.
+            said = f"got an unexpected keyword argument {unknown[0]!r}" if unknown else str(error)
             plain = [p.replace(annotation=p.empty) for p in self.signature.parameters.values()]
             signature = self.signature.replace(parameters=plain, return_annotation=inspect.Signature.empty)
-            raise TypeError(f"{self.name}: {error}; its signature is {self.name}{signature}") from None
+            raise TypeError(f"{self.name}: {said}; its signature is {self.name}{signature}") from None
         bound.apply_defaults()
         return {name: self.normalise(name, value) for name, value in bound.arguments.items()}
 

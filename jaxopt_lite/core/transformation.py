@@ -227,7 +227,7 @@ def _init(value: GradientTransformation, params: Any) -> Any:
 def _update(value: GradientTransformation, updates: Any, state: Any, params: Any, extra: dict) -> tuple[Any, Any]:
     init, update = _pair(value)
     if getattr(_boundary, "inside", False):
-        return update(updates, state, params, **extra)
+        return checks.check_pair(value.factory.spec.name, update(updates, state, params, **extra))
     who, checked = value.factory.spec.name, value.__dict__.setdefault("_checked", set())
     leaves, structure = jax.tree.flatten((updates, state, params))
     key = (structure, *((np.shape(x), getattr(x, "dtype", type(x))) for x in leaves))

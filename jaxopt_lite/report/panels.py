@@ -90,11 +90,12 @@ def draw_history(axes: Any, sweep: Sweep) -> None:
     ledger, numbers = sweep.ledger, np.arange(len(sweep.ledger))
     _dots(axes, sweep, numbers, numbers, legend=True)
     if sweep.best is not None:
-        scores = np.full(len(numbers), -np.inf if ledger.highest else np.inf)
-        scores[sweep.order] = sweep.score[sweep.order]
-        so_far = (np.maximum if ledger.highest else np.minimum).accumulate(scores)
-        some = np.isfinite(so_far)
-        axes.step(numbers[some], so_far[some], where="post", color=_BEST, linewidth=1.4, label="best so far", zorder=4)
+        place = np.full(len(numbers), len(sweep.order))  # in the ranking, which asks first who came furthest
+        place[sweep.order] = np.arange(len(sweep.order))
+        so_far = np.minimum.accumulate(place)
+        some = so_far < len(sweep.order)
+        scores = sweep.score[sweep.order[so_far[some]]]
+        axes.step(numbers[some], scores, where="post", color=_BEST, linewidth=1.4, label="best so far", zorder=4)
     axes.set(title="Trials", xlabel="trial", ylabel=ledger.metric)
     axes.set_xlim(-0.5 - 0.02 * len(numbers), 1.02 * len(numbers) - 0.5)
     axes.locator_params(axis="x", integer=True, nbins=6)
