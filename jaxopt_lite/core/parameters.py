@@ -119,7 +119,8 @@ class Spec:
         try:
             bound = self.signature.bind(*args, **kwargs)
         except TypeError as error:
-            unknown = [name for name in kwargs if name not in self.signature.parameters]
+            takes_any = any(p.kind is p.VAR_KEYWORD for p in self.signature.parameters.values())
+            unknown = [name for name in kwargs if name not in self.signature.parameters and not takes_any]
             # Said before what is missing: it may be that under another name.
             said = f"got an unexpected keyword argument {unknown[0]!r}" if unknown else str(error)
             plain = [p.replace(annotation=p.empty) for p in self.signature.parameters.values()]
