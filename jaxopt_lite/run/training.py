@@ -66,8 +66,9 @@ def fit(
         params: parameters to begin with, in place of `task.init`'s.
         callbacks: functions of each `Point`, which then holds the state (the next steps use its memory up: copy what
             you keep); one that returns True stops the run.
-        metric: the watched metric; None is valid.accuracy, or valid.loss, or train.loss, the first that there is.
-        mode: "min" or "max"; None is "max" for names that end in accuracy, else "min".
+        metric: the watched metric; None is valid.accuracy, or else valid.loss, or train.loss without valid data.
+        mode: whether its lowest or its highest value is the best, "min" or "max"; None is "min" for names that end in
+            loss and "max" for those that end in accuracy; others need it.
         seeds: train this many runs side by side, with seeds seed, seed + 1, ...; all results get a leading axis.
         state: go on from this state of an earlier run, with its optimizer, seed and parameters.
         compute_dtype: dtype of the loss, such as "bfloat16"; parameters and optimizer stay as they are.

@@ -33,6 +33,7 @@ from jaxopt_lite.sweeps.member import SweepPlan
 from jaxopt_lite.sweeps.policies import Policy
 from jaxopt_lite.sweeps.roster import Roster, too_many
 from jaxopt_lite.sweeps.samplers import Sampler, propose
+from jaxopt_lite.train.programs import is_highest_best
 
 __all__ = []
 
@@ -166,11 +167,7 @@ class Engine:
         metric = self.metric or self.ledger.metric or next(name for name in usual if name in known)
         if metric not in known:
             raise ValueError(f"sweep: there is no metric {metric!r}; there are {', '.join(known)} (for {label})")
-        ends = {"accuracy": "max", "loss": "min"}
-        mode = self.mode or next((m for end, m in ends.items() if metric.endswith(end)), None)
-        if mode is None:
-            raise ValueError(f"sweep: mode must be given for metric={metric!r}: 'min' or 'max'")
-        self.ledger.metric, self.ledger.highest = metric, mode == "max"
+        self.ledger.metric, self.ledger.highest = metric, is_highest_best("sweep", metric, self.mode)
 
     def _decide(self) -> Saying[None]:
         """Ask the policy, and do what it says."""

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_lite.core.hyperparameters import hyperparameters
-from jaxopt_lite.core.transformation import GradientTransformation
+from jaxopt_lite.core.numbers import describe
 from jaxopt_lite.train import data as batches
 from jaxopt_lite.train.programs import (
     INTERRUPTED,
@@ -26,9 +26,10 @@ from jaxopt_lite.train.programs import (
     Plan,
     Programs,
     programs,
+    watched,
 )
-from jaxopt_lite.train.step import TrainState, init_state
-from jaxopt_lite.train.task import Task
+from jaxopt_lite.train.step import TrainState, accept_optimizer, init_state
+from jaxopt_lite.train.task import Task, check_task
 
 __all__ = ["Point", "Result", "training"]
 
@@ -44,7 +45,7 @@ class Point(NamedTuple):
     state: TrainState | None
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Result:
     """What a run has come to. With `seeds`, arrays have a leading axis, and status and steps are lists.
 
@@ -68,6 +69,13 @@ class Result:
     steps: Any
     metrics: dict[str, Any]
     message: str
+
+    def __repr__(self) -> str:
+        many = isinstance(self.status, list)
+        ended = f"{len(self.status)} runs: {', '.join(sorted(set(self.status)))}" if many else self.status
+        names = [name for name in self.metrics if name.startswith(("train.", "valid.", "test."))]
+        said = [f"{'mean ' * many}{name} {np.mean(self.metrics[name]):.5g}" for name in names]
+        return f"Result({', '.join([ended, f'{np.max(self.steps)} steps', *said])})"
 
 
 def training(
@@ -95,7 +103,7 @@ def training(
     _check(task, plan, seed, seeds)
     many = seeds is not None
     if state is None:
-        optimizer = GradientTransformation.accept(optimizer, "fit", "optimizer")
+        optimizer = accept_optimizer("fit", optimizer)
         keys = [jax.random.key(int(seed) + i) for i in range(seeds or 1)]
         start = functools.partial(init_state, task, optimizer, params=params)
         begun = jax.vmap(start)(jnp.stack(keys)) if many else start(keys[0])
@@ -203,12 +211,11 @@ def _emit(step: int, measured: dict, state: Any, rows: list) -> Generator[Point,
 
 def _check(task: Task, plan: Plan, seed: int, seeds: int | None) -> None:
     """Raise unless the arguments fit together."""
-    if not isinstance(task, Task):
-        raise TypeError(f"fit: task must be a Task, got {task!r}")
+    check_task("fit", task)
     if seeds is not None and (isinstance(seeds, bool) or not isinstance(seeds, (int, np.integer)) or seeds < 1):
-        raise ValueError(f"fit: seeds must be an int of at least 1 (the number of runs), got {seeds!r}")
+        raise ValueError(f"fit: seeds must be an int of at least 1 (the number of runs), got {seeds!r:.80}")
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
-        raise ValueError(f"fit: seed must be an int of at least 0, got {seed!r}")
+        raise ValueError(f"fit: seed must be an int of at least 0, got {seed!r:.80}")
     if task.rows is not None and plan.batch_size is not None and plan.batch_size > task.rows:
         raise ValueError(
             f"fit: batch_size={plan.batch_size} is more than the {task.rows} training examples; batch_size=None takes "
@@ -219,7 +226,7 @@ def _check(task: Task, plan: Plan, seed: int, seeds: int | None) -> None:
 def _check_state(state: Any, optimizer: Any, seeds: int | None, params: Any) -> None:
     """Raise unless a run can go on from the state, and all else that was given agrees with it."""
     if not isinstance(state, TrainState):
-        raise TypeError(f"fit: state must be a TrainState, such as the state of a result, got {state!r}")
+        raise TypeError(f"fit: state must be a TrainState, such as the state of a result, got {describe(state)}")
     if params is not None:
         raise ValueError("fit: state holds params already; give one of the two, or state._replace(params=...)")
     runs = state.key.shape[0] if state.key.ndim else None
@@ -227,7 +234,7 @@ def _check_state(state: Any, optimizer: Any, seeds: int | None, params: Any) -> 
         raise ValueError(f"fit: seeds must be {runs}, as in the run that the state is of, got {seeds}")
     if optimizer is None:
         return
-    given = GradientTransformation.accept(optimizer, "fit", "optimizer")
+    given = accept_optimizer("fit", optimizer)
     old, new, changed = hyperparameters(state.optimizer), hyperparameters(given), ["what they chain"]
     if jax.tree.structure(given) == jax.tree.structure(state.optimizer):
         numbers = {name: kept for name, kept in old.items() if jnp.issubdtype(kept.dtype, jnp.number)}
@@ -242,7 +249,7 @@ def _check_state(state: Any, optimizer: Any, seeds: int | None, params: Any) -> 
 _MESSAGES = {
     "max_steps": "All steps were done.",
     "target": "The target was reached.",
-    "patience": "The watched metric has not improved for `patience` points.",
+    "patience": "{metric} has not improved for {patience} points{best}.",
     "min_grad_norm": "The gradient's norm fell to min_grad_norm.",
     "non_finite": "The loss or a parameter is no longer finite: lower the learning rate, warm it up, clip the gradient "
     "(clip_by_global_norm), or leave bad steps out (skip_not_finite); if the loss rose from the first step on, look at "
@@ -252,12 +259,16 @@ _MESSAGES = {
 }
 
 
-def _message(names: list[str]) -> str:
-    counts = {name: names.count(name) for name in names}
-    said = [
-        _MESSAGES[name] if n == len(names) else f"{n} of {len(names)}: {_MESSAGES[name]}" for name, n in counts.items()
-    ]
-    return " ".join(said)
+def _message(names: list[str], **facts: Any) -> str:
+    counts, of = {name: names.count(name) for name in names}, len(names)
+    return " ".join(f"{n} of {of}: " * (n < of) + _MESSAGES[name].format(**facts) for name, n in counts.items())
+
+
+def _best(history: dict, metric: str, point: int) -> str:
+    """The best point of a run, for its message."""
+    if point < 0:
+        return "; none of its values was finite"
+    return f"; its best was {history[metric][point]:.5g}, at step {history['step'][point]}"
 
 
 def _result(task: Task, plan: Plan, compiled: Programs, carry: Carry, rows: list, many: bool, how: int) -> Result:
@@ -276,6 +287,8 @@ def _result(task: Task, plan: Plan, compiled: Programs, carry: Carry, rows: list
     if task.test is not None:
         tested = compiled.scores(state._replace(params=params, model_state=model_state), task.test)
         metrics |= {f"test.{name}": np.asarray(value) for name, value in tested.items()}
+    metric = watched(plan, rows[0][1])
+    best = "" if many else _best(history, metric, int(carry.monitor.best_point))
     return Result(
         params=params,
         model_state=model_state,
@@ -284,5 +297,5 @@ def _result(task: Task, plan: Plan, compiled: Programs, carry: Carry, rows: list
         status=names if many else names[0],
         steps=np.asarray(state.step).tolist(),
         metrics={name: value if many else float(value) for name, value in metrics.items()},
-        message=_message(names),
+        message=_message(names, metric=metric, patience=plan.patience, best=best),
     )

@@ -8,7 +8,7 @@ next row. Stopping is decided on the device: a run that has ended stays as it is
 import dataclasses
 import difflib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -46,16 +46,18 @@ class Plan:
             if value is None and name in ("batch_size", "patience"):
                 continue
             if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-                raise ValueError(f"fit: {name} must be an int of at least 1, got {value!r}")
+                raise ValueError(f"fit: {name} must be an int of at least 1, got {value!r:.80}")
         for name, least in (("target", -np.inf), ("min_grad_norm", 0)):
             value = getattr(self, name)
             number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
             if value is not None and not (number and np.isfinite(value) and value >= least):
-                raise ValueError(f"fit: {name} must be a finite number{' of at least 0' * (not least)}, got {value!r}")
+                raise ValueError(
+                    f"fit: {name} must be a finite number{' of at least 0' * (not least)}, got {value!r:.80}"
+                )
         if self.mode not in (None, "min", "max"):
-            raise ValueError(f"fit: mode must be 'min' or 'max', got {self.mode!r}")
+            raise ValueError(f"fit: mode must be 'min' or 'max', got {self.mode!r:.80}")
         if self.metric is not None and not isinstance(self.metric, str):
-            raise ValueError(f"fit: metric must be the name of a column such as 'valid.loss', got {self.metric!r}")
+            raise ValueError(f"fit: metric must be the name of a column such as 'valid.loss', got {self.metric!r:.80}")
         if self.metric is not None and self.metric.startswith("test."):
             raise ValueError(f"fit: metric={self.metric!r} cannot decide when to stop, or it would no longer be a test")
         object.__setattr__(self, "compute_dtype", floating(self.compute_dtype, "fit", "compute_dtype"))
@@ -154,20 +156,45 @@ def _zeros(shapes: Any) -> Any:
     return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
 
 
+def watched(plan: Plan, names: Iterable[str]) -> str:
+    """The watched metric among those that a point measures."""
+    names, metric = sorted(names), plan.metric
+    valid = [name for name in names if name.startswith("valid.")]
+    if metric is None:
+        metric = next(name for name in ("valid.accuracy", "valid.loss", "train.loss") if name in names)
+        if valid and metric == "train.loss" and (plan.restore_best or (plan.target, plan.patience) != (None, None)):
+            raise ValueError(
+                "fit: target, patience and restore_best watch valid.accuracy or valid.loss, and evaluate reports "
+                f"neither; give metric (there are {', '.join(valid)}) and mode"
+            )
+    elif metric.startswith("valid.") and not valid:
+        raise ValueError(f"fit: there is no metric {metric!r}, since the task has no valid data; give it valid=")
+    elif metric not in names:
+        near = difflib.get_close_matches(metric, names, 1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
+        raise ValueError(f"fit: there is no metric {metric!r}; {hint}")
+    return metric
+
+
+def is_highest_best(who: str, metric: str, mode: str | None) -> bool:
+    """Whether a metric's highest value is its best: what `mode` says, or the end of the metric's name."""
+    ends = {"accuracy": "max", "loss": "min"}
+    mode = mode or next((found for end, found in ends.items() if metric.endswith(end)), None)
+    if mode is None:
+        raise ValueError(f"{who}: mode must be given for metric={metric!r}: 'min' or 'max'")
+    return mode == "max"
+
+
 def _judge(plan: Plan, row: dict, state: TrainState, monitor: Monitor) -> Monitor:
     """The stopping rules, looked at once a point."""
-    metric = plan.metric or next(n for n in ("valid.accuracy", "valid.loss", "train.loss") if n in row)
-    if metric not in row:
-        near = difflib.get_close_matches(metric, row, 1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(row))}"
-        raise ValueError(f"fit: there is no metric {metric!r}; {hint}")
-    highest = plan.mode == "max" or (plan.mode is None and metric.endswith("accuracy"))
-    score = jnp.asarray(row[metric], jnp.float32) * (1 if highest else -1)
+    metric = watched(plan, row)
+    sign = 1 if is_highest_best("fit", metric, plan.mode) else -1
+    score = jnp.asarray(row[metric], jnp.float32) * sign
     better = score > monitor.best
     best_point = jnp.where(better, monitor.point, monitor.best_point)
     rules = [(NON_FINITE, ~(jnp.isfinite(row["train.loss"]) & tree.all_finite(state.params)))]
     if plan.target is not None:
-        rules.append((TARGET, score >= plan.target * (1 if highest else -1)))
+        rules.append((TARGET, score >= plan.target * sign))
     if plan.min_grad_norm is not None:
         rules.append((MIN_GRAD_NORM, row["grad_norm"] <= plan.min_grad_norm))
     if plan.patience is not None:

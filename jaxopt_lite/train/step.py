@@ -10,8 +10,9 @@ import jax.numpy as jnp
 from jaxopt_lite import tree
 from jaxopt_lite.core.checks import check_params
 from jaxopt_lite.core.hyperparameters import arrays, hyperparameters
+from jaxopt_lite.core.numbers import describe
 from jaxopt_lite.core.transformation import GradientTransformation, apply_updates
-from jaxopt_lite.train.task import Task, call_loss
+from jaxopt_lite.train.task import Task, call_loss, check_task
 
 __all__ = ["TrainState", "init_state", "make_step"]
 
@@ -51,14 +52,21 @@ def init_state(task: Task, optimizer: Any, seed: int | jax.Array = 0, params: An
     Raises:
         TypeError: if the task, the optimizer or the seed is none, or params have leaves that cannot be optimized.
     """
-    if not isinstance(task, Task):
-        raise TypeError(f"init_state: task must be a Task, got {task!r}")
-    optimizer = GradientTransformation.accept(optimizer, "init_state", "optimizer")
+    check_task("init_state", task)
+    optimizer = accept_optimizer("init_state", optimizer)
     if not hasattr(seed, "dtype") and (isinstance(seed, bool) or not isinstance(seed, int)):
-        raise TypeError(f"init_state: seed must be an int or a key, got {seed!r}")
+        raise TypeError(f"init_state: seed must be an int or a key, got {describe(seed)}")
     check_params("init_state", params)
     key = seed if jnp.issubdtype(jnp.result_type(seed), jax.dtypes.prng_key) else jax.random.key(seed)
     return _compiled_first_state(task.init, task.stateful, optimizer, key, params)
+
+
+def accept_optimizer(who: str, optimizer: Any) -> GradientTransformation:
+    """The optimizer that a caller gave; of its spelling the message says what to do with it."""
+    if isinstance(optimizer, str):
+        got = f"{optimizer!r:.80}"
+        raise TypeError(f"{who}: optimizer must be a transformation, got the string {got}; use jaxopt_lite.parse")
+    return GradientTransformation.accept(optimizer, who, "optimizer")
 
 
 def first_state(
@@ -111,7 +119,7 @@ def make_step(loss: Callable | Task, *, stateful: bool = False, compute_dtype: A
     if isinstance(loss, Task):
         loss, stateful = loss.loss, loss.stateful
     if not callable(loss):
-        raise TypeError(f"make_step: loss must be a function or a Task, got {loss!r}")
+        raise TypeError(f"make_step: loss must be a function or a Task, got {describe(loss)}")
     compute_dtype = floating(compute_dtype, "make_step", "compute_dtype")
     return jax.jit(plain_step(loss, stateful, compute_dtype), donate_argnums=0)
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxopt_lite import tree
 from jaxopt_lite.core.checks import structure_difference
+from jaxopt_lite.core.numbers import describe
 
 __all__ = ["Task"]
 
@@ -17,7 +18,7 @@ __all__ = ["Task"]
 _MEASURED = ("loss", "learning_rate", "grad_norm", "update_norm")
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Task:
     """Functions and data of a learning problem.
 
@@ -52,7 +53,8 @@ class Task:
         for name in ("init", "loss", "evaluate"):
             value = getattr(self, name)
             if not callable(value) and not (name == "evaluate" and value is None):
-                raise TypeError(f"Task: {name} must be a function, got {value!r}")
+                hint = "; if these are the parameters, give lambda key: params" * (name == "init")
+                raise TypeError(f"Task: {name} must be a function, got {describe(value)}{hint}")
         for name in ("train", "valid", "test"):
             if not (name == "train" and self.train_is_iterator):
                 object.__setattr__(self, name, _arrays(name, getattr(self, name)))
@@ -65,7 +67,29 @@ class Task:
     @property
     def rows(self) -> int | None:
         """Number of training examples, where they are arrays."""
-        return None if self.train is None or self.train_is_iterator else jax.tree.leaves(self.train)[0].shape[0]
+        return None if self.train is None or self.train_is_iterator else _rows(self.train)
+
+    def __repr__(self) -> str:
+        functions = {name: getattr(self, name) for name in ("init", "loss", "evaluate")}
+        said = [f"{k}={getattr(f, '__name__', type(f).__name__)}" for k, f in functions.items() if f is not None]
+        data = {name: getattr(self, name) for name in ("train", "valid", "test")}
+        said += [f"{name}={_amount(of)}" for name, of in data.items() if of is not None]
+        return f"Task({', '.join(said)}{', stateful=True' * self.stateful})"
+
+
+def check_task(who: str, task: Any) -> None:
+    """Raise unless it is a task."""
+    if not isinstance(task, Task):
+        hint = "; if it makes a Task, call it" if callable(task) else ""
+        raise TypeError(f"{who}: task must be a Task, got {describe(task)}{hint}")
+
+
+def _rows(data: Any) -> int:
+    return jax.tree.leaves(data)[0].shape[0]
+
+
+def _amount(data: Any) -> str:
+    return "an iterator" if is_iterator(data) else f"{_rows(data)} examples"
 
 
 def is_iterator(data: Any) -> bool:
@@ -81,7 +105,7 @@ def scores(task: Task, params: Any, model_state: Any, data: Any, key: jax.Array)
     """What the task's `evaluate` (or its loss) says of some data."""
     if task.evaluate is not None:
         result = task.evaluate(params, model_state, data) if task.stateful else task.evaluate(params, data)
-        return _scalars(result, "evaluate must return")
+        return _scalars(result, "evaluate must return", 'return {"loss": ...}')
     value, (metrics, _) = call_loss(task.loss, task.stateful, params, model_state, data, key)
     return {"loss": value, **metrics}
 
@@ -91,26 +115,43 @@ def call_loss(loss: Callable, stateful: bool, params: Any, model_state: Any, bat
     result: Any = loss(params, model_state, batch, key) if stateful else loss(params, batch, key)
     pair = isinstance(result, tuple) and len(result) == 2
     if stateful and not (pair and isinstance(result[1], tuple) and len(result[1]) == 2):
-        raise TypeError("Task: with stateful=True, loss must return (scalar, (metrics, model_state))")
-    if not pair and isinstance(result, (tuple, list, dict)):
-        raise TypeError(f"Task: loss must return a scalar or (scalar, metrics), got a {type(result).__name__}")
+        raise TypeError(
+            f"Task: with stateful=True, loss must return (scalar, (metrics, model_state)), got {_returned(result)}"
+            + "; is a return missing?" * (result is None)
+        )
     value: Any = result[0] if pair else result
+    if _is_no_number(value):
+        raise TypeError(
+            f"Task: loss must return a scalar, or (scalar, metrics), got {_returned(value)}"
+            + "; is a return missing?" * (value is None)
+        )
     aux = result[1] if pair else {}
     metrics, new_model_state = aux if stateful else (aux, None)
     if jnp.shape(value) != ():
         raise ValueError(f"Task: loss must return a scalar, got shape {jnp.shape(value)}; take the mean over the batch")
-    metrics = _scalars(metrics, "the metrics of the loss must be")
+    metrics = _scalars(metrics, "the metrics of the loss must be", 'return (scalar, {"name": ...})')
     taken = [name for name in metrics if name in _MEASURED]
     if taken:
         raise ValueError(f"Task: the loss gives a metric the name {taken[0]!r}, which is taken; give it another")
     return value, (metrics, _like(new_model_state, model_state) if stateful else model_state)
 
 
-def _scalars(metrics: Any, what: str) -> dict[str, jax.Array]:
+def _is_no_number(value: Any) -> bool:
+    return value is None or isinstance(value, (tuple, list, dict, str))
+
+
+def _returned(value: Any) -> str:
+    """What a function returned, in words: of what holds traced arrays the kind alone."""
+    return f"a {type(value).__name__}" if isinstance(value, (tuple, list, dict)) else describe(value)
+
+
+def _scalars(metrics: Any, what: str, remedy: str) -> dict[str, jax.Array]:
     """Metrics as float32 scalars."""
     if not isinstance(metrics, dict):
-        raise TypeError(f"Task: {what} a dict of scalars, got {type(metrics).__name__}")
+        raise TypeError(f"Task: {what} a dict of scalars, got {_returned(metrics)}; {remedy}")
     for name, value in metrics.items():
+        if _is_no_number(value):
+            raise TypeError(f"Task: {what} a dict of scalars, but {name!r} is {_returned(value)}")
         if jnp.shape(value) != ():
             raise ValueError(f"Task: {what} a dict of scalars, but {name!r} has shape {jnp.shape(value)}; take a mean")
     return {name: jnp.asarray(value, jnp.float32) for name, value in metrics.items()}
@@ -137,7 +178,7 @@ def _arrays(name: str, data: Any) -> Any:
     for path, leaf in leaves:
         where = name + jax.tree_util.keystr(path)
         if not hasattr(leaf, "shape") or not hasattr(leaf, "dtype") or np.ndim(leaf) == 0:
-            raise TypeError(f"Task: {where} must be an array [n, ...], got {leaf!r}")
+            raise TypeError(f"Task: {where} must be an array [n, ...], got {describe(leaf)}")
         if isinstance(leaf, np.ndarray) and leaf.dtype.kind in "OSUM":
             raise TypeError(f"Task: {where} must be an array of numbers, got dtype {leaf.dtype}")
         if leaf.shape[0] == 0:

@@ -179,6 +179,14 @@ def test_the_history_says_what_happened():
     assert result.metrics["valid.bias"] == result.params["b"]
 
 
+def test_a_result_prints_what_it_has_come_to():
+    task = jo.Task(RAMP.init, falling, valid=np.zeros((1, 1)))
+    result = jo.fit(task, jo.sgd(1.0), 4, eval_every=2)
+    assert repr(result) == "Result(max_steps, 4 steps, train.loss -2.5, valid.loss -4)"
+    result = jo.fit(task, jo.sgd(1.0), 4, eval_every=2, seeds=2)
+    assert repr(result) == "Result(2 runs: max_steps, 4 steps, mean train.loss -2.5, mean valid.loss -4)"
+
+
 def test_norms_are_those_of_the_last_step_of_a_point():
     every, seldom = (jo.fit(LINEAR, jo.adam(0.1), 12, 4, eval_every=n).history for n in (1, 6))
     for name in ("grad_norm", "update_norm"):
@@ -350,10 +358,11 @@ def test_a_loss_may_know_its_step_from_the_state_alone():
 @pytest.mark.parametrize(
     "given, error, message",
     [
-        ({"task": loss}, TypeError, "task must be a Task"),
+        ({"task": loss}, TypeError, "task must be a Task, got the function 'loss'; if it makes a Task, call it"),
+        ({"task": {"w": np.zeros(9)}}, TypeError, r"task must be a Task, got \{'w': .* of type dict$"),
         ({"optimizer": jo.adam}, TypeError, r"optimizer must be .* call it: adam\(...\)"),
         ({"optimizer": None}, TypeError, "optimizer must be a transformation, got None"),
-        ({"optimizer": "adam(0.1)"}, TypeError, "optimizer must be a transformation"),
+        ({"optimizer": "adam(0.1)"}, TypeError, r"got the string 'adam\(0.1\)'; use jaxopt_lite.parse"),
         ({"batch_size": 15}, ValueError, "batch_size=15 is more than the 14 training examples"),
         ({"seed": -1}, ValueError, "seed must be an int of at least 0, got -1"),
         ({"seed": 0.5}, ValueError, "seed must be an int"),

@@ -18,7 +18,7 @@ RULES = {
     "target above": ({"target": 0.35}, "target", 4),
     "target below": ({"target": -2.5, "metric": "train.loss"}, "target", 4),
     "target by mode": ({"target": 1.5, "metric": "valid.loss", "mode": "max"}, "target", 1),
-    "target of a measure": ({"target": 1.0, "metric": "grad_norm"}, "target", 1),
+    "target of a measure": ({"target": 1.0, "metric": "grad_norm", "mode": "min"}, "target", 1),
     "target never met": ({"target": 2.0}, "max_steps", 9),
     "patience": ({"patience": 2, "metric": "valid.loss"}, "patience", 5),
     "patience by mode": ({"patience": 2, "metric": "valid.loss", "mode": "max"}, "patience", 3),
@@ -130,9 +130,50 @@ def test_the_test_set_decides_nothing_and_is_evaluated_once():
         ({"compute_dtype": "int32"}, "compute_dtype must be a floating dtype such as 'bfloat16', got 'int32'"),
         ({"metric": "valid.acuracy"}, "no metric 'valid.acuracy'; did you mean valid.accuracy"),
         ({"metric": "xyz"}, "no metric 'xyz'; there are grad_norm, learning_rate, train.loss"),
+        ({"metric": "grad_norm"}, "mode must be given for metric='grad_norm': 'min' or 'max'"),
     ],
     ids=str,
 )
 def test_wrong_arguments_are_named(given, message):
     with pytest.raises(ValueError, match=f"fit: .*{message}"):
         jo.fit(RAMP, jo.sgd(1.0), **{"steps": 4, **given})
+
+
+def test_a_long_argument_is_shortened():
+    with pytest.raises(ValueError, match="steps must be an int of at least 1") as error:
+        jo.fit(RAMP, jo.sgd(1.0), {"w": np.zeros(1000)})
+    assert len(str(error.value)) < 200
+
+
+AREA = jo.Task(RAMP.init, falling, None, np.zeros((1, 1)), None, lambda p, data: {"auc": -p["w"] / 10, "f1": p["w"]})
+
+
+def test_a_metric_of_another_name_needs_its_mode():
+    with pytest.raises(ValueError, match=r"fit: mode must be given for metric='valid.auc': 'min' or 'max'"):
+        walk(AREA, metric="valid.auc", target=0.35)
+    result = walk(AREA, metric="valid.auc", mode="max", target=0.35, restore_best=True)
+    assert (result.status, result.steps) == ("target", 4) and result.params["w"] == -4
+
+
+@pytest.mark.parametrize("rule", [{"target": 0.5}, {"patience": 2}, {"restore_best": True}], ids=str)
+def test_a_rule_does_not_watch_the_training_loss_in_silence(rule):
+    with pytest.raises(ValueError, match=r"evaluate reports neither; give metric \(there are valid.auc, valid.f1\)"):
+        walk(AREA, **rule)
+
+
+def test_what_is_watched_where_there_is_no_choice():
+    assert walk(AREA).status == "max_steps", "nothing"
+    assert walk(jo.Task(RAMP.init, falling), target=-2.5).steps == 4, "the training loss, without valid data"
+
+
+def test_a_task_without_valid_data_is_told_so():
+    with pytest.raises(ValueError, match=r"no metric 'valid.loss', since the task has no valid data"):
+        walk(jo.Task(RAMP.init, falling), metric="valid.loss")
+
+
+def test_a_run_out_of_patience_says_what_its_best_was():
+    rules = {"patience": 2, "metric": "valid.loss"}
+    assert walk(**rules).message == "valid.loss has not improved for 2 points; its best was 0, at step 3."
+    assert walk(seeds=2, **rules).message == "valid.loss has not improved for 2 points."
+    never = jo.Task(RAMP.init, falling, None, np.zeros((1, 1)), None, lambda params, data: {"loss": jnp.nan})
+    assert walk(never, patience=2).message.endswith("for 2 points; none of its values was finite.")

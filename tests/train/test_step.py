@@ -143,7 +143,11 @@ def test_what_an_optimizer_asks_for_is_given():
     [
         (lambda: jo.init_state(loss, jo.sgd(0.1)), TypeError, "init_state: task must be a Task"),
         (lambda: jo.init_state(LINEAR, jo.sgd), TypeError, r"optimizer must be .*call it: sgd\(...\)"),
-        (lambda: jo.init_state(LINEAR, jo.sgd(0.1), "0"), TypeError, "seed must be an int or a key, got '0'"),
+        (
+            lambda: jo.init_state(LINEAR, jo.sgd(0.1), "0"),
+            TypeError,
+            "seed must be an int or a key, got the string '0'",
+        ),
         (
             lambda: jo.init_state(LINEAR, jo.sgd(0.1), params={"w": "x"}),
             TypeError,

@@ -13,9 +13,9 @@ from tests.train.tasks import LINEAR, STATEFUL, TRAIN, VALID, init, loss, runnin
 ROWS = np.zeros((4, 2), np.float32)
 
 WRONG = {
-    "init is no function": ({"init": 3}, TypeError, "init must be a function, got 3"),
+    "init is no function": ({"init": 3}, TypeError, "init must be a function, got 3 .* give lambda key: params"),
     "loss is no function": ({"loss": None}, TypeError, "loss must be a function, got None"),
-    "evaluate is no function": ({"evaluate": "f"}, TypeError, "evaluate must be a function, got 'f'"),
+    "evaluate is no function": ({"evaluate": "f"}, TypeError, "evaluate must be a function, got the string 'f'"),
     "leading dimensions differ": (
         {"train": {"x": ROWS, "y": np.zeros(3)}},
         ValueError,
@@ -34,6 +34,19 @@ WRONG = {
 def test_wrong_arguments_are_named(given, error, message):
     with pytest.raises(error, match=message):
         jo.Task(**{"init": init, "loss": loss, **given})
+
+
+def test_a_message_does_not_print_parameters():
+    with pytest.raises(TypeError, match="init must be a function") as error:
+        jo.Task({f"w{i}": jnp.zeros(100) for i in range(20)}, loss)
+    assert len(str(error.value)) < 200
+
+
+def test_a_task_prints_its_functions_and_how_many_examples_there_are():
+    assert repr(jo.Task(init, loss, TRAIN, VALID)) == "Task(init=init, loss=loss, train=14 examples, valid=5 examples)"
+    made = "Task(init=<lambda>, loss=running_mean, train=14 examples, stateful=True)"
+    assert repr(STATEFUL) == made
+    assert repr(jo.Task(init, loss, iter([ROWS]))) == "Task(init=init, loss=loss, train=an iterator)"
 
 
 def test_data_go_to_the_device():
@@ -61,14 +74,20 @@ WRONG_LOSSES = {
         ValueError,
         r"scalar, got shape \(14,\); take the mean",
     ),
-    "metrics that are no dict": (lambda p, b, k: (p["b"], [1.0]), TypeError, "must be a dict of scalars, got list"),
+    "metrics that are no dict": (lambda p, b, k: (p["b"], [1.0]), TypeError, "must be a dict of scalars, got a list"),
     "a metric that is no scalar": (
         lambda p, b, k: (p["b"], {"y": b["y"]}),
         ValueError,
         r"'y' has shape \(14,\); take a mean",
     ),
-    "a triple": (lambda p, b, k: (p["b"], {}, {}), TypeError, "loss must return a scalar or .*, got a tuple"),
-    "a dict": (lambda p, b, k: {"loss": p["b"]}, TypeError, "loss must return a scalar or .*, got a dict"),
+    "a triple": (lambda p, b, k: (p["b"], {}, {}), TypeError, "loss must return a scalar, or .*, got a tuple"),
+    "a dict": (lambda p, b, k: {"loss": p["b"]}, TypeError, "loss must return a scalar, or .*, got a dict"),
+    "nothing": (
+        lambda p, b, k: None,
+        TypeError,
+        r"Task: loss must return a scalar, or \(scalar, metrics\), got None; is a return missing\?",
+    ),
+    "a metric that is nothing": (lambda p, b, k: (p["b"], {"y": None}), TypeError, "'y' is None"),
     "a name that is taken": (
         lambda p, b, k: (p["b"], {"grad_norm": p["b"]}),
         ValueError,
@@ -84,6 +103,7 @@ def test_a_loss_returns_a_scalar_and_scalar_metrics(wrong, error, message):
 
 
 WRONG_STATEFUL = {
+    "nothing": (lambda p, m, b, k: None, TypeError, r"model_state\)\), got None; is a return missing\?"),
     "a scalar alone": (lambda p, m, b, k: p["b"], TypeError, r"must return \(scalar, \(metrics, model_state\)\)"),
     "metrics alone": (lambda p, m, b, k: (p["b"], {}), TypeError, r"must return \(scalar, \(metrics, model_state\)\)"),
     "another structure": (
@@ -115,7 +135,12 @@ def test_a_stateful_init_returns_a_pair():
 @pytest.mark.parametrize(
     "wrong, error, message",
     [
-        (lambda p, d: p["b"], TypeError, "evaluate must return a dict of scalars, got"),
+        (
+            lambda p, d: p["b"],
+            TypeError,
+            r'a dict of scalars, got an array of dtype float32 and shape \(\); return {"loss": ...}',
+        ),
+        (lambda p, d: None, TypeError, "evaluate must return a dict of scalars, got None; return"),
         (lambda p, d: {"hits": d["y"]}, ValueError, r"'hits' has shape \(5,\)"),
     ],
 )
