@@ -98,7 +98,7 @@ def test_help_names_the_commands(run, arguments):
 def test_help_names_the_options(run):
     code, out, _ = run("train", "--help")
     assert code == 0
-    options = "optimizer steps batch-size seed seeds eval-every target patience min-grad-norm metric restore-best"
+    options = "optimizer steps batch-size seed seeds eval-every target patience min-grad-norm metric mode restore-best"
     assert all(f"--{name}" in out for name in [*options.split(), "directory", "overwrite"])
 
 
