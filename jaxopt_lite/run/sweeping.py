@@ -80,7 +80,7 @@ def sweep(
         seeds: runs of each trial, with seeds seed, seed + 1, ...; trials are ranked by the mean over them.
         sampler: which configs; None is `sobol()`.
         policy: which trials go on; None is `run_all()`.
-        metric: the watched curve; None is valid.accuracy, or valid.loss, or train.loss, the first that there is.
+        metric: the watched curve; None is valid.accuracy, or else valid.loss, or train.loss without valid data.
         mode: "min" or "max"; None where the metric's name ends in loss or accuracy.
         seed: of configs, initialisation, data order and steps, at least 0.
         width: trials in a cohort; None is a fixed rule, "measure" times several (and results then depend, in the last

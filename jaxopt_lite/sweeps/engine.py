@@ -164,7 +164,14 @@ class Engine:
     def _watch(self, known: Sequence[str], label: str) -> None:
         """Find the metric among those that a group measures."""
         usual = ("valid.accuracy", "valid.loss", "train.loss")
-        metric = self.metric or self.ledger.metric or next(name for name in usual if name in known)
+        given = self.metric or self.ledger.metric
+        metric = given or next(name for name in usual if name in known)
+        valid = [name for name in known if name.startswith("valid.")]
+        if not given and valid and metric == "train.loss":
+            raise ValueError(
+                "sweep: trials are ranked by valid.accuracy or valid.loss, and evaluate reports neither; give metric "
+                f"(there are {', '.join(valid)}) and mode"
+            )
         if metric not in known:
             raise ValueError(f"sweep: there is no metric {metric!r}; there are {', '.join(known)} (for {label})")
         self.ledger.metric, self.ledger.highest = metric, is_highest_best("sweep", metric, self.mode)

@@ -251,6 +251,18 @@ def test_unknown_metric_and_missing_mode():
         small.drive(small.engine(metric="zzz"))
 
 
+def test_valid_data_are_not_passed_over_in_silence():
+    def trial(config):
+        task, optimizer = small.trial(config)
+        measure = lambda params, data: {"error": task.loss(params, data, None)}
+        return jo.Task(task.init, task.loss, task.train, task.valid, evaluate=measure), optimizer
+
+    with pytest.raises(ValueError, match=r"evaluate reports neither; give metric \(there are valid.error\) and mode"):
+        small.drive(small.engine(trial=trial))
+    with pytest.raises(ValueError, match="mode must be given"):
+        small.drive(small.engine(trial=trial, metric="valid.error"))
+
+
 def test_the_width_is_halved_when_memory_does_not_suffice(monkeypatch):
     from jaxopt_lite.sweeps import cohorts
 
