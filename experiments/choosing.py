@@ -1,6 +1,6 @@
 """Whichever of three searches chooses among five optimizers, its winner beats adam(1e-3) on held-out digits.
 
-Run      python -m experiments.choosing [--quick]        about 3 minutes on two CPU cores
+Run      python -m experiments.choosing [--quick]        about 2 minutes on two CPU cores
 Writes   runs/choosing/{result.json, choosing.png}
 Data     scikit-learn's digits, split 60/20/20: sweeps see the validation images, the test images judge their winners
 Result   test accuracy 0.975 ± 0.001 (full sweep), 0.976 ± 0.002 (successive halving), 0.976 ± 0.001 (population-based):

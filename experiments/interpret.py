@@ -1,6 +1,6 @@
 """Gradient times input finds the pixels that a digit classifier relies on; the size of the gradient alone does not.
 
-Run      python -m experiments.interpret [--quick]          about 30 s on two CPU cores
+Run      python -m experiments.interpret [--quick]          about 20 s on two CPU cores
 Writes   runs/interpret/{result.json, saliency.png, units.png}
 Data     the 5,000 real MNIST images of experiments.mnist; the explained ones are its 1,000 test images
 Result   test accuracy with 20 of the 784 pixels blanked in each image, mean of 5 seeds and 95 % interval; it was 0.937:

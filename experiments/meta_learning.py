@@ -1,6 +1,6 @@
 """A start that is learned for five steps pays; learning their rates as well makes up for most of a bad guess.
 
-Run      python -m experiments.meta_learning [--quick]          about 3 minutes on two CPU cores
+Run      python -m experiments.meta_learning [--quick]          about 2 minutes on two CPU cores
 Writes   runs/meta_learning/{result.json, sinusoids.png}
 Data     sinusoids, amplitude in [0.1, 5], phase in [0, π], drawn anew for each step; ten points of each are seen
 Result   mean squared error on unseen points of unseen sinusoids after the five steps: mean of 5 seeds, 95 % interval
