@@ -35,7 +35,6 @@ import optax
 
 import jaxopt_lite as jo
 from experiments import digits, mnist, record
-from experiments.schedules import compared
 
 IMAGES, HIDDEN, SIDE = 500, 128, 28
 LEARNING_RATE, STEPS, BATCH_SIZE, EVAL_EVERY = 1e-3, 800, 50, 40
@@ -238,7 +237,7 @@ def main(quick=False):
     figures, curves = judge(best, seeds, steps)
     found = {}
     for name, row in figures.items():
-        found[name] = {kind: compared(values, figures["none"][kind]) for kind, values in row.items()}
+        found[name] = {kind: record.compared(values, figures["none"][kind]) for kind, values in row.items()}
         found[name] |= {"number": REMEDIES[name][0] if name in best else None, "value": best.get(name)}
         if name in best:
             found[name] |= {"tried": tried[name], "tuning_loss": losses[name]}

@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxopt_lite.log.records import versions, write_json
 
-__all__ = ["figure", "folder", "interval", "write"]
+__all__ = ["compared", "figure", "folder", "interval", "table", "write"]
 
 
 def folder(name: str, quick: bool = False) -> Path:
@@ -35,3 +35,20 @@ def interval(values: Any) -> tuple[float, float]:
 
     values = np.asarray(values, np.float64)
     return float(values.mean()), float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
+
+
+def compared(values: Any, rival: Any) -> dict[str, Any]:
+    """Each seed's figure, their mean, that of the paired differences to a rival, with half 95 % intervals."""
+    (mean, half), (difference, half_difference) = map(interval, (values, values - rival))
+    return {
+        "seeds": values,
+        "mean": mean,
+        "half_width": half,
+        "difference": difference,
+        "difference_half_width": half_difference,
+    }
+
+
+def table(columns: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table."""
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in [columns, ["---"] * len(columns), *rows]) + "\n"

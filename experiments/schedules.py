@@ -85,18 +85,6 @@ def tune(task, recipe, low, high, settings):
     return np.array(rates), losses
 
 
-def compared(values, rival):
-    """Each seed's figure, their mean, that of the paired differences to a rival, with half 95 % intervals."""
-    (mean, half), (difference, half_difference) = map(record.interval, (values, values - rival))
-    return {
-        "seeds": values,
-        "mean": mean,
-        "half_width": half,
-        "difference": difference,
-        "difference_half_width": half_difference,
-    }
-
-
 def tolerance(rates, losses, rival):
     """How many times its lowest the highest peak may be, such that the loss stays within 10 % of the rival's best."""
     good = rates[losses <= 1.1 * rival]
@@ -117,7 +105,7 @@ def compare(task, rule, settings):
         for kind in ("valid.loss", "valid.accuracy", "test.loss", "test.accuracy"):
             values = np.asarray(result.metrics[kind], np.float64)
             rival = found["constant"][kind]["seeds"] if which else values
-            found[name][kind] = compared(values, rival)
+            found[name][kind] = record.compared(values, rival)
     return found
 
 

@@ -5,15 +5,12 @@ import statistics
 from collections.abc import Callable
 from pathlib import Path
 
+from experiments import record
+
 __all__ = ["choosing", "minima", "overfitting", "recipes", "schedules", "speed"]
 
 BENCHMARKS = Path(__file__).parent / "benchmarks" / "results"
 Read = Callable[[str], dict]
-
-
-def lines(columns: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table."""
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in [columns, ["---"] * len(columns), *rows]) + "\n"
 
 
 def within(mean: float, half: float, digits: int = 2, unit: float = 100.0) -> str:
@@ -38,7 +35,7 @@ def recipes(read: Read) -> str:
         rows.append(cells)
     heads = [f"{data}: {what}" for data in ("digits", "MNIST") for what in ("test accuracy, %", "rate", "good decades")]
     said = [worth(name, found[key]) for name, key in (("the digits", "digits"), ("MNIST", "mnist"))]
-    return lines(["recipe", *heads], rows) + "\n" + "\n".join(said) + "\n"
+    return record.table(["recipe", *heads], rows) + "\n" + "\n".join(said) + "\n"
 
 
 def good(row: dict) -> list[bool]:
@@ -96,7 +93,7 @@ def speed(read: Read) -> str:
         found = json.loads((BENCHMARKS / f"{benchmark}-cpu.json").read_text(encoding="utf-8"))["rows"]
         row = next(row for row in found if row["case"].startswith(case) and row["contender"] == contender)
         rows.append([what, f"{row['ratio']:.2f}", peer])
-    return lines(["", "time", "in units of that of"], rows)
+    return record.table(["", "time", "in units of that of"], rows)
 
 
 def schedules(read: Read) -> str:
@@ -116,7 +113,7 @@ def schedules(read: Read) -> str:
     words = (
         f"MNIST, {settings['steps']} steps, batches of {settings['batch_size']}, {settings['seeds']} fresh seeds.\n\n"
     )
-    return words + lines(["schedule", *heads], rows)
+    return words + record.table(["schedule", *heads], rows)
 
 
 def above(row: dict, digits: int = 3, unit: float = 1.0) -> str:
@@ -138,7 +135,7 @@ def overfitting(read: Read) -> str:
         rows.append([name, value, *cells, loss, "" if name == "none" else above(row["test_loss"])])
     heads = ["remedy", "strength", "train accuracy, %", "test accuracy, %", "gap, points", "test loss", "above none"]
     words = f"{settings['images']} training images, {settings['steps']} steps, {settings['seeds']} fresh seeds.\n\n"
-    return words + lines(heads, rows)
+    return words + record.table(heads, rows)
 
 
 def minima(read: Read) -> str:
@@ -147,14 +144,17 @@ def minima(read: Read) -> str:
     rows = []
     for name, row in found.items():
         if "rastrigin, median height of the ends" in row:
-            other, height = (row[key] for key in list(row)[-2:])
+            other, height = (
+                row["himmelblau, in another than gradient descent"],
+                row["rastrigin, median height of the ends"],
+            )
             rows.append([name, f"{100 * other:.0f} %", f"{height:.1f}"])
     heads = [
         "optimizer",
         "Himmelblau: in another minimum than gradient descent",
         "Rastrigin: median height of the ends",
     ]
-    return lines(heads, rows)
+    return record.table(heads, rows)
 
 
 def choosing(read: Read) -> str:
@@ -162,8 +162,8 @@ def choosing(read: Read) -> str:
     found = read("choosing")
     accuracy, rows = found["summary"]["test accuracy"], []
     for name, sweeps in found["searches"].items():
-        gain = accuracy[f"{name} - adam(1e-3)"]
+        gain, half = accuracy[f"{name} - adam(1e-3)"]
         winners = ", ".join(sweep["kind"] for sweep in sweeps)
-        rows.append([name, within(*accuracy[name]), f"+{within(*gain)}", winners])
+        rows.append([name, within(*accuracy[name]), f"{100 * gain:+.2f} ± {100 * half:.2f}", winners])
     rows.append(["no search: adam(1e-3)", within(*accuracy["adam(1e-3)"]), "", ""])
-    return lines(["search", "test accuracy, %", "above adam(1e-3)", "the winners of five sweeps"], rows)
+    return record.table(["search", "test accuracy, %", "above adam(1e-3)", "the winners of five sweeps"], rows)

@@ -100,7 +100,7 @@ REFUSED = {
     "metric": (
         {"metric": "valid.los"},
         ValueError,
-        r"no metric 'valid.los'; there are train.loss, valid.loss \(for all trials",
+        "sweep: there is no metric 'valid.los'; did you mean valid.loss",
     ),
     "test": ({"metric": "test.loss"}, ValueError, "test data are evaluated for the winner alone"),
     "mode": ({"mode": "maximum"}, ValueError, "mode must be 'min' or 'max', got 'maximum'"),

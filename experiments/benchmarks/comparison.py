@@ -92,11 +92,6 @@ def budgets(result: dict, key: str) -> dict[str, float]:
     return {name: row["budget"] * slowest[name] for name, row in found.items()}
 
 
-def lines(columns: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table."""
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in [columns, ["---"] * len(columns), *rows]) + "\n"
-
-
 def workloads_table(result: dict) -> str:
     """What was trained, and what was to be reached."""
     rows = []
@@ -105,7 +100,7 @@ def workloads_table(result: dict) -> str:
         least = min(found["best"].values())
         first = [name, found["what"], f"{found['budget']:,}", batch]
         rows.append([*first, f"{found['start']:.3g}", f"{least:.3g}", f"{found['target']:.3g}"])
-    return lines(["workload", "what", "steps", "batch", "loss at the start", "least in tuning", "target"], rows)
+    return record.table(["workload", "what", "steps", "batch", "loss at the start", "least in tuning", "target"], rows)
 
 
 def steps_table(result: dict) -> str:
@@ -121,7 +116,7 @@ def steps_table(result: dict) -> str:
             text = f"**{text}**" if np.isfinite(median) and median == min(medians.values()) else text
             cells.append(text if reached == seeds else f"{text} ({reached})")
         rows.append(cells)
-    return lines(["workload", *steps], rows)
+    return record.table(["workload", *steps], rows)
 
 
 def claims(gaps: dict, result: dict) -> str:
@@ -136,7 +131,11 @@ def claims(gaps: dict, result: dict) -> str:
             rows.append(
                 [f"{one} before {other}", f"{sooner} : {later}", f"{factor:.1f} ({low:.1f} to {high:.1f})", *each]
             )
-    return lines(["claim", "sooner : later", "factor", *result["workloads"]], rows) if rows else "No claim stands.\n"
+    return (
+        record.table(["claim", "sooner : later", "factor", *result["workloads"]], rows)
+        if rows
+        else "No claim stands.\n"
+    )
 
 
 def matrix(gaps: dict) -> str:
@@ -150,7 +149,7 @@ def matrix(gaps: dict) -> str:
             text = f"{sooner} : {later}" if one != other else ""
             cells.append(f"**{text}**" if stands else text)
         rows.append(cells)
-    return lines(["", *names], rows)
+    return record.table(["", *names], rows)
 
 
 def profile_table(result: dict) -> str:
@@ -161,7 +160,7 @@ def profile_table(result: dict) -> str:
     cell = lambda part: f"{part[0]:.2f} ({part[1]:.2f} to {part[2]:.2f})"
     rows = [[name, *(cell(found[key][name][:, i]) for key in found for i in range(len(at)))] for name in order]
     heads = [f"{key}, ≤ {ratio:g} ×" for key in ("steps", "time") for ratio in at]
-    return lines(["optimizer", *heads], rows)
+    return record.table(["optimizer", *heads], rows)
 
 
 def draw(result: dict, path: Path) -> None:

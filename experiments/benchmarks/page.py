@@ -7,6 +7,8 @@ Writes   docs/benchmarks.md, from experiments/benchmarks/results/*.json
 import json
 from pathlib import Path
 
+from experiments import record
+
 RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 
@@ -65,12 +67,9 @@ def table(result: dict, columns: dict[str, str], packages: tuple[str, ...]) -> s
     machine = result["machine"]
     versions = ", ".join(f"{name} {machine[name]}" for name in packages if name in machine)
     long = f", {result['steps']:,} steps" if "steps" in result else ""
-    lines = [f"{machine['device']} ({machine['processor']}, {machine['cores']} cores), {versions}{long}:", ""]
-    lines += ["| " + " | ".join(columns.values()) + " |", "| " + " | ".join("---" for _ in columns) + " |"]
-    for row in result["rows"]:
-        cells = [format(row[key], FORMATS.get(key, "")) if key in row else "" for key in columns]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+    said = f"{machine['device']} ({machine['processor']}, {machine['cores']} cores), {versions}{long}:"
+    rows = [[format(row[k], FORMATS.get(k, "")) if k in row else "" for k in columns] for row in result["rows"]]
+    return f"{said}\n\n{record.table(list(columns.values()), rows)}"
 
 
 def main() -> None:

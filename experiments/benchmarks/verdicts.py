@@ -8,6 +8,8 @@ import itertools
 
 import numpy as np
 
+from experiments import record
+
 __all__ = ["at_target", "pairs", "profile", "profiles", "standing", "to_target"]
 
 Taken = dict[str, dict[str, np.ndarray]]
@@ -30,15 +32,12 @@ def pairs(taken: Taken, budgets: dict[str, float]) -> dict[tuple[str, str], dict
     Beside it, the half-width of its 95 % interval (Student's t). What was not reached counts as reached at the end of
     the budget, which is in favour of the one that did not reach it.
     """
-    from scipy import stats
-
     found: dict[tuple[str, str], dict[str, tuple[float, float]]] = {}
     for one, other in itertools.permutations(taken, 2):
         for workload, budget in budgets.items():
             a, b = (np.minimum(taken[name][workload], budget) for name in (one, other))
             gap = np.log2(a / b)
-            half = stats.t.ppf(0.975, len(gap) - 1) * stats.sem(gap)
-            found.setdefault((one, other), {})[workload] = float(gap.mean()), float(half)
+            found.setdefault((one, other), {})[workload] = record.interval(gap)
     return found
 
 

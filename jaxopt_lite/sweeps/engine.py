@@ -33,7 +33,7 @@ from jaxopt_lite.sweeps.member import SweepPlan
 from jaxopt_lite.sweeps.policies import Policy
 from jaxopt_lite.sweeps.roster import Roster, too_many
 from jaxopt_lite.sweeps.samplers import Sampler, propose
-from jaxopt_lite.train.programs import is_highest_best
+from jaxopt_lite.train.programs import is_highest_best, watched
 
 __all__ = []
 
@@ -150,7 +150,7 @@ class Engine:
             config = self.ledger.space.configs(row[None])[0]
             yield from self._say(GroupFailed(str(config), np.array(members), error))
             return
-        self._watch(group.metrics, group.label)
+        self._watch(group.metrics)
         usual = usual_width(group, len(members), self.devices[0])
         width = usual if self.width in (None, "measure") else int(self.width)
         if self.width == "measure":
@@ -161,19 +161,9 @@ class Engine:
             width = self._reply.width or usual
         roster.runners[static] = roster.runner(group, row, width)
 
-    def _watch(self, known: Sequence[str], label: str) -> None:
+    def _watch(self, known: Sequence[str]) -> None:
         """Find the metric among those that a group measures."""
-        usual = ("valid.accuracy", "valid.loss", "train.loss")
-        given = self.metric or self.ledger.metric
-        metric = given or next(name for name in usual if name in known)
-        valid = [name for name in known if name.startswith("valid.")]
-        if not given and valid and metric == "train.loss":
-            raise ValueError(
-                "sweep: trials are ranked by valid.accuracy or valid.loss, and evaluate reports neither; give metric "
-                f"(there are {', '.join(valid)}) and mode"
-            )
-        if metric not in known:
-            raise ValueError(f"sweep: there is no metric {metric!r}; there are {', '.join(known)} (for {label})")
+        metric = watched("sweep", self.metric or self.ledger.metric or None, known)
         self.ledger.metric, self.ledger.highest = metric, is_highest_best("sweep", metric, self.mode)
 
     def _decide(self) -> Saying[None]:

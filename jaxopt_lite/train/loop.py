@@ -287,7 +287,7 @@ def _result(task: Task, plan: Plan, compiled: Programs, carry: Carry, rows: list
     if task.test is not None:
         tested = compiled.scores(state._replace(params=params, model_state=model_state), task.test)
         metrics |= {f"test.{name}": np.asarray(value) for name, value in tested.items()}
-    metric = watched(plan, rows[0][1])
+    metric = watched("fit", plan.metric, rows[0][1], plan.decides)
     best = "" if many else _best(history, metric, int(carry.monitor.best_point))
     return Result(
         params=params,

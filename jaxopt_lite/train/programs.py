@@ -62,6 +62,11 @@ class Plan:
             raise ValueError(f"fit: metric={self.metric!r} cannot decide when to stop, or it would no longer be a test")
         object.__setattr__(self, "compute_dtype", floating(self.compute_dtype, "fit", "compute_dtype"))
 
+    @property
+    def decides(self) -> bool:
+        """Whether anything is decided by the watched metric."""
+        return self.restore_best or (self.target, self.patience) != (None, None)
+
 
 class Monitor(NamedTuple):
     """What the stopping rules remember."""
@@ -156,23 +161,23 @@ def _zeros(shapes: Any) -> Any:
     return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
 
 
-def watched(plan: Plan, names: Iterable[str]) -> str:
-    """The watched metric among those that a point measures."""
-    names, metric = sorted(names), plan.metric
+def watched(who: str, metric: str | None, names: Iterable[str], decides: bool = True) -> str:
+    """The watched metric among those that are measured; it must be one of the valid data's where it decides."""
+    names = sorted(names)
     valid = [name for name in names if name.startswith("valid.")]
     if metric is None:
         metric = next(name for name in ("valid.accuracy", "valid.loss", "train.loss") if name in names)
-        if valid and metric == "train.loss" and (plan.restore_best or (plan.target, plan.patience) != (None, None)):
+        if valid and metric == "train.loss" and decides:
             raise ValueError(
-                "fit: target, patience and restore_best watch valid.accuracy or valid.loss, and evaluate reports "
-                f"neither; give metric (there are {', '.join(valid)}) and mode"
+                f"{who}: valid.accuracy or valid.loss is to be watched, and evaluate reports neither; give metric "
+                f"(there are {', '.join(valid)}) and mode"
             )
     elif metric.startswith("valid.") and not valid:
-        raise ValueError(f"fit: there is no metric {metric!r}, since the task has no valid data; give it valid=")
+        raise ValueError(f"{who}: there is no metric {metric!r}, since the task has no valid data; give it valid=")
     elif metric not in names:
         near = difflib.get_close_matches(metric, names, 1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
-        raise ValueError(f"fit: there is no metric {metric!r}; {hint}")
+        raise ValueError(f"{who}: there is no metric {metric!r}; {hint}")
     return metric
 
 
@@ -187,7 +192,7 @@ def is_highest_best(who: str, metric: str, mode: str | None) -> bool:
 
 def _judge(plan: Plan, row: dict, state: TrainState, monitor: Monitor) -> Monitor:
     """The stopping rules, looked at once a point."""
-    metric = watched(plan, row)
+    metric = watched("fit", plan.metric, row, plan.decides)
     sign = 1 if is_highest_best("fit", metric, plan.mode) else -1
     score = jnp.asarray(row[metric], jnp.float32) * sign
     better = score > monitor.best
