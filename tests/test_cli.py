@@ -198,7 +198,7 @@ ERRORS = {
     ("sweep", "tiny", "--space", "rate"): "--space 'rate' must be NAME=DISTRIBUTION",
     ("sweep", "tiny", "--space", "rate=log_unif(1, 2)"): "there is no 'log_unif'; did you mean log_uniform",
     ("sweep", "tiny", "--trials", "2", "--space", "lr=uniform(0, 1)"): "KeyError: 'rate'; trial was called with {'lr'",
-    ("sweep", "tiny", "--trials", "2", "--metric", "train.los", "--mode", "min"): "there is no metric 'train.los'; did you",
+    ("sweep", "tiny", "--trials", "2", "--metric", "train.los", "--mode", "min"): "'train.los'; did you mean train",
     ("sweep", "tiny", "--trials", "2", "--steps", "150"): "steps=150 must be a multiple of eval_every=100, such as 200",
     ("sweep", "tiny", "--trials", "2", "--width", "wide"): "--width must be a number, or measure, got 'wide'",
     ("resume", "nowhere"): "there is no sweep in nowhere: it has no sweep.json",
