@@ -107,8 +107,9 @@ def exponential_decay(
     """
 
     def value(t):
-        p = jnp.maximum(t - transition_begin, 0) / transition_steps
-        decayed = init_value * jnp.power(decay_rate, jnp.floor(p) if staircase else p)
+        passed = jnp.maximum(t - transition_begin, 0)
+        p = whole(passed, transition_steps) if staircase else passed / transition_steps
+        decayed = init_value * jnp.power(decay_rate, p)
         if end_value is None:
             return decayed
         return jnp.where(jnp.asarray(decay_rate) < 1, jnp.maximum(decayed, end_value), jnp.minimum(decayed, end_value))
@@ -252,7 +253,7 @@ def cyclic_triangular_schedule(
     fall = up_steps if down_steps is None else down_steps
 
     def value(t):
-        cycle = jnp.floor(t / (up_steps + fall))
+        cycle = whole(t, up_steps + fall)
         within = t - cycle * (up_steps + fall)
         height = jnp.minimum(within / up_steps, (up_steps + fall - within) / fall)
         return init_value + (peak_value - init_value) * height * jnp.power(decay_rate, cycle)
@@ -268,6 +269,17 @@ def progress(t, steps):
     """Share of `steps` that has passed, from 0 to 1; 1 where there are no steps."""
     positive = jnp.asarray(steps) > 0
     return jnp.where(positive, jnp.clip(t / jnp.where(positive, steps, 1), 0, 1), 1)
+
+
+def whole(t, period):
+    """⌊t / T⌋, the number of whole periods in t: n for n T <= t < (n + 1) T.
+
+    A compiler may divide by a constant by multiplying with its reciprocal, which falls short at some multiples of T, so
+    the quotient is compared with its multiples.
+    """
+    n = jnp.floor(t / period)
+    n = jnp.where(n * period > t, n - 1, n)
+    return jnp.where((n + 1) * period <= t, n + 1, n)
 
 
 def power_of(x, p):

@@ -133,3 +133,34 @@ def test_interpolating_and_stepping_agree_at_the_boundaries():
     for kind in ("linear", "cosine"):
         smooth = jo.piecewise_interpolate_schedule(kind, 0.7, table)(steps)
         np.testing.assert_allclose(smooth, jo.piecewise_constant_schedule(0.7, table)(steps), rtol=1e-6)
+
+
+@pytest.mark.parametrize("x64", [False, True])
+def test_a_stair_falls_at_every_multiple_whatever_the_way_it_is_asked(x64):
+    """XLA divides by a constant by multiplying: t / 41 at t = 41 is below 1 there. With x64 it is 49, among others."""
+    periods, rate, begin = (3, 41, 49, 97, 107, 161, 12345), 0.99, 5
+    multiples = np.array([1, 2, 3, 5, 41, 47, 1001])[:, None] * np.array(periods)
+    steps = np.concatenate([multiples - 1, multiples])
+    for make in (
+        lambda period: jo.exponential_decay(1.0, period, rate, transition_begin=begin, staircase=True),
+        lambda period: jo.warmup_exponential_decay_schedule(0.0, 1.0, begin, period, rate, staircase=True),
+    ):
+
+        def at_all(schedules, steps):
+            return jnp.stack([schedule(t) for schedule, t in zip(schedules, steps.T, strict=True)], axis=-1)
+
+        with jax.enable_x64(x64):
+            schedules, t = [make(period) for period in periods], jnp.asarray(steps + begin)
+            one_by_one = [[schedule(int(of)) for schedule, of in zip(schedules, row, strict=True)] for row in t[:3]]
+            batch = jax.tree.map(lambda *leaves: jnp.stack(jnp.asarray(leaves)), *schedules)
+            ways = {
+                "eager": at_all(schedules, t),
+                "one by one": jnp.array(one_by_one),
+                "closed over": jax.jit(lambda t, s=schedules: at_all(s, t))(t),
+                "argument": jax.jit(at_all)(schedules, t),
+                "mapped over steps": jax.jit(jax.vmap(lambda row, s=schedules: at_all(s, row[None])[0]))(t),
+                "mapped over periods": jax.jit(jax.vmap(lambda s, t: s(t), (0, 1), 1))(batch, t),
+            }
+        for way, values in ways.items():
+            falls = np.round(np.log(np.asarray(values, np.float64)) / np.log(rate))
+            np.testing.assert_array_equal(falls, (steps // periods)[: len(falls)], way)
