@@ -10,54 +10,103 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
 
 __all__ = [
     "abs_sq",
     "all_finite",
+    "bias_correction",
+    "cast",
     "cast_like",
     "compute_dtype",
     "cond",
     "cond_update",
+    "copy",
+    "dtype_of",
     "global_norm",
+    "inlined",
     "keep_dtypes",
     "map_leaves",
     "paths",
+    "power",
+    "real_dtype",
     "real_full_like",
     "safe_sqrt",
     "scale",
     "spread",
     "where",
     "widen",
+    "wider",
     "zeros_like",
 ]
 
+# For helpers of several operations: one dispatch where a rule is run outside jit, and nothing but their operations in
+# the program of a caller that is compiled itself.
+inlined = functools.partial(jax.jit, inline=True)
 
+
+@functools.cache
 def compute_dtype(dtype: Any) -> Any:
     """The dtype to compute in: float32 for the floats of fewer than 32 bits, else the dtype itself."""
-    return jnp.float32 if jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 32 else dtype
+    narrow = jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 32
+    return np.dtype(np.float32) if narrow else dtype
 
 
-def widen(tree: Any) -> Any:
-    """Bring floating leaves of fewer than 32 bits to float32."""
+@functools.cache
+def wider(a: Any, b: Any) -> Any:
+    """The floating or complex dtype that is no narrower than two of one kind; float32 for float16 and bfloat16."""
+    if a == b:
+        return a
+    bits_a, bits_b = jnp.finfo(a).bits, jnp.finfo(b).bits
+    return np.dtype(np.float32) if bits_a == bits_b else a if bits_a > bits_b else b
 
-    def wide(x):
-        dtype = jnp.result_type(x)
-        return jnp.asarray(x, dtype=compute_dtype(dtype)) if compute_dtype(dtype) != dtype else x
 
-    return jax.tree.map(wide, tree)
+@functools.cache
+def real_dtype(dtype: Any) -> Any:
+    """The dtype of the real part of a floating or complex dtype."""
+    return np.dtype(jnp.finfo(dtype).dtype)
 
 
-def cast_like(tree: Any, like: Any) -> Any:
-    """Give each leaf the dtype of the leaf of `like` in its place; real parts are taken of complex values."""
+def dtype_of(x: Any) -> Any:
+    """The dtype that JAX computes with for a leaf; the quick way for its own arrays."""
+    return x.dtype if isinstance(x, (jax.Array, jax.ShapeDtypeStruct)) else jnp.result_type(x)
 
-    def cast(x, old):
-        dtype = jnp.result_type(old)
+
+def cast(x: Any, dtype: Any) -> Any:
+    """A leaf in another dtype, and no longer weakly typed; itself if it is like that already."""
+    if isinstance(x, jax.ShapeDtypeStruct):
+        return x.update(dtype=dtype, weak_type=False)
+    is_same = isinstance(x, jax.Array) and x.dtype == dtype and not x.weak_type
+    return x if is_same else jax.lax.convert_element_type(x, dtype)
+
+
+def widen(tree: Any, like: Any = None) -> Any:
+    """Bring floating leaves of fewer than 32 bits to float32, and with `like` none is left narrower than its leaf."""
+
+    def wide(x, old=None):
+        dtype = dtype_of(x)
+        to = compute_dtype(dtype)
+        if old is not None:
+            to = wider(to, compute_dtype(dtype_of(old)))
+        return x if to == dtype else cast(x, to)
+
+    return jax.tree.map(wide, tree) if like is None else jax.tree.map(wide, tree, like)
+
+
+def cast_like(tree: Any, like: Any, and_like: Any = None) -> Any:
+    """Give each leaf the dtype of the leaf of `like` in its place; real parts are taken of complex values.
+
+    With `and_like` it is the wider of the dtypes of both.
+    """
+
+    def to_dtype(x, old, other=None):
+        dtype = dtype_of(old) if other is None else wider(dtype_of(old), dtype_of(other))
         if jnp.iscomplexobj(x) and not jnp.issubdtype(dtype, jnp.complexfloating):
             x = jnp.real(x)
-        return jax.lax.convert_element_type(x, dtype)
+        return cast(x, dtype)
 
-    return jax.tree.map(cast, tree, like)
+    return jax.tree.map(to_dtype, tree, like, *([] if and_like is None else [and_like]))
 
 
 def map_leaves(f: Callable, n: int, *trees: Any) -> tuple:
@@ -70,7 +119,8 @@ def map_leaves(f: Callable, n: int, *trees: Any) -> tuple:
 
 def scale(factor: Any, tree: Any) -> Any:
     """factor * w, in the dtype of w where that is wider."""
-    return jax.tree.map(lambda w: jnp.asarray(factor, dtype=_real(w)) * w, tree)
+    cast_to = functools.cache(lambda dtype: jnp.asarray(factor, dtype=dtype))
+    return jax.tree.map(lambda w: cast_to(real_dtype(dtype_of(w))) * w, tree)
 
 
 def spread(prefix: Any, like: Any, who: str, name: str) -> Any:
@@ -106,18 +156,35 @@ def abs_sq(x: jax.Array) -> jax.Array:
     return jnp.real(x * jnp.conj(x)) if jnp.iscomplexobj(x) else x * x
 
 
+@inlined
+def power(base: Any, exponent: Any) -> jax.Array:
+    """base ** exponent for a number and a count. JAX's ** would compile for each whole exponent met outside jit."""
+    return jax.lax.pow(base, exponent)
+
+
+@inlined
+def bias_correction(decay: Any, t: Any) -> jax.Array:
+    """1 / (1 - βᵗ): what an average over t steps that began at zero is multiplied with."""
+    return 1 / (1 - power(decay, t))
+
+
 @jax.custom_jvp
-def safe_sqrt(x: jax.Array) -> jax.Array:
-    """√x, whose derivative at 0 is 0 where that of the root is infinite. 0 below 0; NaN stays NaN."""
+def _safe_sqrt(x):
     return jnp.sqrt(jnp.maximum(x, 0))
 
 
-@safe_sqrt.defjvp
+@_safe_sqrt.defjvp
 def _(primals, tangents):
     # A rule of its own, and not a guard inside: every guarded operation is one more to compile, in every leaf.
     root = safe_sqrt(primals[0])
     flat = root == 0
     return root, jnp.where(flat, 0, tangents[0] / (2 * jnp.where(flat, 1, root)))
+
+
+@inlined
+def safe_sqrt(x: jax.Array) -> jax.Array:
+    """√x, whose derivative at 0 is 0 where that of the root is infinite. 0 below 0; NaN stays NaN."""
+    return _safe_sqrt(x)
 
 
 def cond(condition: Any, yes: Callable[[], Any], no: Callable[[], Any]) -> Any:
@@ -135,9 +202,11 @@ def global_norm(tree: Any) -> jax.Array:
     derivative at zero is zero. A NaN or infinity in any leaf gives NaN or infinity.
     """
     leaves = [jnp.asarray(w) for w in jax.tree.leaves(widen(tree))]
-    if not leaves:
-        return jnp.zeros(())
+    return _norm(leaves) if leaves else jnp.zeros(())
 
+
+@inlined
+def _norm(leaves: list[jax.Array]) -> jax.Array:
     squares = _sum_of_squares(leaves)
 
     def scaled():
@@ -148,12 +217,18 @@ def global_norm(tree: Any) -> jax.Array:
         return unit * safe_sqrt(_sum_of_squares([w / root / root for w in leaves]))
 
     tiny = jnp.finfo(squares.dtype).tiny / jnp.finfo(squares.dtype).eps
-    return cond(jnp.isfinite(squares) & (squares > tiny), lambda: safe_sqrt(squares), scaled)
+    return jax.lax.cond(jnp.isfinite(squares) & (squares > tiny), lambda: safe_sqrt(squares), scaled)
+
+
+def copy(p: Any) -> Any:
+    """A buffer of its own for a leaf that a state begins with. What has no values (`jax.ShapeDtypeStruct`) stays."""
+    return p if isinstance(p, jax.ShapeDtypeStruct) else jnp.array(p, copy=True)
 
 
 def zeros_like(p: Any, dtype: Any = None) -> jax.Array:
-    """Zeros of p's shape in a dtype that was asked for; complex leaves stay complex, whatever the dtype."""
-    return jnp.zeros_like(p, dtype=None if jnp.iscomplexobj(p) else dtype)
+    """Zeros of p's shape and sharding in a dtype that was asked for; complex leaves stay complex all the same."""
+    is_complex = jnp.issubdtype(dtype_of(p), jnp.complexfloating)
+    return jnp.zeros_like(p, dtype=None if is_complex else dtype)
 
 
 def _sum_of_squares(leaves: list[jax.Array]) -> jax.Array:
@@ -161,8 +236,8 @@ def _sum_of_squares(leaves: list[jax.Array]) -> jax.Array:
 
 
 def real_full_like(p: Any, value: Any) -> jax.Array:
-    """An array of p's shape in its real dtype: second moments of complex parameters are real."""
-    return jnp.full(jnp.shape(p), value, dtype=_real(p))
+    """An array of p's shape and sharding in its real dtype: second moments of complex parameters are real."""
+    return jnp.full_like(p, value, dtype=real_dtype(dtype_of(p)))
 
 
 def paths(tree: Any) -> Any:
@@ -172,10 +247,7 @@ def paths(tree: Any) -> Any:
     )
 
 
-def _real(x: Any) -> Any:
-    return jnp.zeros((), dtype=jnp.result_type(x)).real.dtype
-
-
+@inlined
 def all_finite(tree: Any) -> jax.Array:
     """Whether no leaf holds a NaN or an infinity, a bool scalar."""
     return jnp.all(jnp.array([jnp.all(jnp.isfinite(w)) for w in jax.tree.leaves(tree)]))
@@ -201,7 +273,7 @@ def keep_dtypes(new: Any, old: Any) -> Any:
     """Give each inexact leaf of a new state the (strong) dtype that it had; other leaves stay."""
 
     def keep(n, o):
-        dtype = jnp.result_type(o)
-        return jax.lax.convert_element_type(n, dtype) if jnp.issubdtype(dtype, jnp.inexact) else n
+        dtype = dtype_of(o)
+        return cast(n, dtype) if jnp.issubdtype(dtype, jnp.inexact) else n
 
     return jax.tree.map(keep, new, old)

@@ -8,8 +8,9 @@ The author of a rule writes the closures that Optax's users know, and the decora
     def adamw(learning_rate, ...): ...      return chain(...)          a recipe
 
 Everything that is the same for all rules happens here, once, at the boundary of the outermost value: grads, state and
-params are checked against each other while tracing; floats of fewer than 32 bits are computed in float32; the update
-leaves in the gradient's dtype and the state in the dtypes of `init`.
+params are checked against each other while tracing; floats of fewer than 32 bits are computed in float32, and gradients
+narrower than their parameter in its dtype. The update leaves in the wider of the gradient's and the parameter's dtype,
+because a weight decay of 1e-6 would be rounded away in a bfloat16 update; the state leaves in the dtypes of `init`.
 """
 
 import inspect
@@ -115,7 +116,13 @@ def apply_updates(params: Any, updates: Any) -> Any:
     """
     checks.check_params("apply_updates", params)
     checks.check_grads("apply_updates", updates, None, params, word="updates")
-    return jax.tree.map(lambda p, u: jnp.asarray(p + u, dtype=jnp.result_type(p)), params, updates)
+
+    def add(p, u):
+        dtype = tree.dtype_of(p)
+        wide = tree.wider(dtype, tree.dtype_of(u))
+        return tree.cast(tree.cast(p, wide) + tree.cast(u, wide), dtype)
+
+    return jax.tree.map(add, params, updates)
 
 
 @transformation
@@ -177,14 +184,16 @@ def from_optax(pair: Any):
 
 
 def _pair(value: GradientTransformation) -> tuple[Callable, Callable]:
-    """The functions that the author wrote, the update taking any extra arguments."""
-    built = value.built
+    """The functions that the author wrote, the update taking any extra arguments; kept where `built` is."""
+    if "_functions" in value.__dict__:
+        return value.__dict__["_functions"]
+    built, who = value.built, value.factory.spec.name
     if not (isinstance(built, tuple) and len(built) == 2 and all(map(callable, built))):
-        raise TypeError(
-            f"{value.factory.spec.name} must return a pair (init, update), or a chain(...), it returned {built!r}"
-        )
-    init, update = built
-    return init, _accepting_extra(value.factory.spec.name, update)
+        raise TypeError(f"{who} must return a pair (init, update), or a chain(...), it returned {built!r}")
+    pair = built[0], _accepting_extra(who, built[1])
+    if "_built" in value.__dict__:
+        value._functions = pair
+    return pair
 
 
 def _accepting_extra(who: str, update: Callable) -> Callable:
@@ -228,23 +237,27 @@ def _update(value: GradientTransformation, updates: Any, state: Any, params: Any
     init, update = _pair(value)
     if getattr(_boundary, "inside", False):
         return checks.check_pair(value.factory.spec.name, update(updates, state, params, **extra))
-    who, checked = value.factory.spec.name, value.__dict__.setdefault("_checked", set())
-    leaves, structure = jax.tree.flatten((updates, state, params))
-    key = (structure, *((np.shape(x), getattr(x, "dtype", type(x))) for x in leaves))
+    who, checked = value.factory.spec.name, value.__dict__.setdefault("_checked", {})
+    given = updates, state, params
+    leaves, structure = jax.tree.flatten(given)
+    key = (structure, *[(np.shape(x), getattr(x, "dtype", type(x))) for x in leaves])
     is_new = key not in checked  # each combination of structures, shapes and dtypes is checked once
+    if is_new:
+        checks.check_grads(who, updates, state, params)
     _boundary.inside = True
     try:
+        if is_new or checked[key]:
+            given = tree.widen(updates, params), tree.widen(state), tree.widen(params)
         if is_new:
-            checks.check_grads(who, updates, state, params)
-            checks.check_state(who, state, init, tree.widen(updates if params is None else params))
-        result = update(tree.widen(updates), tree.widen(state), tree.widen(params), **extra)
+            checks.check_state(who, state, init, given[0] if params is None else given[2])
+        result = update(*given, **extra)
     finally:
         _boundary.inside = False
     if is_new:
         checks.check_result(who, result, updates, state)
-        checked.add(key)
+        checked[key] = any(wide is not leaf for wide, leaf in zip(jax.tree.leaves(given), leaves, strict=True))
     new_updates, new_state = result
-    new_updates = tree.cast_like(new_updates, updates)
+    new_updates = tree.cast_like(new_updates, updates, params)
     if jax.tree.structure(new_state) == jax.tree.structure(state):
         new_state = tree.keep_dtypes(new_state, state)
     return new_updates, new_state

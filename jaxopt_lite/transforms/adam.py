@@ -24,7 +24,7 @@ from jaxopt_lite import tree
 from jaxopt_lite.core.numbers import Decay, NonNegative, concrete
 from jaxopt_lite.core.parameters import Dtype
 from jaxopt_lite.core.transformation import transformation
-from jaxopt_lite.tree import abs_sq, safe_sqrt
+from jaxopt_lite.tree import abs_sq, bias_correction, power, safe_sqrt
 
 __all__ = [
     "scale_by_adam",
@@ -63,7 +63,7 @@ def scale_by_adam(
 
     def update(grads, state, params=None, **extra):
         t = optax.safe_increment(state.count)
-        m_hat, correction = _m_hat(b1, t, nesterov), 1 / (1 - b2**t)
+        m_hat, correction = _m_hat(b1, t, nesterov), bias_correction(b2, t)
 
         def leaf(g, m, v):
             m = b1 * m + (1 - b1) * g
@@ -110,8 +110,8 @@ def scale_by_amsgrad(
 
     def update(grads, state, params=None, **extra):
         t = optax.safe_increment(state.count)
-        correction_mu = 1 / (1 - b1**t) if bias_correction_mu else 1
-        correction_nu = 1 / (1 - b2**t) if bias_correction_nu else 1
+        correction_mu = bias_correction(b1, t) if bias_correction_mu else 1
+        correction_nu = bias_correction(b2, t) if bias_correction_nu else 1
 
         def leaf(g, m, v, largest):
             m = b1 * m + (1 - b1) * g
@@ -143,7 +143,7 @@ def scale_by_adamax(b1: Decay = 0.9, b2: Decay = 0.999, eps: NonNegative = 1e-8)
 
     def update(grads, state, params=None, **extra):
         t = optax.safe_increment(state.count)
-        correction = 1 / (1 - b1**t)
+        correction = bias_correction(b1, t)
 
         def leaf(g, m, u):
             m = b1 * m + (1 - b1) * g
@@ -179,7 +179,7 @@ def scale_by_belief(
 
     def update(grads, state, params=None, **extra):
         t = optax.safe_increment(state.count)
-        m_hat, correction = _m_hat(b1, t, nesterov), 1 / (1 - b2**t)
+        m_hat, correction = _m_hat(b1, t, nesterov), bias_correction(b2, t)
 
         def leaf(g, m, v):
             m = b1 * m + (1 - b1) * g
@@ -219,7 +219,7 @@ def scale_by_yogi(
 
     def update(grads, state, params=None, **extra):
         t = optax.safe_increment(state.count)
-        correction_mu, correction_nu = 1 / (1 - b1**t), 1 / (1 - b2**t)
+        correction_mu, correction_nu = bias_correction(b1, t), bias_correction(b2, t)
 
         def leaf(g, m, v):
             m = b1 * m + (1 - b1) * g
@@ -265,8 +265,8 @@ def scale_by_radam(
     def update(grads, state, params=None, **extra):
         t = optax.safe_increment(state.count)
         rho_inf = 2 / (1 - b2) - 1
-        m_hat, correction = _m_hat(b1, t, nesterov), 1 / (1 - b2**t)
-        rho = rho_inf - 2 * t * b2**t * correction
+        m_hat, correction = _m_hat(b1, t, nesterov), bias_correction(b2, t)
+        rho = rho_inf - 2 * jnp.asarray(t, correction.dtype) * power(b2, t) * correction
         tractable = rho >= threshold
         # Where ρ is not tractable, 5 and 6 keep the root, the quotient and their derivatives finite.
         long, limit = jnp.where(tractable, rho, 5.0), jnp.where(tractable, rho_inf, 6.0)
@@ -312,7 +312,7 @@ def scale_by_adan(
 
     def update(grads, state, params=None, **extra):
         t = optax.safe_increment(state.t)
-        correction_m, correction_d, correction_n = (1 / (1 - b**t) for b in (b1, b2, b3))
+        correction_m, correction_d, correction_n = (bias_correction(b, t) for b in (b1, b2, b3))
 
         def leaf(g, m, d, n, g_before):
             difference = jnp.where(state.t == 0, 0, g - g_before)
@@ -336,7 +336,8 @@ def _init_adam(params, mu_dtype=None):
 
 def _m_hat(b1, t, nesterov):
     """m̂ as a function of m and g; with `nesterov`, Dozat's combination of the next m̂ and ĝ."""
-    now, following = 1 / (1 - b1**t), 1 / (1 - b1 ** (t + 1))
-    if nesterov:
-        return lambda m, g: b1 * m * following + (1 - b1) * g * now
-    return lambda m, g: m * now
+    now = bias_correction(b1, t)
+    if not nesterov:
+        return lambda m, g: m * now
+    following = bias_correction(b1, t + 1)
+    return lambda m, g: b1 * m * following + (1 - b1) * g * now

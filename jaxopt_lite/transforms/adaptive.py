@@ -215,7 +215,7 @@ def scale_by_novograd(
 
     def init(params):
         mu = jax.tree.map(lambda p: tree.zeros_like(p, mu_dtype), params)
-        nu = jax.tree.map(lambda p: jnp.zeros([], jnp.abs(p).dtype), params)
+        nu = jax.tree.map(lambda p: jnp.zeros([], tree.real_dtype(tree.dtype_of(p))), params)
         return optax.ScaleByNovogradState(count=jnp.zeros([], jnp.int32), mu=mu, nu=nu)
 
     def update(grads, state, params=None, **extra):
@@ -286,7 +286,7 @@ def _count(state, decay, bias_correction):
     if not bias_correction:
         return None, 1
     t = optax.safe_increment(state.count)
-    return t, 1 - decay**t
+    return t, 1 - tree.power(decay, t)
 
 
 def _root(v, eps, eps_in_sqrt):

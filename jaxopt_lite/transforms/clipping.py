@@ -53,11 +53,12 @@ def clip_by_global_norm(max_norm: NonNegative):
 
     def update(updates, state, params=None, **extra):
         first, second = _clipping_factors(tree.global_norm(updates), max_norm)
-        return jax.tree.map(lambda u: u * first.astype(u.real.dtype) * second.astype(u.real.dtype), updates), state
+        return tree.scale(second, tree.scale(first, updates)), state
 
     return lambda params: optax.EmptyState(), update
 
 
+@tree.inlined
 def _clipping_factors(norm, max_norm):
     """Two factors whose product is min(1, c / ‖u‖): one factor would be denormal, hence zero, for the largest norms.
 
@@ -68,8 +69,8 @@ def _clipping_factors(norm, max_norm):
     huge = safe > jnp.sqrt(jnp.finfo(safe.dtype).max)
     half = jnp.where(huge, 1 / jnp.sqrt(safe), 1)
     whole = jnp.where(huge, max_norm / jnp.sqrt(safe), max_norm / safe)
-    spoilt = jnp.isfinite(norm)
-    return jnp.where(over, half, 1), jnp.where(spoilt, jnp.where(over, whole, 1), jnp.nan)
+    is_finite = jnp.isfinite(norm)
+    return jnp.where(over, half, 1), jnp.where(is_finite, jnp.where(over, whole, 1), jnp.nan)
 
 
 @transformation

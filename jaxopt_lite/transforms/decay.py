@@ -140,7 +140,7 @@ def add_noise(eta: NonNegative, gamma: NonNegative, key: Key = 0):
         t = optax.safe_increment(state.count)
         rng_key, now = jax.random.split(state.rng_key)
         noise = optax.tree.random_like(now, updates, jax.random.normal)
-        deviation = jnp.sqrt(eta / t**gamma)
+        deviation = jnp.sqrt(eta / jnp.asarray(t, dtype=float) ** gamma)
         updates = jax.tree.map(lambda u, n: u + deviation.astype(u.real.dtype) * n, updates, noise)
         return updates, optax.AddNoiseState(count=jnp.asarray(t), rng_key=rng_key)
 

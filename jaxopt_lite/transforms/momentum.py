@@ -63,7 +63,7 @@ def ema(decay: Decay, debias: bool = True, accumulator_dtype: Dtype | None = Non
 
     def update(grads, state, params=None, **extra):
         t = optax.safe_increment(state.count)
-        correction = 1 - decay**t if debias else 1
+        correction = 1 - tree.power(decay, t) if debias else 1
 
         def leaf(g, v):
             v = decay * v + (1 - decay) * g

@@ -148,10 +148,16 @@ def _length(leaves: int, size: int) -> int:
 
 
 def _stack(leaves: list, groups: list[list[int]]) -> _Stacked:
-    # Along the first axis: fewer operations to trace and compile than a new axis would take.
-    stacks = [jnp.concatenate([leaves[i] for i in group]) for group in groups]
+    stacks = [_concatenate([leaves[i] for i in group]) for group in groups]
     grouped = {i for group in groups for i in group}
     return _Stacked(stacks, [leaf for i, leaf in enumerate(leaves) if i not in grouped])
+
+
+def _concatenate(leaves: list) -> Any:
+    """One stack, along the first axis: fewer operations to trace and compile than a new axis would take."""
+    if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in leaves):
+        return jax.eval_shape(lambda *leaves: jnp.concatenate(leaves), *leaves)
+    return jnp.concatenate(leaves)
 
 
 def _unstack(stacked: _Stacked, groups: list[list[int]]) -> list:

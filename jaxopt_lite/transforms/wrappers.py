@@ -63,17 +63,17 @@ def accumulate(inner: GradientTransformation, steps: Period):
 
     def update(grads, state, params=None, **extra):
         good = tree.all_finite(grads)
-        kept = state.kept + good
+        kept = state.kept + good.astype(jnp.int32)
         share = 1 / jnp.maximum(kept, 1)
         # a running mean, so that k large gradients do not overflow
         mean = jax.tree.map(lambda a, g: jnp.where(good, a + (g - a) * share, a), state.acc_grads, grads)
-        last = state.mini_step + 1 >= steps
+        last = _reached(state.mini_step + 1, steps)
         runs = last & (kept > 0)
         updates, inner_state = tree.cond_update(runs, inner, mean, state.inner_state, params, extra)
         return updates, AccumulateState(
             mini_step=jnp.where(last, 0, state.mini_step + 1),
             kept=jnp.where(last, 0, kept),
-            gradient_step=state.gradient_step + runs,
+            gradient_step=state.gradient_step + runs.astype(jnp.int32),
             acc_grads=jax.tree.map(lambda a: jnp.where(last, 0, a), mean),
             inner_state=inner_state,
         )
@@ -99,7 +99,7 @@ def ema_params(decay: Decay, debias: bool = True):
     """
 
     def init(params):
-        return EmaParamsState(jnp.zeros([], jnp.int32), jax.tree.map(lambda p: jnp.array(p, copy=True), params))
+        return EmaParamsState(jnp.zeros([], jnp.int32), jax.tree.map(tree.copy, params))
 
     def update(updates, state, params=None, **extra):
         checks.require(params, "params", "ema_params")
@@ -155,13 +155,13 @@ def lookahead(
     """
 
     def init(params):
-        slow = jax.tree.map(lambda p: jnp.array(p, copy=True), params)
+        slow = jax.tree.map(tree.copy, params)
         return LookaheadState(jnp.zeros([], jnp.int32), slow, fast_optimizer.init(params))
 
     def update(updates, state, params=None, **extra):
         checks.require(params, "params", "lookahead")
         updates, fast_state = fast_optimizer.update(updates, state.inner_state, params, **extra)
-        sync = state.steps_since_sync + 1 >= sync_period
+        sync = _reached(state.steps_since_sync + 1, sync_period)
         slow = jax.tree.map(
             lambda s, w, u: jnp.where(sync, s + slow_step_size * (w + u - s), s), state.slow, params, updates
         )
@@ -172,3 +172,8 @@ def lookahead(
         return updates, LookaheadState(jnp.where(sync, 0, state.steps_since_sync + 1), slow, fast_state)
 
     return init, update
+
+
+def _reached(count: jax.Array, period: Any) -> jax.Array:
+    """Whether a count (int32) has reached a period, which is a float as every number is."""
+    return jnp.asarray(count, dtype=float) >= period

@@ -1,4 +1,4 @@
-"""Every mix of precisions: computed in at least float32, returned in the gradient's dtype, stored as `init` chose."""
+"""Every mix of precisions: computed in at least float32, returned no narrower than params, stored as `init` chose."""
 
 import itertools
 
@@ -31,13 +31,18 @@ def cast(tree, dtype):
     return jax.tree.map(lambda x: jnp.asarray(x).astype(dtype), tree)
 
 
+def wider(a, b):
+    """The wider dtype; of float16 and bfloat16, neither of which holds the other, float32."""
+    return jnp.promote_types(a, b)
+
+
 def dtypes(tree):
     return jax.tree.map(lambda x: x.dtype, tree)
 
 
 @pytest.mark.parametrize("name", TRANSFORMATIONS)
 def test_every_mix_of_dtypes_is_legal(name):
-    """The update has the gradient's dtype, the new parameters theirs, and the state never changes its own."""
+    """The update has the wider dtype of gradient and parameter, the new parameters theirs, and the state its own."""
     optimizer = TRANSFORMATIONS[name]
 
     start, slopes = problem(name)
@@ -50,7 +55,8 @@ def test_every_mix_of_dtypes_is_legal(name):
     for params_dtype, grads_dtype in itertools.product(FLOATS, FLOATS):
         params, grads = cast(start, params_dtype), cast(at(0, slopes), grads_dtype)
         updates, state, new_state, new_params = jax.eval_shape(step, params, grads)
-        assert dtypes(updates) == dtypes(grads) and dtypes(new_params) == dtypes(params)
+        assert set(jax.tree.leaves(dtypes(updates))) == {wider(params_dtype, grads_dtype)}
+        assert dtypes(new_params) == dtypes(params)
         assert dtypes(new_state) == dtypes(state), f"{params_dtype} params, {grads_dtype} grads"
         asked_for = {jnp.dtype("bfloat16")} if "bfloat16" in repr(optimizer) else set()
         narrow = {d for d in jax.tree.leaves(dtypes(state)) if d in (jnp.float16, jnp.bfloat16)}
@@ -65,7 +71,14 @@ def test_a_scan_carries_narrow_params_with_wide_gradients_and_traced_numbers(nam
     for params_dtype, grads_dtype in (("bfloat16", "float32"), ("float32", "bfloat16"), ("float16", "float16")):
         params, grads = cast(PARAMS, params_dtype), cast(GRADS, grads_dtype)
         path, new_params, _ = jax.eval_shape(scan, optimizer, params, grads)
-        assert dtypes(path) == dtypes(grads) and dtypes(new_params) == dtypes(params)
+        assert set(jax.tree.leaves(dtypes(path))) == {wider(params_dtype, grads_dtype)}
+        assert dtypes(new_params) == dtypes(params)
+
+
+def test_without_params_an_update_has_the_gradients_dtype():
+    for dtype in FLOATS:
+        grads = jnp.ones(3, dtype)
+        assert jo.adam(0.1).update(grads, jo.adam(0.1).init(grads))[0].dtype == grads.dtype
 
 
 @pytest.mark.parametrize("name", TRANSFORMATIONS)
@@ -76,7 +89,7 @@ def test_narrow_arithmetic_is_that_of_float32(name):
     narrow, _ = optimizer.update(grads, optimizer.init(params), params)
     params, grads = cast(params, "float32"), cast(grads, "float32")
     wide, _ = optimizer.update(grads, optimizer.init(params), params)
-    assert_close(narrow, cast(wide, "float16"), 1e-6)
+    assert_close(narrow, wide, 1e-6)
 
 
 @pytest.mark.parametrize("name", TRANSFORMATIONS)
@@ -139,6 +152,59 @@ def test_weight_decay_is_not_lost_beside_a_narrow_gradient():
     optimizer = jo.chain(jo.scale(0.0), jo.add_decayed_weights(1e-3), jo.scale_by_learning_rate(1.0))
     update = first_update(optimizer, jnp.ones(2, jnp.bfloat16), jnp.ones(2, jnp.float32))
     np.testing.assert_allclose(np.asarray(update, np.float32), -1e-3, 5e-3)
+
+
+def steps(optimizer, params, grads, n=4):
+    state = optimizer.init(params)
+    for _ in range(n):
+        updates, state = optimizer.update(grads, state, params)
+        params = jo.apply_updates(params, updates)
+    return params, state
+
+
+def test_narrow_gradients_break_no_promise_to_wide_params():
+    """bfloat16 gradients for float32 parameters: what a rule does to the parameters is done in float32."""
+    w = jnp.array([0.1234567, -0.7654321, 3.3333333], jnp.float32)
+    zero, one = jnp.zeros(3, jnp.bfloat16), jnp.ones(3, jnp.bfloat16)
+    for optimizer in (jo.adamw(1e-3, weight_decay=1e-3), jo.lion(1e-3, weight_decay=1e-3), jo.lamb(1e-6)):
+        beside = first_update(optimizer, one, w) - first_update(optimizer, one.astype(jnp.float32), w)
+        np.testing.assert_array_equal(beside, 0)
+    decayed, _ = steps(jo.adamw(1e-3, weight_decay=1e-3), w, zero, n=1)
+    np.testing.assert_allclose(decayed - w, -1e-6 * w, atol=6e-8)
+
+    assert (steps(jo.chain(jo.sgd(1.0), jo.keep_params_nonnegative()), w, one)[0] == 0).all()
+    assert (steps(jo.chain(jo.sgd(0.1), jo.proximal_l1(0.1, 40.0)), w, zero)[0] == 0).all()
+    kept, state = steps(jo.lookahead(jo.sgd(0.01), 2, 0.5), w, one)
+    np.testing.assert_array_equal(kept, state.slow)
+    kept, state = steps(jo.chain(jo.sgd(0.01), jo.ema_params(0.0, debias=False)), w, one)
+    np.testing.assert_allclose(kept, jo.averaged_params(state), 1e-7)
+    for inner in (jo.skip_not_finite, lambda inner: jo.accumulate(inner, 1), lambda inner: jo.masked(inner, True)):
+        shrunk, _ = steps(inner(jo.proximal_l2(1.0, 1e-4)), w, zero, n=1)
+        np.testing.assert_allclose(shrunk, w / (1 + 1e-4), 1e-7)
+
+
+@pytest.mark.usefixtures("x64")
+def test_float32_gradients_break_no_promise_to_float64_params():
+    w, zero = jnp.array([0.1234567, -0.7654321]), jnp.zeros(2, jnp.float32)
+    for wrapper in (jo.identity, lambda: jo.skip_not_finite(jo.identity())):
+        optimizer = jo.chain(wrapper(), jo.skip_not_finite(jo.chain(jo.add_decayed_weights(1e-9), jo.scale(-1.0))))
+        np.testing.assert_allclose(steps(optimizer, w, zero, n=1)[0] / w - 1, -1e-9, rtol=1e-6)
+
+
+def test_apply_updates_sums_in_the_wider_dtype_also_for_weak_params():
+    """A weakly typed float32 array meets bfloat16 in bfloat16 in JAX's own sums."""
+    weak = jnp.asarray(1.001)
+    assert weak.weak_type and weak.dtype == jnp.float32
+    for p, u, want in (
+        (weak, jnp.bfloat16(0.5), 1.501),
+        (1.001, jnp.bfloat16(0.5), 1.501),
+        (jnp.float32(1.001), jnp.float16(0.5), 1.501),
+    ):
+        new = jo.apply_updates({"p": p}, {"p": u})["p"]
+        assert new.dtype == jnp.float32
+        np.testing.assert_allclose(new, want, 1e-7)
+    narrow = jo.apply_updates(jnp.bfloat16(256), jnp.float32(1.5))  # the sum 257.5 is rounded once
+    assert narrow.dtype == jnp.bfloat16 and narrow == 258
 
 
 @pytest.mark.usefixtures("x64")

@@ -1,0 +1,74 @@
+"""Outside jit: at a prompt and in a debugger, on shapes alone, and under strict promotion of dtypes."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import jaxopt_lite as jo
+from tests.contract.table import NOT_COMPLEX, PENALTIES, SCHEDULES, TRANSFORMATIONS, at, problem, scan
+
+
+def later(state, steps: int):
+    """The state as if so many steps more had been taken."""
+    is_count = lambda x: x.dtype == jnp.int32 and x.shape == ()
+    return jax.tree.map(lambda x: x + steps if is_count(x) else x, state)
+
+
+def test_nothing_compiles_outside_jit_at_a_step_that_is_new():
+    """JAX compiles `x ** 7` once for each exponent, so a bias correction cost a compilation a step."""
+    compiled = []
+
+    def listen(event, *_, fun_name="", **__):
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiled.append(fun_name)
+
+    states = {}
+    for name, optimizer in TRANSFORMATIONS.items():
+        params, grads = problem(name)
+        state = optimizer.init(params)
+        for t in range(4):  # with and without what runs every third step, and what runs at a start alone
+            _, state = optimizer.update(at(t, grads), state, params)
+        states[name] = later(state, 1)
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        for i, (name, optimizer) in enumerate(TRANSFORMATIONS.items()):
+            params, grads = problem(name)
+            state = states[name]
+            for t in range(3):
+                _, state = optimizer.update(at(t, grads), later(state, 1000 + 7 * i), params)
+            assert not compiled, f"{name} compiled {compiled}"
+    finally:
+        jax.monitoring.clear_event_listeners()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "complex64"])
+def test_init_works_on_shapes_alone(dtype):
+    """As Optax's does; where a state begins with the parameters themselves, it holds their shapes."""
+    for name, optimizer in TRANSFORMATIONS.items():
+        if dtype == "complex64" and name in NOT_COMPLEX:
+            continue
+        params = jax.tree.map(lambda p: p.astype(dtype), problem(name)[0])
+        shapes = jax.eval_shape(lambda p=params: p)
+        state, wanted = optimizer.init(shapes), jax.eval_shape(optimizer.init, params)
+        assert jax.tree.structure(state) == jax.tree.structure(wanted), name
+        for leaf, like in zip(jax.tree.leaves(state), jax.tree.leaves(wanted), strict=True):
+            assert leaf.shape == like.shape and leaf.dtype == like.dtype, name
+        if not any(word in repr(optimizer) for word in ("ema_params", "lookahead")):
+            assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(state)), name
+
+
+def test_strict_promotion_of_dtypes_is_no_trouble():
+    """Under `jax_numpy_dtype_promotion="strict"` a count must not meet a number; what is lifted is Optax's matter."""
+    for name, optimizer in TRANSFORMATIONS.items():
+        if "lift" in repr(optimizer):
+            continue
+        params, grads = problem(name)
+        with jax.numpy_dtype_promotion("strict"):
+            jax.eval_shape(lambda p, g, o=optimizer: scan(o, p, g), params, grads)
+            jax.eval_shape(scan, jo.arrays(optimizer), params, grads)
+            optimizer.update(at(0, grads), optimizer.init(params), params)
+    for value in (SCHEDULES | PENALTIES).values():
+        given = problem("")[0] if isinstance(value, jo.Penalty) else jnp.arange(5)
+        with jax.numpy_dtype_promotion("strict"):
+            jax.eval_shape(value, given)
+            jax.eval_shape(lambda v, x: v(x), jo.arrays(value), given)
