@@ -39,6 +39,8 @@ __all__ = [
 
 P = ParamSpec("P")
 _boundary = threading.local()
+_checked: dict[Any, bool] = {}  # kinds of call that were checked, and whether they have leaves to widen
+_CHECKED = 1024  # kept of them
 
 
 @register
@@ -237,16 +239,16 @@ def _update(value: GradientTransformation, updates: Any, state: Any, params: Any
     init, update = _pair(value)
     if getattr(_boundary, "inside", False):
         return checks.check_pair(value.factory.spec.name, update(updates, state, params, **extra))
-    who, checked = value.factory.spec.name, value.__dict__.setdefault("_checked", {})
-    given = updates, state, params
+    who, given = value.factory.spec.name, (updates, state, params)
     leaves, structure = jax.tree.flatten(given)
-    key = (structure, *[(np.shape(x), getattr(x, "dtype", type(x))) for x in leaves])
-    is_new = key not in checked  # each combination of structures, shapes and dtypes is checked once
+    kinds = [(np.shape(x), getattr(x, "dtype", type(x))) for x in leaves]
+    key = (jax.tree.structure(value), structure, *kinds)  # numbers do not matter, so a new learning rate is not new
+    is_new = key not in _checked
     if is_new:
         checks.check_grads(who, updates, state, params)
     _boundary.inside = True
     try:
-        if is_new or checked[key]:
+        if is_new or _checked[key]:
             given = tree.widen(updates, params), tree.widen(state), tree.widen(params)
         if is_new:
             checks.check_state(who, state, init, given[0] if params is None else given[2])
@@ -255,7 +257,9 @@ def _update(value: GradientTransformation, updates: Any, state: Any, params: Any
         _boundary.inside = False
     if is_new:
         checks.check_result(who, result, updates, state)
-        checked[key] = any(wide is not leaf for wide, leaf in zip(jax.tree.leaves(given), leaves, strict=True))
+        if len(_checked) >= _CHECKED:
+            _checked.clear()
+        _checked[key] = any(wide is not leaf for wide, leaf in zip(jax.tree.leaves(given), leaves, strict=True))
     new_updates, new_state = result
     new_updates = tree.cast_like(new_updates, updates, params)
     if jax.tree.structure(new_state) == jax.tree.structure(state):
