@@ -197,8 +197,8 @@ def cond(condition: Any, yes: Callable[[], Any], no: Callable[[], Any]) -> Any:
 def global_norm(tree: Any) -> jax.Array:
     """The Euclidean norm of all leaves together, a scalar of at least float32.
 
-    It is the root of the plain sum of squares. Only where that sum over- or underflows, a `cond` takes the form that
-    divides by the largest magnitude first; so 1e30 and 1e-30 have norms, and everybody else pays for one pass. The
+    It is the root of the plain sum of squares. Only where that sum over- or underflows, a `cond` sums the squares of
+    leaves that are scaled by a power of two; so 1e30 and 1e-30 have norms, and everybody else pays for one pass. The
     derivative at zero is zero. A NaN or infinity in any leaf gives NaN or infinity.
     """
     leaves = [jnp.asarray(w) for w in jax.tree.leaves(widen(tree))]
@@ -208,16 +208,17 @@ def global_norm(tree: Any) -> jax.Array:
 @inlined
 def _norm(leaves: list[jax.Array]) -> jax.Array:
     squares = _sum_of_squares(leaves)
+    info = jnp.finfo(squares.dtype)
+    is_safe = jnp.isfinite(squares) & (squares > info.tiny / info.eps)
 
     def scaled():
-        # A constant: what its derivative would add cancels, but over- or underflows first.
-        largest = jax.lax.stop_gradient(jnp.max(jnp.stack([jnp.max(jnp.abs(w), initial=0) for w in leaves])))
-        unit = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)
-        root = jnp.sqrt(unit)  # divided by twice, because the reciprocal of the largest floats is denormal
-        return unit * safe_sqrt(_sum_of_squares([w / root / root for w in leaves]))
+        # 2^-80 or 2^80 for float32: far from both ends of the range, where a factor made from the largest magnitude
+        # may be denormal. Scaling by a power of two rounds nothing.
+        power_of_two = 2.0 ** (info.maxexp * 5 // 8)
+        factor = jnp.where(squares < 1, power_of_two, 1 / power_of_two).astype(squares.dtype)
+        return safe_sqrt(_sum_of_squares([w * factor.astype(real_dtype(w.dtype)) for w in leaves])) / factor
 
-    tiny = jnp.finfo(squares.dtype).tiny / jnp.finfo(squares.dtype).eps
-    return jax.lax.cond(jnp.isfinite(squares) & (squares > tiny), lambda: safe_sqrt(squares), scaled)
+    return jax.lax.cond(is_safe, lambda: safe_sqrt(squares), scaled)
 
 
 def copy(p: Any) -> Any:

@@ -87,7 +87,8 @@ def test_the_safe_root_hides_no_bad_number():
 @pytest.mark.parametrize("size", [0.0, 1e-36, 1e-30, 1e-20, 1.0, 1e20, 1e30, 2e38])
 def test_the_norm_is_right_over_the_whole_range(size):
     leaves = {"a": jnp.array([0.6 * size]), "b": jnp.array([[0.0, -0.8 * size]])}
-    np.testing.assert_allclose(tree.global_norm(leaves), size, rtol=1e-6)
+    for norm in (tree.global_norm, jax.jit(tree.global_norm)):
+        np.testing.assert_allclose(norm(leaves), size, rtol=1e-6)
 
 
 def test_the_norm_of_leaves_of_any_dtype_is_at_least_float32():
