@@ -100,5 +100,25 @@ def test_plain_pairs_and_functions_are_leafless_and_go_by_identity():
     assert jo.sgd(rate) == jo.sgd(rate) != jo.sgd(lambda t: 0.1 * t)
 
 
+def test_a_seed_in_an_array_is_its_key():
+    """`optax.inject_hyperparams` hands all numbers over as arrays; a vmap over seeds does too."""
+    params = {"w": jnp.ones(3)}
+
+    def noise(key, rule=jo.add_noise):
+        optimizer = rule(0.1, 0.5, key)
+        return optimizer.update(params, optimizer.init(params), params)[0]["w"]
+
+    for seed in (np.array(3), np.array(3, np.uint8), jnp.int32(3), jnp.uint32(3), jnp.int8(3), jax.random.key(3)):
+        np.testing.assert_array_equal(noise(seed), noise(3))
+    many = jax.jit(jax.vmap(noise))(jnp.array([3, 4]))
+    np.testing.assert_allclose(many, [noise(3), noise(4)], 1e-6)
+    injected = optax.inject_hyperparams(jo.add_noise)(0.1, 0.5, key=3)
+    update = jax.jit(injected.update)
+    np.testing.assert_allclose(update(params, injected.init(params), params)[0]["w"], noise(3), 1e-6)
+    for wrong in (jnp.float32(3), jnp.array(True), jnp.array([3]), np.array([1, 2])):
+        with pytest.raises(TypeError, match="add_noise: key must be a seed"):
+            noise(wrong)
+
+
 def test_a_key_of_the_old_form_is_a_leaf():
     assert jax.tree.leaves(jo.add_noise(0.1, 0.5, jax.random.PRNGKey(3)))[2].shape == (2,)
