@@ -7,6 +7,8 @@ key: Key                                a seed is static, a key is a leaf
 mu_dtype: Dtype                         a floating dtype, remembered by its name
 nesterov: bool, mode: Literal[...]      static, checked
 mask: Any                               static
+
+An argument without an annotation is an error: nobody would see that it is static.
 """
 
 import collections.abc
@@ -155,10 +157,16 @@ class Spec:
 
 
 def parameters_of(function: Callable) -> dict[str, Parameter]:
-    """The parameters of a function in order, read from its annotations."""
+    """The parameters of a function in order, read from its annotations; a TypeError names one that has none."""
     hints = typing.get_type_hints(function, include_extras=True)
     parameters = {}
     for name, parameter in inspect.signature(function).parameters.items():
+        if name not in hints:
+            raise TypeError(
+                f"{text.name_of(function)}: {name} has no annotation, which says what an argument is; a number type "
+                "(Scalar, NonNegative, Decay, Count, ...) makes it a hyperparameter, LearningRate a number or "
+                "a schedule, GradientTransformation an inner rule; bool, int, str or Any leave it static"
+            )
         options = _options(hints.get(name))
         classes = [c for option in options for c in _classes(option)]
         parameters[name] = Parameter(

@@ -29,7 +29,7 @@ def everything(
     dtype: jo.Dtype | None = None,
     key: jo.Key = 0,
     anything: Any = None,
-    plain=1,
+    plain: Any = 1,
 ):
     return nothing()
 
@@ -54,6 +54,24 @@ def test_the_annotation_alone_says_what_is_a_leaf():
     *leaves, key = jax.tree.leaves(FULL)
     assert leaves == [1, 2, 0.25, 4, 5, 6, 7, 8] and all(type(x) is float for x in leaves)
     assert jax.random.key_data(key).tolist() == [0, 9]
+
+
+def test_an_argument_without_an_annotation_is_refused_where_it_is_decorated():
+    """It would be static, so that a sweep over it compiles for each number, and nobody would be told."""
+
+    def one(learning_rate, momentum: jo.Decay = 0.9): ...
+    def flag(rate: jo.NonNegative, nesterov=False): ...
+    def many(*weights, rate: jo.Scalar = 1.0): ...
+    def named(rate: jo.Scalar, **rates): ...
+
+    cases = {one: "learning_rate", flag: "nesterov", many: "weights", named: "rates"}
+    for decorate in (jo.transformation, jo.schedule, jo.penalty, jo.policy, jo.sampler):
+        for function, name in cases.items():
+            words = f"{function.__name__}: {name} has no annotation.*NonNegative.*LearningRate.*Any leave it static"
+            with pytest.raises(TypeError, match=words):
+                decorate(function)
+    with pytest.raises(TypeError, match="<lambda>: t has no annotation"):
+        jo.schedule(lambda t: t)
 
 
 def test_none_and_static_arguments_are_no_leaves():

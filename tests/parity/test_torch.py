@@ -21,7 +21,7 @@ BY_ID = {case.id: case for case in CASES}
 
 
 # Where PyTorch 2.13 arrives in float64 from 0.5 by the gradients 1, 2, 3, 1, 2, 3, ... times 1e-7, 12 of them, beside
-# the row of docs/from_torch.md: here an ε is as large as what it is added to. The last number: how far apart they may be.
+# the row of docs/from_torch.md: here an ε is as large as what it is added to. The last number is the tolerance.
 TINY = {
     "SGD(1e6)": (jo.sgd(1e6), -1.9, 1e-12),
     "Adam(0.1)": (jo.adam(0.1), -0.5751938430322214, 1e-12),
