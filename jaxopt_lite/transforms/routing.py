@@ -13,7 +13,7 @@ label for each leaf or branch of params. A tree stays one where its class has `_
 import fnmatch
 import functools
 import re
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec
 
 import jax
@@ -67,7 +67,7 @@ def freeze(mask: Any):
 
 
 @transformation
-def partition(transforms: Mapping[Hashable, GradientTransformation], param_labels: Any):
+def partition(transforms: Mapping[Any, GradientTransformation], param_labels: Any):
     """To each leaf the transformation of its label.
 
     Args:
