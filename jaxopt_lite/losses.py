@@ -122,6 +122,6 @@ def _abs(w: jax.Array) -> jax.Array:
 
 
 def _sum(f: Callable, params: Any, mask: Any) -> jax.Array:
-    chosen = tree.spread(True if mask is None else mask, params, "penalty", "mask")
+    chosen = tree.spread_mask(True if mask is None else mask, params, "penalty", "mask")
     sums = jax.tree.map(lambda keep, w: jnp.sum(f(w)) if keep else jnp.zeros(()), chosen, tree.widen(params))
     return sum(jax.tree.leaves(sums), start=jnp.zeros(()))

@@ -19,6 +19,7 @@ __all__ = [
     "bias_correction",
     "cast",
     "cast_like",
+    "chosen",
     "compute_dtype",
     "cond",
     "cond_update",
@@ -35,6 +36,7 @@ __all__ = [
     "safe_sqrt",
     "scale",
     "spread",
+    "spread_mask",
     "where",
     "widen",
     "wider",
@@ -123,17 +125,77 @@ def scale(factor: Any, tree: Any) -> Any:
     return jax.tree.map(lambda w: cast_to(real_dtype(dtype_of(w))) * w, tree)
 
 
-def spread(prefix: Any, like: Any, who: str, name: str) -> Any:
-    """A tree of the structure of `like` from a prefix of it, or from a function that returns one."""
-    if callable(prefix):
-        prefix = prefix(like)
-    try:
-        return jax.tree.map(lambda label, part: jax.tree.map(lambda _: label, part), prefix, like)
-    except (ValueError, TypeError):
+def spread(prefix: Any, like: Any, who: str, name: str, is_leaf: Callable[[Any], bool] | None = None) -> Any:
+    """A tree of the structure of `like` from a prefix of it, or from a function that returns one.
+
+    What has the structure of `like`, or of a prefix of it, is a tree, also where its class has `__call__`, as a module
+    of bools has. Where `like` has a leaf, whatever stands there belongs to it, a tuple or None too.
+
+    Args:
+        prefix: the tree, or a function of `like`.
+        like: the tree whose structure is wanted.
+        who: the caller, for messages.
+        name: the argument, for messages.
+        is_leaf: what else is a leaf of the prefix, such as a tuple that is a label.
+
+    Raises:
+        ValueError: if it does not fit.
+    """
+    bare = _unboxed(like)
+    given = _unboxed(prefix if is_leaf and is_leaf(prefix) else chosen(prefix, like))
+    labels = _labels(given, bare, is_leaf)
+    if labels is None:
         raise ValueError(
-            f"{who}: {name} does not fit params: {_misfit(prefix, like, name)}; give one for each leaf or branch of "
+            f"{who}: {name} does not fit params: {_misfit(given, bare, name)}; give one for each leaf or branch of "
             "params, a function of params, or by_path({'*/bias': ...}, default=...)"
-        ) from None
+        )
+    return jax.tree.structure(like).unflatten(labels)
+
+
+def chosen(given: Any, like: Any) -> Any:
+    """The tree that was given, or what the given function returns for `like`.
+
+    A node is a tree, though it can be called, if it is of the class of `like` or of the structure of a prefix of it.
+    """
+    if not callable(given):
+        return given
+    if jax.tree_util.all_leaves([given]):
+        return given(like)
+    fits = _branches(jax.tree.structure(_unboxed(given)), _unboxed(like)) is not None
+    return given if fits or type(given) is type(like) else given(like)
+
+
+def spread_mask(mask: Any, like: Any, who: str, name: str) -> Any:
+    """A tree of bools of the structure of `like`, from what `spread` takes. A leaf that is no bool is a TypeError."""
+    bools = spread(mask, like, who, name)
+    for (path, _), leaf in zip(
+        jax.tree_util.tree_leaves_with_path(like), jax.tree.structure(like).flatten_up_to(bools), strict=True
+    ):
+        if not isinstance(leaf, (bool, np.bool_)):
+            is_array = hasattr(leaf, "dtype") and hasattr(leaf, "shape")
+            got = f"an array of dtype {leaf.dtype} and shape {leaf.shape}" if is_array else f"{leaf!r:.80}"
+            raise TypeError(
+                f"{who}: {name}{jax.tree_util.keystr(path)} must be True or False, got {got}; a mask names leaves, "
+                "such as by_path({'*/bias': True}, default=False), and is no array"
+            )
+    return bools
+
+
+def _labels(prefix: Any, like: Any, is_leaf: Callable[[Any], bool] | None) -> list | None:
+    """For each leaf of `like` what the prefix has for it, or None if it is no prefix."""
+    leaves, structure = jax.tree.flatten(prefix, is_leaf)
+    branches = _branches(structure, like)
+    if branches is None:
+        return _branches(jax.tree.structure(like), prefix)
+    return [label for label, branch in zip(leaves, branches, strict=True) for _ in jax.tree.leaves(branch)]
+
+
+def _branches(structure: Any, tree: Any) -> list | None:
+    """What the tree has in the place of each leaf of a structure, or None where it has another structure."""
+    try:
+        return structure.flatten_up_to(tree)
+    except (ValueError, TypeError):
+        return None
 
 
 def _misfit(prefix: Any, like: Any, name: str) -> str:
@@ -242,10 +304,42 @@ def real_full_like(p: Any, value: Any) -> jax.Array:
 
 
 def paths(tree: Any) -> Any:
-    """A tree of the same structure whose leaves are their own paths, such as `layers/0/w`."""
-    return jax.tree_util.tree_map_with_path(
-        lambda path, _: jax.tree_util.keystr(path, simple=True, separator="/"), tree
-    )
+    """A tree of the same structure whose leaves are their own paths, such as `layers/0/w`.
+
+    The box that Flax puts around an array adds nothing: `body/bias` with and without its `nnx.Param`.
+    """
+
+    def text(path):
+        return jax.tree_util.keystr(path, simple=True, separator="/")
+
+    def name(path, x):  # of a leaf, or of a box, whose own key comes first in it
+        return jax.tree_util.tree_map_with_path(lambda inner, _: text((*path, *inner[1:])), x)
+
+    return jax.tree_util.tree_map_with_path(name, tree, is_leaf=_is_box)
+
+
+# Optimizers see the variables of NNX at `init` and their bare arrays at `update`; Linen boxes what has a layout.
+_BOXES = {("flax", "Variable"), ("flax", "VariableState"), ("flax", "AxisMetadata")}
+
+
+@functools.cache
+def _boxes(cls: type) -> bool:
+    """Whether a class is one of Flax's, whose nodes hold an array under the key `value`. Flax is not imported."""
+    return any((c.__module__.partition(".")[0], c.__name__) in _BOXES for c in cls.__mro__)
+
+
+def _is_box(x: Any) -> bool:
+    return _boxes(type(x))
+
+
+def _unboxed(tree: Any) -> Any:
+    """The tree with what Flax's boxes hold in their place."""
+
+    def content(x):
+        inner = jax.tree.leaves(x, is_leaf=lambda y: y is not x) if _is_box(x) else [x]
+        return inner[0] if len(inner) == 1 else x
+
+    return jax.tree.map(content, tree, is_leaf=_is_box)
 
 
 @inlined

@@ -250,10 +250,6 @@ CONSTRUCTION = [
         "labels-nothing", lambda: jo.partition({}, {"w": "a"}), TypeError,
         "transforms must be a dict of label: transform",
     ),
-    (
-        "labels-int", lambda: jo.partition({0: ADAM}, {"w": 0}), TypeError,
-        r"keys of transforms must be strings, got \[0\]",
-    ),
     ("labels-factory", lambda: jo.partition({"a": jo.sgd}, "a"), TypeError, r"call it: sgd\(...\)"),
     ("mask-first", lambda: jo.masked({"w": True}, ADAM), TypeError, "inner must be a transformation, got {'w': True}"),
     ("regex", lambda: jo.by_path({"re:(": "a"}), ValueError, "'re:\\(' is no regular expression: missing \\)"),
@@ -532,6 +528,18 @@ TREES = [
         r"params\['b'\] has the label 'c', which has no transformation; there are 'a'",
     ),
     (
+        "label-int", lambda: jo.partition({0: ADAM, "a": ADAM}, {"w": 1, "b": 0}).init(PARAMS), ValueError,
+        r"params\['w'\] has the label 1, which has no transformation; there are 0, 'a'",
+    ),
+    (
+        "label-list", lambda: jo.partition({"a": ADAM}, {"w": ["a"], "b": "a"}).init(PARAMS), ValueError,
+        r"params\['w'\] has the label \['a'\], which",
+    ),
+    (
+        "mask-list", lambda: jo.masked(ADAM, {"w": [True], "b": True}).init(PARAMS), TypeError,
+        r"mask\['w'\] must be True or False, got \[True\]",
+    ),
+    (
         "label-array", lambda: jo.partition({"a": ADAM}, {"w": 1.0, "b": "a"}).init(PARAMS), ValueError,
         r"params\['w'\] has",
     ),
@@ -546,6 +554,10 @@ TREES = [
     (
         "leaf-without-glob", lambda: jo.by_path({"w": "a"})(PARAMS), ValueError,
         "matches the leaf 'b'; add one, or give def",
+    ),
+    (
+        "one-path-for-two", lambda: jo.by_path({"a/b": 1}, 0)({"a/b": 1.0, "a": {"b": 2.0}}), ValueError,
+        r"leaves params\['a'\]\['b'\] and params\['a/b'\] have one path, 'a/b', .*without '/', or a tree of labels",
     ),
     # apply_updates
     (

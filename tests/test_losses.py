@@ -1,5 +1,8 @@
 """Penalties are their formulas, on the leaves they are meant for, and their strengths are numbers like any other."""
 
+from typing import Any
+
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -58,6 +61,27 @@ def test_a_mask_chooses_leaves(mask):
     np.testing.assert_allclose(jo.elastic_net_penalty(0.1, 0.5, mask)(W), 0.15 + 0.125, rtol=1e-6)
     grads = jax.grad(jo.l2_penalty(0.1, mask))(W)
     assert grads["c"] == 0 and grads["a"]["b"] == 0 and (grads["a"]["w"] != 0).all()
+
+
+class Module(eqx.Module):
+    w: Any
+    b: Any
+
+    def __call__(self, *args):
+        return True
+
+
+def test_a_mask_that_can_be_called_is_a_tree():
+    params = Module(jnp.array([1.0, -2.0]), jnp.array(3.0))
+    for penalty, expected in ((jo.l1_penalty, 3), (jo.l2_penalty, 2.5), (jo.elastic_net_penalty, 2.75)):
+        np.testing.assert_allclose(penalty(1.0, mask=Module(True, False))(params), expected, rtol=1e-6)
+        np.testing.assert_allclose(penalty(1.0, mask=jo.by_path({"w": True}, False))(params), expected, rtol=1e-6)
+
+
+def test_a_mask_of_anything_but_bools_is_refused():
+    for mask in ({"a": 1, "c": 0}, {"a": "yes", "c": False}, lambda p: jax.tree.map(lambda w: w > 0, p)):
+        with pytest.raises(TypeError, match=r"penalty: mask.* must be True or False, got"):
+            jo.l1_penalty(0.1, mask)(W)
 
 
 def test_a_mask_may_be_a_prefix_or_choose_nothing():

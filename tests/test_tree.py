@@ -137,6 +137,16 @@ def test_a_prefix_is_spread_over_its_branches():
     assert tree.spread(lambda p: jax.tree.map(lambda x: x > 1, p), params, "f", "mask")["c"] is True
 
 
+def test_where_a_leaf_is_any_label_stands():
+    params = {"a": {"w": 1.0, "b": 2.0}, "c": 3.0}
+    labels = {"a": {"w": None, "b": ("x", 1)}, "c": [0]}
+    assert tree.spread(labels, params, "f", "labels") == labels
+    spread = tree.spread({"a": ("x", 1), "c": None}, params, "f", "labels", is_leaf=lambda x: x in [("x", 1), None])
+    assert spread == {"a": {"w": ("x", 1), "b": ("x", 1)}, "c": None}
+    with pytest.raises(ValueError, match=r"no leaf or branch for labels\['a'\]\[0\]"):
+        tree.spread({"a": ("x", 1), "c": 0}, params, "f", "labels")
+
+
 @pytest.mark.parametrize("runs", [True, False])
 def test_an_update_that_does_not_run_changes_nothing(runs):
     inner = optax.trace(0.5)

@@ -15,6 +15,7 @@ import numpy as np
 import optax
 
 from jaxopt_lite.core import numbers
+from jaxopt_lite.core.parameters import sortable
 from jaxopt_lite.core.schedule import Schedule
 from jaxopt_lite.core.transformation import GradientTransformation, chain
 from jaxopt_lite.core.values import Value, build_early
@@ -22,7 +23,8 @@ from jaxopt_lite.core.values import Value, build_early
 __all__ = ["arrays", "as_optax", "hyperparameters", "replace"]
 
 T = TypeVar("T", bound=Value)
-Address = tuple[tuple[str, Any], ...]  # (argument, key in its container or None), from the outside in
+Address = tuple[tuple[str, Any], ...]  # (argument, key in its container or _ITSELF), from the outside in
+_ITSELF = object()  # None may be a key: a label of `partition`
 
 
 def hyperparameters(optimizer: Value, state: Any = None) -> dict[str, Any]:
@@ -63,10 +65,12 @@ def replace(optimizer: T, changes: dict[str, Any]) -> T:
         optimizer: the value to change; it stays as it is.
         changes: new arguments by path or by any suffix of one that is unique, such as `{"weight_decay": 0.1}`. A
             number takes the dtype and shape of the array that it replaces. Also reaches None, schedules, and static
-            arguments (then the treedef changes).
+            arguments (then the treedef changes). The order does not matter: a new schedule comes before changes of
+            its own arguments.
 
     Raises:
-        ValueError: if a name matches no path, or several (they are listed), or the number is out of its range.
+        ValueError: if a name matches no path, or several (they are listed), if two names are one path, if a name is
+            gone with what another one replaces, or if the number is out of its range.
 
     >>> import jaxopt_lite as jo
     >>> jo.replace(jo.sgd(0.1, momentum=0.9), {"momentum": 0.5})
@@ -75,9 +79,21 @@ def replace(optimizer: T, changes: dict[str, Any]) -> T:
     _require_value("replace", optimizer)
     if not isinstance(changes, Mapping) or not all(isinstance(name, str) for name in changes):
         raise TypeError(f"replace: changes must be a dict of name: value, got {changes!r}")
-    entries = list(_entries(optimizer))
-    for name, new in changes.items():
-        optimizer = _replace_at(optimizer, _find(name, entries, optimizer), new)
+    names: dict[str, str] = {}  # of what is changed, by path
+    for name in changes:
+        path = _find(name, optimizer)
+        if path in names:
+            raise ValueError(f"replace: {names[path]!r} and {name!r} are both {path}; give one of them")
+        names[path] = name
+    for path in sorted(names, key=lambda path: path.count(".")):  # what holds others comes before them
+        address = {p: at for p, at, _ in _entries(optimizer)}.get(path)
+        if address is None:
+            outer = next(names[p] for p in names if path.startswith(p + "."))
+            raise ValueError(
+                f"replace: {names[path]!r} is gone, because {outer!r} becomes {numbers.describe(changes[outer])}; "
+                f"leave {names[path]!r} out, or give it within the new {outer!r}"
+            )
+        optimizer = _replace_at(optimizer, address, changes[names[path]])
     _build_early(optimizer)
     return optimizer
 
@@ -143,18 +159,18 @@ def _entries(value: Value, prefix: tuple = (), at: Address = (), used: set | Non
     for name, argument in value.arguments.items():
         path = (*prefix, name)
         if not isinstance(argument, GradientTransformation) and not _holds_transformations(argument):
-            yield ".".join(map(str, path)), (*at, (name, None)), argument
+            yield ".".join(map(str, path)), (*at, (name, _ITSELF)), argument
         for key, child in _children(argument):
             if isinstance(child, GradientTransformation):
-                inside = (*prefix, key) if isinstance(key, str) else prefix
+                inside = (*prefix, str(key)) if isinstance(argument, dict) else prefix
             else:
-                inside = path if key is None else (*path, key)
+                inside = path if key is _ITSELF else (*path, key)
             yield from _entries(child, inside, (*at, (name, key)), used)
 
 
 def _children(argument: Any) -> list[tuple[Any, Value]]:
     if isinstance(argument, Value):
-        return [(None, argument)]
+        return [(_ITSELF, argument)]
     if isinstance(argument, dict):
         return [(key, v) for key, v in argument.items() if isinstance(v, Value)]
     if isinstance(argument, tuple):
@@ -166,16 +182,14 @@ def _holds_transformations(argument: Any) -> bool:
     return any(isinstance(child, GradientTransformation) for _, child in _children(argument))
 
 
-def _find(name: str, entries: list, optimizer: Value) -> Address:
-    exact = [(p, a) for p, a, _ in entries if p == name]
-    matches = exact or [(p, a) for p, a, _ in entries if p.endswith("." + name)]
+def _find(name: str, optimizer: Value) -> str:
+    """The path that a name is, or that ends with it."""
+    known = [path for path, _, _ in _entries(optimizer)]
+    matches = [p for p in known if p == name] or [p for p in known if p.endswith("." + name)]
     if len(matches) == 1:
-        return matches[0][1]
-    known = [p for p, _, _ in entries]
+        return matches[0]
     if matches:
-        raise ValueError(
-            f"replace: {name!r} matches {', '.join(p for p, _ in matches)}; give a longer part of one path"
-        )
+        raise ValueError(f"replace: {name!r} matches {', '.join(matches)}; give a longer part of one path")
     near = difflib.get_close_matches(name, [*known, *{p.rpartition(".")[2] for p in known}], 3)
     hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(known) or 'none'}"
     raise ValueError(f"replace: {optimizer.factory.spec.name} has no hyperparameter {name!r}; {hint}")
@@ -186,10 +200,10 @@ def _replace_at(value: Any, address: Address, new: Any) -> Any:
     old = value.arguments[name]
     if not rest:
         changed = _like(value.factory.spec.normalise(name, new), old)
-    elif key is None:
+    elif key is _ITSELF:
         changed = _replace_at(old, tuple(rest), new)
     elif isinstance(old, dict):
-        changed = {**old, key: _replace_at(old[key], tuple(rest), new)}
+        changed = sortable({**old, key: _replace_at(old[key], tuple(rest), new)})
     else:
         changed = (*old[:key], _replace_at(old[key], tuple(rest), new), *old[key + 1 :])
     return type(value).remember(value.factory, {**value.arguments, name: changed})
@@ -223,15 +237,15 @@ def _counts(value: Any, state: Any) -> dict[Address, Any]:
     fields = getattr(own, "_fields", ())
     for name, argument in value.arguments.items():
         if isinstance(argument, Schedule) and "count" in fields:
-            counts[((name, None),)] = own.count
+            counts[((name, _ITSELF),)] = own.count
         for key, child in _children(argument):
             if not isinstance(child, GradientTransformation):
                 continue
             if value.factory is chain:
                 inside = _counts(child, own[key])
-            elif key is None and "inner_state" in fields:
+            elif key is _ITSELF and "inner_state" in fields:
                 inside = _counts(child, own.inner_state)
-            elif key is not None and "inner_states" in fields:
+            elif key is not _ITSELF and "inner_states" in fields:
                 inside = _counts(child, own.inner_states[key].inner_state)
             else:
                 continue
@@ -241,5 +255,5 @@ def _counts(value: Any, state: Any) -> dict[Address, Any]:
 
 def _at(value: Value, address: Address) -> Any:
     for name, key in address:
-        value = value.arguments[name] if key is None else value.arguments[name][key]
+        value = value.arguments[name] if key is _ITSELF else value.arguments[name][key]
     return value

@@ -18,7 +18,9 @@ import jax
 import numpy as np
 import optax
 
+from jaxopt_lite import tree
 from jaxopt_lite.core import numbers, parameters, text, values
+from jaxopt_lite.core.schedule import Schedule
 from jaxopt_lite.core.transformation import GradientTransformation
 
 __all__ = ["lift"]
@@ -72,6 +74,23 @@ class _Argument(parameters.Parameter):
             numbers.check_used_as_scalar(value, numbers.Range(), who, self.name)
 
 
+class _Spec(parameters.Spec):
+    """A factory that asks whether an argument can be called, to tell a function of a tree from a tree."""
+
+    def call(self, arguments: dict[str, Any]) -> Any:
+        return super().call({name: _plain(value) for name, value in arguments.items()})
+
+
+def _plain(value: Any) -> Any:
+    """Give Optax a plain function in place of a tree that can be called too, be it a module of bools or `by_path`."""
+    is_node = callable(value) and not jax.tree_util.all_leaves([value])
+    return functools.partial(_called, value) if is_node and not isinstance(value, Schedule) else value
+
+
+def _called(value: Any, *args: Any, **kwargs: Any) -> Any:
+    return tree.chosen(value, *args) if len(args) == 1 and not kwargs else value(*args, **kwargs)
+
+
 def lift(
     factory: Callable, static: Sequence[str] = (), traced: Sequence[str] = ()
 ) -> Callable[..., GradientTransformation]:
@@ -112,7 +131,7 @@ def _lift(factory: Callable, static: tuple[str, ...], traced: tuple[str, ...]) -
         arguments[n] = argument = _Argument(name=n, kind=p.kind, default=p.default)
         object.__setattr__(argument, "static", n in static or (n in _STATIC.get(name, ()) and n not in traced))
         object.__setattr__(argument, "traced", n in traced or float in _members(p.annotation))
-    spec = parameters.Spec(factory, GradientTransformation, arguments)
+    spec = _Spec(factory, GradientTransformation, arguments)
 
     @functools.wraps(factory)
     def lifted(*args, **kwargs):

@@ -2,11 +2,13 @@
 
 b1: Decay                               a number: a leaf, checked against its range
 learning_rate: LearningRate             a number or a schedule
-inner: GradientTransformation           a value: a subtree; so are Sequence[...] and Mapping[str, ...] of values
+inner: GradientTransformation           a value: a subtree; so are Sequence[...] and Mapping[..., ...] of values
 key: Key                                a seed is static, a key is a leaf
 mu_dtype: Dtype                         a floating dtype, remembered by its name
 nesterov: bool, mode: Literal[...]      static, checked
 mask: Any                               static
+
+An argument without an annotation is an error: nobody would see that it is static.
 """
 
 import collections.abc
@@ -15,6 +17,7 @@ import functools
 import inspect
 import types
 import typing
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -31,7 +34,7 @@ __all__ = ["Dtype", "Key"]
 _CONTAINERS = (dict, list, tuple, collections.abc.Mapping, collections.abc.Sequence)
 _KEY = object()
 Key = Annotated[int | jax.Array, _KEY]
-"""A seed: an int is static, an array of PRNG keys is a leaf."""
+"""A seed: an int is static. A key is a leaf, and so is a seed in an array of shape (), which becomes its key."""
 _DTYPE = object()
 Dtype = Annotated[Any, _DTYPE]
 """A floating or complex dtype in any form; it is remembered by its name."""
@@ -154,10 +157,16 @@ class Spec:
 
 
 def parameters_of(function: Callable) -> dict[str, Parameter]:
-    """The parameters of a function in order, read from its annotations."""
+    """The parameters of a function in order, read from its annotations; a TypeError names one that has none."""
     hints = typing.get_type_hints(function, include_extras=True)
     parameters = {}
     for name, parameter in inspect.signature(function).parameters.items():
+        if name not in hints:
+            raise TypeError(
+                f"{text.name_of(function)}: {name} has no annotation, which says what an argument is; a number type "
+                "(Scalar, NonNegative, Decay, Count, ...) makes it a hyperparameter, LearningRate a number or "
+                "a schedule, GradientTransformation an inner rule; bool, int, str or Any leave it static"
+            )
         options = _options(hints.get(name))
         classes = [c for option in options for c in _classes(option)]
         parameters[name] = Parameter(
@@ -199,17 +208,26 @@ def _copied(value: Any) -> Any:
 
 def _map_container(f: Callable, value: Any, who: str, name: str) -> Any:
     if isinstance(value, dict):
-        if not all(isinstance(key, str) for key in value):
-            raise TypeError(f"{who}: the keys of {name} must be strings, got {list(value)}")
-        return {key: f(v) for key, v in value.items()}
+        return sortable({key: f(v) for key, v in value.items()})
     if isinstance(value, (list, tuple)) and not hasattr(value, "_fields"):
         return tuple(f(v) for v in value)
     return f(value)
 
 
+def sortable(mapping: dict) -> dict:
+    """A dict that JAX can flatten, which sorts keys: where they have no order (enums, 1 and "a"), it is made here."""
+    if any(all(isinstance(key, kind) for key in mapping) for kind in (str, (int, float))):
+        return mapping
+    return OrderedDict(sorted(mapping.items(), key=lambda item: (type(item[0]).__qualname__, repr(item[0]))))
+
+
 def _key(value: Any, what: str) -> Any:
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        value = value[()]
     if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
         return int(value)
+    if isinstance(value, jax.Array) and value.ndim == 0 and jnp.issubdtype(value.dtype, jnp.integer):
+        return jax.random.key(value)  # a seed that was made an array, as by `optax.inject_hyperparams`
     is_key = isinstance(value, jax.Array) and (
         jnp.issubdtype(value.dtype, jax.dtypes.prng_key) or value.dtype == np.uint32
     )

@@ -7,6 +7,7 @@ parse(text)                     the value; no `eval`, only the package's factori
 
 import ast
 import difflib
+import enum
 import functools
 import importlib
 import inspect
@@ -65,7 +66,7 @@ def parse(text: str, names: dict[str, Any] | None = None) -> Any:
 
     Args:
         text: the call, as `repr` prints it.
-        names: other factories and functions that the text may name, such as one's own rules and masks.
+        names: other factories and functions that the text may name, such as one's own rules, masks and enums.
 
     Raises:
         ValueError: for text that is not such a call; it names the nearest known name.
@@ -144,6 +145,9 @@ class _Reader:
         if dotted in self.names:
             return self.names[dotted]
         first, *rest = dotted.split(".")
+        members = getattr(self.names.get(first), "__members__", {})  # of an enum
+        if len(rest) == 1 and rest[0] in members:
+            return members[rest[0]]
         if first == "optax" and rest:
             module = dotted.rpartition(".")[0]
             if module in _OPTAX and hasattr(importlib.import_module(module), rest[-1]):
@@ -175,11 +179,13 @@ def _spell(value: Any, defaults: bool) -> str:
     if isinstance(value, (np.ndarray, jax.Array)):
         return _spell_array(value)
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{k!r}: {_spell(v, defaults)}" for k, v in value.items()) + "}"
+        return "{" + ", ".join(f"{_spell(k, defaults)}: {_spell(v, defaults)}" for k, v in value.items()) + "}"
     if isinstance(value, list):
         return "[" + ", ".join(_spell(v, defaults) for v in value) + "]"
     if isinstance(value, tuple) and not hasattr(value, "_fields"):
         return "(" + ", ".join(_spell(v, defaults) for v in value) + (",)" if len(value) == 1 else ")")
+    if isinstance(value, enum.Enum):
+        return f"{type(value).__name__}.{value.name}"
     if callable(value) and hasattr(value, "__name__"):
         return optax_path(value) or value.__name__
     return repr(value)

@@ -6,10 +6,12 @@
     by_path({"*/bias": "plain", ...})        labels or masks from globs and regular expressions of the leaves' paths
     routing_table(labels, params)            which leaf got what, to print
 
-Paths join the keys with slashes: `layers/0/bias`.
+Paths join the keys with slashes: `layers/0/bias`. A mask or labelling is a function of params, or a tree: one bool or
+label for each leaf or branch of params. A tree stays one where its class has `__call__`, as a module's has.
 """
 
 import fnmatch
+import functools
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec
@@ -19,7 +21,7 @@ import numpy as np
 import optax
 
 from jaxopt_lite import tree
-from jaxopt_lite.core.numbers import describe
+from jaxopt_lite.core.parameters import sortable
 from jaxopt_lite.core.transformation import GradientTransformation, set_to_zero, transformation
 from jaxopt_lite.core.values import Value, register, remember_calls
 
@@ -41,7 +43,17 @@ def masked(inner: GradientTransformation, mask: Any):
         ValueError: if the mask does not fit the tree.
         TypeError: if one of its leaves is not a bool.
     """
-    return _masked(inner, lambda updates: _bools(tree.spread(mask, updates, "masked", "mask"), "masked", "mask"))
+
+    def chosen(updates):
+        return tree.spread_mask(mask, updates, "masked", "mask")
+
+    def init(params):
+        return _init_masked(inner, chosen(params), params)
+
+    def update(updates, state, params=None, **extra):
+        return _update_masked(inner, chosen(updates), updates, state, params, extra)
+
+    return init, update
 
 
 @transformation
@@ -55,11 +67,12 @@ def freeze(mask: Any):
 
 
 @transformation
-def partition(transforms: Mapping[str, GradientTransformation], param_labels: Any):
+def partition(transforms: Mapping[Any, GradientTransformation], param_labels: Any):
     """To each leaf the transformation of its label.
 
     Args:
-        transforms: a transformation for each label (strings).
+        transforms: a transformation for each label. Labels are strings, or anything else that is hashable: ints, enums,
+            tuples, None.
         param_labels: a tree of labels in the structure of params (or a prefix of it), or a function of params that
             returns one, such as `by_path({"*/bias": "plain"}, default="decayed")`.
 
@@ -69,29 +82,31 @@ def partition(transforms: Mapping[str, GradientTransformation], param_labels: An
     if not isinstance(transforms, dict) or not transforms:
         raise TypeError(f"partition: transforms must be a dict of label: transformation, got {transforms!r}")
 
-    def labels_of(updates):
-        labels = tree.spread(param_labels, updates, "partition", "param_labels")
-        for path, label in jax.tree_util.tree_leaves_with_path(labels):
-            if not isinstance(label, str) or label not in transforms:
+    is_label = functools.partial(_is_key, mapping=transforms)
+
+    def masks(updates):
+        """For each label the tree of bools that says which leaves have it."""
+        structure = jax.tree.structure(updates)
+        labels = structure.flatten_up_to(tree.spread(param_labels, updates, "partition", "param_labels", is_label))
+        for (path, _), label in zip(jax.tree_util.tree_leaves_with_path(updates), labels, strict=True):
+            if not is_label(label):
                 raise ValueError(
                     f"partition: the leaf params{jax.tree_util.keystr(path)} has the label {label!r}, which has no "
                     f"transformation; there are {', '.join(map(repr, transforms))}"
                 )
-        return labels
-
-    def only(label):
-        return lambda updates: jax.tree.map(lambda own: own == label, labels_of(updates))
-
-    rules = {label: _masked(t, only(label)) for label, t in transforms.items()}
+        return {own: structure.unflatten([label == own for label in labels]) for own in transforms}
 
     def init(params):
-        return optax.PartitionState({label: init(params) for label, (init, _) in rules.items()})
+        chosen = masks(params)
+        states = {label: _init_masked(inner, chosen[label], params) for label, inner in transforms.items()}
+        return optax.PartitionState(sortable(states))
 
     def update(updates, state, params=None, **extra):
-        states = {}
-        for label, (_, rule) in rules.items():
-            updates, states[label] = rule(updates, state.inner_states[label], params, **extra)
-        return updates, optax.PartitionState(states)
+        chosen, states = masks(updates), {}
+        for label, inner in transforms.items():
+            states[label] = state.inner_states[label]
+            updates, states[label] = _update_masked(inner, chosen[label], updates, states[label], params, extra)
+        return updates, optax.PartitionState(sortable(states))
 
     return init, update
 
@@ -118,11 +133,14 @@ def by_path(patterns: Any, default: Any = None):
 
     Args:
         patterns: {pattern: label}, the first that matches decides. A pattern is a glob over the whole path, such as
-            `*/bias` or `layers/?/w`; one that begins with `re:` is a regular expression searched anywhere in it.
+            `*/bias` or `layers/?/w`, where `*` and `?` match slashes too; one that begins with `re:` is a regular
+            expression searched anywhere in it. Brackets stand for themselves if a path has them in that place, as in
+            `layer[0]/w`; where none has, they hold letters of which one matches, as in `layers/[0-3]/w`.
         default: label of the other leaves; without it they are an error.
 
     Raises:
-        ValueError: for a bad regular expression; when used, for a leaf without label or a pattern without leaf.
+        ValueError: for a bad regular expression; when used, for a leaf without label, a pattern without leaf, or two
+            leaves with one path because a key holds a slash.
 
     >>> by_path({"*/b": "plain"}, default="decayed")({"layer": {"w": 1.0, "b": 0.0}})
     {'layer': {'b': 'plain', 'w': 'decayed'}}
@@ -137,20 +155,23 @@ def by_path(patterns: Any, default: Any = None):
         except re.error as error:
             raise ValueError(f"by_path: {pattern!r} is no regular expression: {error}") from None
 
-    def label(path):
-        for pattern, own in patterns.items():
-            if _matches(pattern, path):
-                return own
-        if default is None:
-            raise ValueError(f"by_path: no pattern matches the leaf {path!r}; add one, or give default=")
-        return default
-
     def labels_of(params):
         paths = tree.paths(params)
         known = jax.tree.leaves(paths)
+        _check_distinct(known, params)
+        found = {pattern: _matching(pattern, known) for pattern in patterns}
         for pattern in patterns:
-            if known and not any(_matches(pattern, path) for path in known):
+            if known and not found[pattern]:
                 raise ValueError(f"by_path: the pattern {pattern!r} matches no leaf; paths are {', '.join(known[:8])}")
+
+        def label(path):
+            for pattern, own in patterns.items():
+                if path in found[pattern]:
+                    return own
+            if default is None:
+                raise ValueError(f"by_path: no pattern matches the leaf {path!r}; add one, or give default=")
+            return default
+
         return jax.tree.map(label, paths)
 
     return labels_of
@@ -163,47 +184,60 @@ def routing_table(labels: Any, params: Any) -> str:
         labels: what `partition` or `masked` was given: a tree or a function of params. Or the transformation itself.
         params: the parameters.
     """
+    is_label = None
     if isinstance(labels, GradientTransformation):
         given = {"partition": "param_labels", "masked": "mask", "freeze": "mask"}
         name = labels.factory.spec.name
         if name not in given:
             raise ValueError(f"routing_table: {name} routes nothing; give a partition, masked or freeze")
+        is_label = functools.partial(_is_key, mapping=labels.arguments.get("transforms", {}))
         labels = labels.arguments[given[name]]
-    spread = tree.spread(labels, params, "routing_table", "labels")
+    leaves, structure = jax.tree.flatten(params)
+    found = structure.flatten_up_to(tree.spread(labels, params, "routing_table", "labels", is_label))
     rows = [("leaf", "shape", "values", "label")]
-    for path, label, leaf in zip(*map(jax.tree.leaves, (tree.paths(params), spread, params)), strict=True):
+    for path, label, leaf in zip(jax.tree.leaves(tree.paths(params)), found, leaves, strict=True):
         rows.append((path, str(np.shape(leaf)), f"{np.size(leaf):,}", str(label)))
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
     return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
 
 
-def _masked(inner: GradientTransformation, mask_of: Any) -> tuple:
-    def hide(mask, updates):
-        return jax.tree.map(lambda m, u: u if m else optax.MaskedNode(), mask, updates)
-
-    def init(params):
-        return optax.MaskedState(inner.init(hide(mask_of(params), params)))
-
-    def update(updates, state, params=None, **extra):
-        mask = mask_of(updates)
-        seen = None if params is None else hide(mask, params)
-        new, inner_state = inner.update(hide(mask, updates), state.inner_state, seen, **extra)
-        return jax.tree.map(lambda m, n, u: n if m else u, mask, new, updates), optax.MaskedState(inner_state)
-
-    return init, update
+def _hide(mask: Any, updates: Any) -> Any:
+    return jax.tree.map(lambda m, u: u if m else optax.MaskedNode(), mask, updates)
 
 
-def _bools(mask: Any, who: str, name: str) -> Any:
-    for path, leaf in jax.tree_util.tree_leaves_with_path(mask):
-        if not isinstance(leaf, (bool, np.bool_)):
-            raise TypeError(
-                f"{who}: {name}{jax.tree_util.keystr(path)} must be True or False, got {describe(leaf)}; a mask names "
-                "leaves, such as by_path({'*/bias': True}, default=False), and is no array"
-            )
-    return mask
+def _init_masked(inner: GradientTransformation, mask: Any, params: Any) -> optax.MaskedState:
+    return optax.MaskedState(inner.init(_hide(mask, params)))
 
 
-def _matches(pattern: str, path: str) -> bool:
+def _update_masked(inner: GradientTransformation, mask: Any, updates: Any, state: Any, params: Any, extra: dict) -> Any:
+    seen = None if params is None else _hide(mask, params)
+    new, inner_state = inner.update(_hide(mask, updates), state.inner_state, seen, **extra)
+    return jax.tree.map(lambda m, n, u: n if m else u, mask, new, updates), optax.MaskedState(inner_state)
+
+
+def _is_key(x: Any, mapping: Mapping) -> bool:
+    try:
+        return x in mapping
+    except TypeError:  # what is not hashable is no key
+        return False
+
+
+def _matching(pattern: str, paths: list[str]) -> set[str]:
+    """The paths that a pattern matches. Brackets that stand in a path are themselves, others a set of letters."""
     if pattern.startswith("re:"):
-        return re.search(pattern.removeprefix("re:"), path) is not None
-    return fnmatch.fnmatchcase(path, pattern)
+        return {path for path in paths if re.search(pattern.removeprefix("re:"), path)}
+    literal = {path for path in paths if fnmatch.fnmatchcase(path, pattern.replace("[", "[[]"))}
+    return literal or {path for path in paths if fnmatch.fnmatchcase(path, pattern)}
+
+
+def _check_distinct(paths: list[str], params: Any) -> None:
+    """Raise if two leaves have one path, as those of {"a/b": ...} and {"a": {"b": ...}} have."""
+    if len(set(paths)) == len(paths):
+        return
+    twin = next(path for path in paths if paths.count(path) > 1)
+    keys = [jax.tree_util.keystr(key) for key, _ in jax.tree_util.tree_leaves_with_path(params)]
+    one, other = [f"params{key}" for key, path in zip(keys, paths, strict=True) if path == twin][:2]
+    raise ValueError(
+        f"by_path: the leaves {one} and {other} have one path, {twin!r}, and no pattern tells them apart; give a key "
+        "without '/', or a tree of labels (or a function of params) instead of by_path"
+    )

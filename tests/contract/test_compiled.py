@@ -125,7 +125,7 @@ def test_replacing_a_number_or_an_array_keeps_the_program():
 
 def test_static_arguments_of_other_types_have_other_programs():
     @jo.transformation
-    def power(exponent=2):
+    def power(exponent: int = 2):
         return lambda params: (), lambda u, s, p=None: (jax.tree.map(lambda x: x**exponent, u), s)
 
     train, traces = make_training()

@@ -6,10 +6,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import linen as nn
 from flax import nnx
 from flax.training.train_state import TrainState
 
 import jaxopt_lite as jo
+from jaxopt_lite import tree
 from tests.contract.table import GRADS, MATRIX, PARAMS, RECIPES, STEPS, assert_close, at, member, quick_jit, run, scan
 
 ADAMW = RECIPES["adamw"]
@@ -203,6 +205,35 @@ def test_nnx_holds_an_optimizer_of_arrays_as_a_plain_pair():
     with pytest.raises(ValueError, match=r"[Aa]rray"):
         nnx_run(jo.arrays(ADAMW))
     assert_close(nnx_run(jo.as_optax(jo.arrays(ADAMW))), run(ADAMW)[1], 2e-5)
+
+
+class Pair(nnx.Module):
+    def __init__(self):
+        self.body, self.head = nnx.Linear(2, 2, rngs=nnx.Rngs(0)), nnx.Linear(2, 1, rngs=nnx.Rngs(1))
+
+
+def test_paths_and_masks_are_the_same_in_both_halves_of_nnx():
+    """It gives `init` its variables and `update` their bare arrays; Linen's boxes of layouts come and go as well."""
+    variables = nnx.state(Pair(), nnx.Param)
+    names = ["body/bias", "body/kernel", "head/bias", "head/kernel"]
+    for params in (variables, nnx.as_pure(variables), nnx.to_pure_dict(variables), Pair()):
+        assert jax.tree.leaves(tree.paths(params)) == names
+    boxed = {"dense": {"kernel": nn.Partitioned(jnp.ones(2), names=(None,)), "bias": jnp.ones(2), "value": jnp.ones(2)}}
+    for params in (boxed, nn.unbox(boxed)):
+        assert jax.tree.leaves(tree.paths(params)) == ["dense/bias", "dense/kernel", "dense/value"]
+
+    bias = jo.by_path({"*/bias": True}, default=False)
+    is_bias = jax.tree.map(lambda x: x.ndim == 1, variables)
+    for rule in (
+        *(jo.chain(jo.sgd(0.1), jo.freeze(mask)) for mask in (bias, is_bias, nnx.as_pure(is_bias))),
+        jo.partition({"a": jo.adam(0.1), "b": jo.set_to_zero()}, jo.by_path({"*/bias": "b"}, default="a")),
+        jo.partition({"a": jo.sgd(0.1), "b": jo.set_to_zero()}, jax.tree.map(lambda b: "ab"[b], is_bias)),
+    ):
+        model = Pair()
+        before = jax.tree.leaves(nnx.state(model, nnx.Param))
+        nnx.Optimizer(model, rule, wrt=nnx.Param).update(model, jax.tree.map(jnp.ones_like, variables))
+        moved = [bool((w != old).any()) for w, old in zip(jax.tree.leaves(nnx.state(model, nnx.Param)), before)]
+        assert moved == [False, True, False, True], rule
 
 
 # --- Equinox ----------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import copy
 import inspect
 import pickle
 from operator import eq, ne
+from typing import Any
 
 import hypothesis
 import hypothesis.strategies as st
@@ -182,7 +183,7 @@ def test_a_deleted_array_can_still_be_compared():
 
 
 @jo.transformation
-def static_rule(flag=None):
+def static_rule(flag: Any = None):
     return lambda params: (), lambda updates, state, params=None: (updates, state)
 
 

@@ -83,6 +83,40 @@ def test_schedules_and_lifted_rules_have_paths_too():
     assert names(jo.lift(optax.contrib.muon)(0.1))[0] == "muon.learning_rate"
 
 
+COSINE = jo.cosine_decay_schedule(0.1, 100)
+JOINED = jo.sgd(jo.join_schedules([jo.constant_schedule(0.1), SCHEDULE], [5]))
+GONE = {
+    "a number": (OPTIMIZER, {"adamw.learning_rate": 0.1, "peak_value": 1.0}),
+    "an array": (OPTIMIZER, {"adamw.learning_rate": jnp.float32(0.1), "warmup_steps": 5}),
+    "a function": (OPTIMIZER, {"learning_rate": jnp.zeros_like, "adamw.learning_rate.peak_value": 1.0}),
+    "another schedule": (OPTIMIZER, {"learning_rate": COSINE, "peak_value": 1.0}),
+    "none": (jo.lookahead(jo.adamw(0.1, weight_decay=SCHEDULE), 2, 0.5), {"weight_decay": 0.0, "peak_value": 1.0}),
+    "nested in a list": (JOINED, {"learning_rate": 0.1, "schedules": [COSINE, COSINE]}),
+    "a shorter list": (JOINED, {"schedules": [COSINE], "boundaries": [], "schedules.1.peak_value": 1.0}),
+}
+
+
+@pytest.mark.parametrize("backwards", [False, True], ids=["outer first", "inner first"])
+@pytest.mark.parametrize("name", GONE)
+def test_a_name_that_goes_with_what_is_replaced_is_told_to_be_gone(name, backwards):
+    optimizer, changes = GONE[name]
+    changes = dict(reversed(changes.items())) if backwards else changes
+    with pytest.raises(ValueError, match=r"replace: '.*' is gone, because '.*' becomes .*; leave '.*' out"):
+        jo.replace(optimizer, changes)
+
+
+def test_a_new_schedule_and_its_arguments_are_replaced_in_any_order():
+    expected = jo.chain(jo.clip_by_global_norm(1.0), jo.adamw(jo.cosine_decay_schedule(0.1, 50), weight_decay=1e-2))
+    assert jo.replace(OPTIMIZER, {"learning_rate": COSINE, "decay_steps": 50}) == expected
+    assert jo.replace(OPTIMIZER, {"decay_steps": 50, "learning_rate": COSINE}) == expected
+
+
+def test_two_names_of_one_path_are_refused():
+    for names in (("b1", "adamw.b1"), ("adamw.learning_rate.peak_value", "peak_value")):
+        with pytest.raises(ValueError, match=f"replace: '{names[0]}' and '{names[1]}' are both .*; give one of them"):
+            jo.replace(OPTIMIZER, dict.fromkeys(names, 0.5))
+
+
 # --- With a state ---------------------------------------------------------------------------------
 
 

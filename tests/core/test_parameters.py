@@ -29,7 +29,7 @@ def everything(
     dtype: jo.Dtype | None = None,
     key: jo.Key = 0,
     anything: Any = None,
-    plain=1,
+    plain: Any = 1,
 ):
     return nothing()
 
@@ -54,6 +54,24 @@ def test_the_annotation_alone_says_what_is_a_leaf():
     *leaves, key = jax.tree.leaves(FULL)
     assert leaves == [1, 2, 0.25, 4, 5, 6, 7, 8] and all(type(x) is float for x in leaves)
     assert jax.random.key_data(key).tolist() == [0, 9]
+
+
+def test_an_argument_without_an_annotation_is_refused_where_it_is_decorated():
+    """It would be static, so that a sweep over it compiles for each number, and nobody would be told."""
+
+    def one(learning_rate, momentum: jo.Decay = 0.9): ...
+    def flag(rate: jo.NonNegative, nesterov=False): ...
+    def many(*weights, rate: jo.Scalar = 1.0): ...
+    def named(rate: jo.Scalar, **rates): ...
+
+    cases = {one: "learning_rate", flag: "nesterov", many: "weights", named: "rates"}
+    for decorate in (jo.transformation, jo.schedule, jo.penalty, jo.policy, jo.sampler):
+        for function, name in cases.items():
+            words = f"{function.__name__}: {name} has no annotation.*NonNegative.*LearningRate.*Any leave it static"
+            with pytest.raises(TypeError, match=words):
+                decorate(function)
+    with pytest.raises(TypeError, match="<lambda>: t has no annotation"):
+        jo.schedule(lambda t: t)
 
 
 def test_none_and_static_arguments_are_no_leaves():
@@ -98,6 +116,26 @@ def test_plain_pairs_and_functions_are_leafless_and_go_by_identity():
     assert jax.tree.leaves((jo.chain(pair), jo.sgd(rate))) == []
     assert jo.chain(pair) == jo.chain(pair) != jo.chain(optax.sgd(0.1))
     assert jo.sgd(rate) == jo.sgd(rate) != jo.sgd(lambda t: 0.1 * t)
+
+
+def test_a_seed_in_an_array_is_its_key():
+    """`optax.inject_hyperparams` hands all numbers over as arrays; a vmap over seeds does too."""
+    params = {"w": jnp.ones(3)}
+
+    def noise(key, rule=jo.add_noise):
+        optimizer = rule(0.1, 0.5, key)
+        return optimizer.update(params, optimizer.init(params), params)[0]["w"]
+
+    for seed in (np.array(3), np.array(3, np.uint8), jnp.int32(3), jnp.uint32(3), jnp.int8(3), jax.random.key(3)):
+        np.testing.assert_array_equal(noise(seed), noise(3))
+    many = jax.jit(jax.vmap(noise))(jnp.array([3, 4]))
+    np.testing.assert_allclose(many, [noise(3), noise(4)], 1e-6)
+    injected = optax.inject_hyperparams(jo.add_noise)(0.1, 0.5, key=3)
+    update = jax.jit(injected.update)
+    np.testing.assert_allclose(update(params, injected.init(params), params)[0]["w"], noise(3), 1e-6)
+    for wrong in (jnp.float32(3), jnp.array(True), jnp.array([3]), np.array([1, 2])):
+        with pytest.raises(TypeError, match="add_noise: key must be a seed"):
+            noise(wrong)
 
 
 def test_a_key_of_the_old_form_is_a_leaf():

@@ -3,6 +3,8 @@
 That every public factory prints and reads back is in tests/contract; what is refused is in tests/test_errors.py.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +15,7 @@ import jaxopt_lite as jo
 
 
 @jo.transformation
-def rule(value=None, *, scale: jo.Scalar = 1.0):
+def rule(value: Any = None, *, scale: jo.Scalar = 1.0):
     return lambda params: (), lambda updates, state, params=None: (updates, state)
 
 

@@ -12,7 +12,8 @@ Left out, because no arguments make the two rules one:
     PyTorch NAdam, momentum_decay    a schedule of b1, with no counterpart; at 1e6 it is constant, and so compared
     PyTorch RAdam, eps               added to √v before the correction: a different ε at each step; compared at 1e-30
     PyTorch Rprop, lr > max step     clamped at the first step there, from the first product of gradients on here
-    PyTorch Adafactor, ASGD, Muon    other rules, or none of ours
+    PyTorch Adafactor, ASGD          a lifted rule in float32, and a schedule without text: compared in test_torch.py
+    PyTorch Muon                     iterates in bfloat16
     Yogi's ε                         added to √v before the correction in the authors' code; compared at 1e-30, and with
                                      a start of v so small that it does not matter that Optax starts m there as well
     LARS with weight decay, paper    ‖g‖ + β‖w‖ below, we (Optax, SimCLR) have ‖g + βw‖

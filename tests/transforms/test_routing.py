@@ -1,3 +1,8 @@
+import enum
+import pickle
+from typing import Any
+
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -88,6 +93,69 @@ def test_a_frozen_leaf_does_not_move_whatever_its_gradient():
     assert set(routed(jo.freeze(True)).values()) == {0}
 
 
+class Layer(eqx.Module):
+    """A module that takes anything when it is called, as `*args` and defaults do."""
+
+    w: Any
+    b: Any
+
+    def __call__(self, *args, **kwargs):
+        return True
+
+
+class Other(eqx.Module):
+    """A function of params that is a pytree, but not of their structure."""
+
+    key: str
+
+    def __call__(self, params):
+        return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].name == self.key, params)
+
+
+MODULE = Layer(jnp.full((2, 2), 4.0), jnp.full(2, 4.0))
+
+
+def factors(optimizer, params=MODULE):
+    found, _ = optimizer.update(params, optimizer.init(params), params)
+    return [float(jnp.ravel(u / g)[0]) for u, g in zip(*map(jax.tree.leaves, (found, params)), strict=True)]
+
+
+def test_a_tree_that_can_be_called_is_a_tree():
+    """A mask or labels as a module of the class of the parameters, at the root and within, whole and as a prefix."""
+    w, halves = Layer(True, False), jo.masked(HALF, Layer(False, True))
+    cases = {
+        "masked": (jo.masked(TWICE, w), [2, 1]),
+        "masked twice": (jo.masked(jo.masked(TWICE, w), w), [2, 1]),
+        "chained": (jo.chain(jo.masked(TWICE, w), halves), [2, 0.5]),
+        "freeze": (jo.freeze(w), [0, 1]),
+        "decay": (jo.add_decayed_weights(0.5, mask=w), [1.5, 1]),
+        "adamw": (jo.chain(jo.adamw(1.0, weight_decay=0.5, mask=w), jo.scale(-1.0)), [0.75, 0.25]),
+        "lars": (jo.lars(1.0, 0.5, weight_decay_mask=w, trust_ratio_mask=Layer(False, False), momentum=0), [-1.5, -1]),
+        "lars ratio": (jo.lars(1.0, 0.0, trust_ratio_mask=w, momentum=0), [-0.001, -1]),
+        "proximal": (jo.proximal_l1(1.0, 100.0, mask=w), [-1, 1]),
+        "partition": (jo.partition({"a": TWICE, "b": HALF}, Layer("a", "b")), [2, 0.5]),
+        "lifted mask": (jo.lift(optax.add_decayed_weights)(0.5, mask=w), [1.5, 1]),
+        "lifted labels": (jo.lift(optax.partition)({"a": TWICE, "b": HALF}, Layer("a", "b")), [2, 0.5]),
+        "lifted by_path": (jo.lift(optax.add_decayed_weights)(0.5, mask=jo.by_path({"w": True}, False)), [1.5, 1]),
+        "a function that is a pytree": (jo.masked(TWICE, Other("w")), [2, 1]),
+        "a partial": (jo.masked(TWICE, jax.tree_util.Partial(Other("b"))), [1, 2]),
+        "lifted function": (jo.lift(optax.masked)(TWICE, Other("w")), [2, 1]),
+    }
+    for name, (optimizer, expected) in cases.items():
+        np.testing.assert_allclose(factors(optimizer), expected, 1e-5, err_msg=name)
+    assert jo.routing_table(Layer("x", "y"), MODULE).split()[-1] == "y"
+    tower = Layer(MODULE, Layer(MODULE.b, MODULE.b))
+    assert factors(jo.masked(TWICE, Layer(w, True)), tower) == [2, 1, 2, 2]
+    assert factors(jo.freeze(Layer(True, Layer(False, True))), tower) == [0, 0, 1, 0]
+
+
+def test_a_module_of_the_class_of_the_parameters_that_does_not_fit_is_not_called():
+    tower = Layer(MODULE, Layer(MODULE.b, MODULE.b))
+    for mask in (Layer(Layer(True, None), True), Layer({"w": True}, True)):
+        with pytest.raises(ValueError, match="masked: mask does not fit params"):
+            jo.masked(TWICE, mask).init(tower)
+
+
 # --- Labels ---------------------------------------------------------------------------------------
 
 LABELS = jo.by_path({"*/b": "plain", "head/*": "frozen"}, default="decayed")
@@ -119,6 +187,68 @@ def test_the_rules_of_a_partition_do_not_see_each_other_s_leaves():
     np.testing.assert_allclose(found["a"], [0.6, 0.8], rtol=1e-6)
     np.testing.assert_allclose(found["b"], -0.5, rtol=1e-5)
     assert set(state.inner_states) == {"x", "y"}
+
+
+class Group(enum.Enum):
+    """Labels that can be called."""
+
+    BODY = 1
+    HEAD = 2
+
+    def __call__(self, params):
+        return True
+
+
+@pytest.mark.parametrize(
+    "body, head",
+    [
+        (0, 1),
+        (1, "head"),
+        (Group.BODY, Group.HEAD),
+        (Group.BODY, "head"),
+        (("adam", 1), ("adam", 2)),
+        (("adam", 1), "adam"),
+        (None, "head"),
+        (True, 0.5),
+        (frozenset("a"), frozenset("b")),
+    ],
+    ids=str,
+)
+def test_labels_are_anything_hashable(body, head):
+    params = {"w": jnp.ones((2, 2)), "b": jnp.ones(2), "none": None}
+    rules = {body: TWICE, head: jo.adam(0.5)}
+    optimizer = jo.partition(rules, {"w": body, "b": head, "none": None})
+    state = optimizer.init(params)
+    found, after = optimizer.update(params, state, params)
+    assert (found["w"] == 2).all() and np.allclose(found["b"], -0.5)
+    assert jax.tree.structure(after) == jax.tree.structure(state) and after.inner_states[body] is not None
+    # a value like others: leaves, paths, text, pickles, whatever the order of the rules
+    assert optimizer == jo.partition(dict(reversed(rules.items())), {"w": body, "b": head, "none": None})
+    assert pickle.loads(pickle.dumps(optimizer)) == optimizer == jax.tree.map(lambda x: x, optimizer)
+    if not isinstance(body, frozenset):
+        assert jo.parse(repr(optimizer), names={"Group": Group}) == optimizer
+    assert jo.hyperparameters(optimizer, state)[f"partition.{body}.scale.step_size"] == 2
+    assert (jo.replace(optimizer, {"step_size": 3}).update(params, state, params)[0]["w"] == 3).all()
+    for labels in (jo.by_path({"w": body, "b": head}), lambda p: {"w": body, "b": head, "none": None}):
+        again = jo.partition(rules, labels)
+        assert jax.tree.all(jax.tree.map(jnp.allclose, again.update(params, again.init(params), params)[0], found))
+        assert jo.routing_table(again, params) == jo.routing_table(labels, params)
+    everything = jo.partition(rules, head)  # one label for all is no function, also where it can be called
+    assert np.allclose(everything.update(params, everything.init(params), params)[0]["w"], -0.5)
+
+
+def test_labels_of_mixed_kinds_under_jit_and_vmap():
+    labels = {"w": 1, "b": "a", "c": Group.HEAD}
+    rules = jo.arrays(jo.partition({1: TWICE, "a": jo.adam(0.5), Group.HEAD: HALF}, labels))
+    params = dict.fromkeys("wbc", jnp.ones(2))
+
+    @jax.jit
+    @jax.vmap
+    def update(rules):
+        return rules.update(params, rules.init(params), params)[0]
+
+    found = update(jax.tree.map(lambda x: jnp.stack([x, x / 2]), rules))
+    np.testing.assert_allclose([found[k][:, 0] for k in "wbc"], [[2, 1], [-0.5, -0.25], [0.5, 0.25]], 1e-5)
 
 
 def test_a_rule_whose_label_nobody_has_rests():
@@ -153,6 +283,30 @@ def test_globs_are_of_the_whole_path():
     assert [path for path, label in labels({"layers/[0]/*": 1}, 0).items() if label] == ["layers/0/b", "layers/0/w"]
     with pytest.raises(ValueError, match="matches no leaf"):
         labels({"w": 1}, 0)
+
+
+@pytest.mark.parametrize(
+    "pattern, selected",
+    [
+        ("layer[0]/w", ["layer[0]/w"]),
+        ("*[0]/*", ["layer[0]/w"]),
+        ("layer[[]0]/w", ["layer[0]/w"]),
+        ("layer[01]/w", ["layer0/w"]),
+        ("layer[!1]/w", ["layer0/w"]),
+        (r"re:layer\[0\]", ["layer[0]/w"]),
+        ("layer[*]/w", ["layer[0]/w"]),
+    ],
+)
+def test_brackets_are_themselves_where_a_path_has_them_and_else_a_set(pattern, selected):
+    params = {"layer[0]": {"w": 1.0}, "layer0": {"w": 2.0}, "other": 3.0}
+    chosen = by_name(jo.by_path({pattern: True}, default=False)(params))
+    assert [path for path, label in chosen.items() if label] == selected
+
+
+def test_keys_may_hold_slashes_while_paths_differ():
+    params = {"mlp/~/linear": {"w": 1.0, "b": 2.0}, "mlp": {"w": 3.0}}
+    chosen = by_name(jo.by_path({"mlp/~/*/w": 1, "mlp/w": 2}, default=0)(params))
+    assert chosen == {"mlp/w": 2, "mlp/~/linear/b": 0, "mlp/~/linear/w": 1}
 
 
 def test_regular_expressions_are_searched_anywhere():
