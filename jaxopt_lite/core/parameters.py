@@ -6,9 +6,10 @@ inner: GradientTransformation           a value: a subtree; so are Sequence[...]
 key: Key                                a seed is static, a key is a leaf
 mu_dtype: Dtype                         a floating dtype, remembered by its name
 nesterov: bool, mode: Literal[...]      static, checked
-mask: Any                               static
+mask: Mask                              static: a tree, or a function of params, by which leaves are treated differently
+other: Any                              static
 
-An argument without an annotation is an error: nobody would see that it is static.
+An argument without an annotation is static too, with a warning: a number there could not be swept.
 """
 
 import collections.abc
@@ -17,6 +18,7 @@ import functools
 import inspect
 import types
 import typing
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -29,12 +31,15 @@ from jax.core import Tracer
 from jaxopt_lite.core import numbers, text
 from jaxopt_lite.core.numbers import Range
 
-__all__ = ["Dtype", "Key"]
+__all__ = ["Dtype", "Key", "Mask"]
 
 _CONTAINERS = (dict, list, tuple, collections.abc.Mapping, collections.abc.Sequence)
 _KEY = object()
 Key = Annotated[int | jax.Array, _KEY]
 """A seed: an int is static. A key is a leaf, and so is a seed in an array of shape (), which becomes its key."""
+_MASK = object()
+Mask = Annotated[Any, _MASK]
+"""A tree of bools or labels in the structure of params, or a function of params that returns one; it is static."""
 _DTYPE = object()
 Dtype = Annotated[Any, _DTYPE]
 """A floating or complex dtype in any form; it is remembered by its name."""
@@ -52,6 +57,7 @@ class Parameter:
     holds: type | None = None  # a value of this class
     many: bool = False  # or a list, tuple or dict of them
     is_key: bool = False
+    is_mask: bool = False
     is_dtype: bool = False
     is_bool: bool = False
     choices: tuple = ()  # of a Literal
@@ -108,6 +114,7 @@ class Spec:
     function: Callable
     makes: type
     parameters: dict[str, Parameter]
+    acts_on: str | None = None  # what a transformation declares
 
     @functools.cached_property
     def name(self) -> str:
@@ -157,28 +164,32 @@ class Spec:
 
 
 def parameters_of(function: Callable) -> dict[str, Parameter]:
-    """The parameters of a function in order, read from its annotations; a TypeError names one that has none."""
+    """The parameters of a function in order, read from its annotations; a UserWarning names one that has none."""
     hints = typing.get_type_hints(function, include_extras=True)
     parameters = {}
     for name, parameter in inspect.signature(function).parameters.items():
         if name not in hints:
-            raise TypeError(
-                f"{text.name_of(function)}: {name} has no annotation, which says what an argument is; a number type "
-                "(Scalar, NonNegative, Decay, Count, ...) makes it a hyperparameter, LearningRate a number or "
-                "a schedule, GradientTransformation an inner rule; bool, int, str or Any leave it static"
+            warnings.warn(
+                f"{text.name_of(function)}: {name} has no annotation, so it is static: it cannot be traced, and each "
+                "value of it is another program; a number type (Scalar, NonNegative, Decay, Count, ...) makes it a "
+                "hyperparameter, LearningRate a number or a schedule, GradientTransformation an inner rule; Any says "
+                "that it is static",
+                stacklevel=4,  # of the line that decorates
             )
         options = _options(hints.get(name))
         classes = [c for option in options for c in _classes(option)]
+        marks = [mark for option in options for mark in getattr(option, "__metadata__", ())]
         parameters[name] = Parameter(
             name=name,
             kind=parameter.kind,
             default=parameter.default,
-            range=next((m for o in options for m in getattr(o, "__metadata__", ()) if isinstance(m, Range)), None),
+            range=next((mark for mark in marks if isinstance(mark, Range)), None),
             optional=type(None) in options,
             holds=next((c for c in classes if hasattr(c, "accept")), None),  # a class of values
             many=any(typing.get_origin(option) in _CONTAINERS for option in options),
-            is_key=any(_KEY in getattr(option, "__metadata__", ()) for option in options),
-            is_dtype=any(_DTYPE in getattr(option, "__metadata__", ()) for option in options),
+            is_key=_KEY in marks,
+            is_mask=_MASK in marks,
+            is_dtype=_DTYPE in marks,
             is_bool=set(options) - {type(None)} == {bool},
             choices=typing.get_args(options[0]) if typing.get_origin(options[0]) is typing.Literal else (),
         )

@@ -56,8 +56,8 @@ def test_the_annotation_alone_says_what_is_a_leaf():
     assert jax.random.key_data(key).tolist() == [0, 9]
 
 
-def test_an_argument_without_an_annotation_is_refused_where_it_is_decorated():
-    """It would be static, so that a sweep over it compiles for each number, and nobody would be told."""
+def test_an_argument_without_an_annotation_is_static_with_a_warning():
+    """A sweep over it compiles for each number."""
 
     def one(learning_rate, momentum: jo.Decay = 0.9): ...
     def flag(rate: jo.NonNegative, nesterov=False): ...
@@ -67,11 +67,17 @@ def test_an_argument_without_an_annotation_is_refused_where_it_is_decorated():
     cases = {one: "learning_rate", flag: "nesterov", many: "weights", named: "rates"}
     for decorate in (jo.transformation, jo.schedule, jo.penalty, jo.policy, jo.sampler):
         for function, name in cases.items():
-            words = f"{function.__name__}: {name} has no annotation.*NonNegative.*LearningRate.*Any leave it static"
-            with pytest.raises(TypeError, match=words):
+            words = (
+                f"{function.__name__}: {name} has no annotation.*NonNegative.*LearningRate.*Any says that it is static"
+            )
+            with pytest.warns(UserWarning, match=words) as warned:
                 decorate(function)
-    with pytest.raises(TypeError, match="<lambda>: t has no annotation"):
+            assert warned[0].filename == __file__
+    with pytest.warns(UserWarning, match="<lambda>: t has no annotation"):
         jo.schedule(lambda t: t)
+    with pytest.warns(UserWarning, match="x has no annotation"):
+        kept = jo.transformation(lambda x=0.5: (lambda params: (), lambda u, s, p=None: (u, s)))(0.25)
+    assert jax.tree.leaves(kept) == [] and kept.arguments["x"] == 0.25
 
 
 def test_none_and_static_arguments_are_no_leaves():
