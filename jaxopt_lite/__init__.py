@@ -6,6 +6,7 @@ Every public name is here, flat, and has this one import path. See docs/ for a t
 """
 
 from jaxopt_lite.core.hyperparameters import arrays, as_optax, hyperparameters, replace
+from jaxopt_lite.core.layout import Part, Parts, Place, View, state_layout
 from jaxopt_lite.core.lifting import lift
 from jaxopt_lite.core.numbers import (
     Count,
@@ -19,7 +20,7 @@ from jaxopt_lite.core.numbers import (
     Table,
     Vector,
 )
-from jaxopt_lite.core.parameters import Dtype, Key
+from jaxopt_lite.core.parameters import Dtype, Key, Mask
 from jaxopt_lite.core.schedule import LearningRate, Schedule, Scheduled, schedule
 from jaxopt_lite.core.text import parse, spell
 from jaxopt_lite.core.transformation import (
@@ -160,8 +161,12 @@ __all__ = [
     "Key",
     "LearningRate",
     "Ledger",
+    "Mask",
     "NonNegative",
+    "Part",
+    "Parts",
     "Penalty",
+    "Place",
     "Plan",
     "Point",
     "Policy",
@@ -181,6 +186,7 @@ __all__ = [
     "Trial",
     "Value",
     "Vector",
+    "View",
     "accumulate",
     "adabelief",
     "adadelta",
@@ -302,6 +308,7 @@ __all__ = [
     "space_of",
     "spell",
     "stack_leaves",
+    "state_layout",
     "stateless",
     "successive_halving",
     "sweep",

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from jaxopt_lite import tree
 from jaxopt_lite.core.numbers import Fraction, NonNegative
+from jaxopt_lite.core.parameters import Mask
 from jaxopt_lite.core.values import Value, register, remember_calls
 
 __all__ = ["Penalty", "elastic_net_penalty", "l1_penalty", "l2_penalty", "penalty", "regularized"]
@@ -39,7 +40,7 @@ def penalty(function: Callable[P, Callable[[Any], Any]]) -> Callable[P, Penalty]
 
 
 @penalty
-def l1_penalty(strength: NonNegative, mask: Any = None):
+def l1_penalty(strength: NonNegative, mask: Mask = None):
     """λ Σ |w|: pulls towards zero with constant force. For exact zeros use `proximal_l1`.
 
     Args:
@@ -51,7 +52,7 @@ def l1_penalty(strength: NonNegative, mask: Any = None):
 
 
 @penalty
-def l2_penalty(strength: NonNegative, mask: Any = None):
+def l2_penalty(strength: NonNegative, mask: Mask = None):
     """λ/2 Σ |w|²: pulls towards zero with a force in proportion to w.
 
     Args:
@@ -62,7 +63,7 @@ def l2_penalty(strength: NonNegative, mask: Any = None):
 
 
 @penalty
-def elastic_net_penalty(strength: NonNegative, l1_ratio: Fraction = 0.5, mask: Any = None):
+def elastic_net_penalty(strength: NonNegative, l1_ratio: Fraction = 0.5, mask: Mask = None):
     """λ (ρ Σ |w| + (1 - ρ)/2 Σ |w|²).
 
     Args:

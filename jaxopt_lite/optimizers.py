@@ -8,10 +8,10 @@ Learning rates are numbers of at least 0 or schedules, decays are in [0, 1), and
 the dtypes in which first moments are stored; None means at least float32.
 """
 
-from typing import Any, Literal
+from typing import Literal
 
 from jaxopt_lite.core.numbers import Decay, NonNegative, Positive
-from jaxopt_lite.core.parameters import Dtype, Key
+from jaxopt_lite.core.parameters import Dtype, Key, Mask
 from jaxopt_lite.core.schedule import LearningRate
 from jaxopt_lite.core.transformation import chain, identity, transformation
 from jaxopt_lite.transforms.adam import (
@@ -101,7 +101,7 @@ def adadelta(
     rho: Decay = 0.9,
     eps: NonNegative = 1e-6,
     weight_decay: LearningRate = 0.0,
-    weight_decay_mask: Any = None,
+    weight_decay_mask: Mask = None,
 ):
     """Gradients in units of their size, times the size of past updates: `scale_by_adadelta` (Zeiler, 2012)."""
     return chain(
@@ -161,7 +161,7 @@ def adamw(
     eps_root: NonNegative = 0.0,
     mu_dtype: Dtype | None = None,
     weight_decay: LearningRate = 1e-4,
-    mask: Any = None,
+    mask: Mask = None,
     *,
     nesterov: bool = False,
 ):
@@ -195,7 +195,7 @@ def nadamw(
     eps_root: NonNegative = 0.0,
     mu_dtype: Dtype | None = None,
     weight_decay: LearningRate = 1e-4,
-    mask: Any = None,
+    mask: Mask = None,
 ):
     """NAdam with decoupled weight decay."""
     return adamw(learning_rate, b1, b2, eps, eps_root, mu_dtype, weight_decay, mask, nesterov=True)
@@ -271,7 +271,7 @@ def lion(
     b2: Decay = 0.99,
     mu_dtype: Dtype | None = None,
     weight_decay: LearningRate = 1e-3,
-    mask: Any = None,
+    mask: Mask = None,
 ):
     """The sign of an interpolated momentum, with decoupled decay: `scale_by_lion` (Chen et al., 2023)."""
     return chain(
@@ -287,7 +287,7 @@ def lamb(
     eps: NonNegative = 1e-6,
     eps_root: NonNegative = 0.0,
     weight_decay: LearningRate = 0.0,
-    mask: Any = None,
+    mask: Mask = None,
 ):
     """AdamW with a trust ratio for each leaf (You et al., 2020, arXiv:1904.00962, Algorithm 2)."""
     return chain(
@@ -302,10 +302,10 @@ def lamb(
 def lars(
     learning_rate: LearningRate,
     weight_decay: LearningRate = 0.0,
-    weight_decay_mask: Any = True,
+    weight_decay_mask: Mask = True,
     trust_coefficient: Positive = 0.001,
     eps: NonNegative = 0.0,
-    trust_ratio_mask: Any = True,
+    trust_ratio_mask: Mask = True,
     momentum: Decay = 0.9,
     nesterov: bool = False,
 ):
@@ -340,7 +340,7 @@ def adan(
     eps: NonNegative = 1e-8,
     eps_root: NonNegative = 1e-8,
     weight_decay: NonNegative = 0.0,
-    mask: Any = None,
+    mask: Mask = None,
 ):
     """Adam with an average of gradient differences, and proximal weight decay: `scale_by_adan` (Xie et al., 2022)."""
     return chain(

@@ -20,6 +20,7 @@ PLAN = (
         "core": (
             *("numbers", "text", "parameters", "values"),  # the remembered call
             *("schedule", "checks", "transformation", "hyperparameters", "lifting"),
+            *("layout",),  # where the leaves of a state belong
         )
     },
     {"schedules": ("shapes", "phases"), "losses": (), "problems": (), "linesearch": ()},

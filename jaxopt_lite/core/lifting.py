@@ -21,27 +21,28 @@ import optax
 from jaxopt_lite import tree
 from jaxopt_lite.core import numbers, parameters, text, values
 from jaxopt_lite.core.schedule import Schedule
-from jaxopt_lite.core.transformation import GradientTransformation
+from jaxopt_lite.core.transformation import GradientTransformation, check_acts_on
 
 __all__ = ["lift"]
 
-# Arguments on which Optax's own code branches in Python, or that must stay whole numbers: they cannot be traced.
+# By public name: arguments on which Optax's own code branches in Python, or that must stay whole numbers.
+# They cannot be traced.
 _STATIC = {
-    "muon": ("ns_steps",),
-    "scale_by_muon": ("ns_steps",),
-    "adafactor": (
+    "optax.contrib.muon": ("ns_steps",),
+    "optax.contrib.scale_by_muon": ("ns_steps",),
+    "optax.adafactor": (
         "min_dim_size_to_factor",
         "decay_rate",
         "decay_offset",
         "multiply_by_parameter_scale",
         "weight_decay_rate",
     ),
-    "lbfgs": ("memory_size",),
-    "galore": ("rank", "update_proj_gap"),
-    "sophia": ("gamma", "clip_threshold", "update_interval"),
-    "scale_by_sm3": ("b2",),
-    "apply_every": ("k",),
-    "reduce_on_plateau": ("factor", "rtol", "atol"),
+    "optax.lbfgs": ("memory_size",),
+    "optax.contrib.galore": ("rank", "update_proj_gap"),
+    "optax.contrib.sophia": ("gamma", "clip_threshold", "update_interval"),
+    "optax.scale_by_sm3": ("b2",),
+    "optax.apply_every": ("k",),
+    "optax.contrib.reduce_on_plateau": ("factor", "rtol", "atol"),
 }
 _SEEDS = ("key", "seed", "random_seed")  # whole numbers, or keys in either of JAX's forms
 
@@ -92,7 +93,7 @@ def _called(value: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 def lift(
-    factory: Callable, static: Sequence[str] = (), traced: Sequence[str] = ()
+    factory: Callable, static: Sequence[str] = (), traced: Sequence[str] = (), acts_on: str | None = None
 ) -> Callable[..., GradientTransformation]:
     """Make an Optax factory a factory of values.
 
@@ -100,6 +101,8 @@ def lift(
         factory: a function that returns an Optax pair, such as `optax.contrib.muon`.
         static: names of number arguments that Optax branches on in Python, and so cannot be traced.
         traced: names of int arguments that are numbers and may be traced.
+        acts_on: the promise that its rule treats every "coordinate" alike, or every "matrix" or "leaf", as in
+            `transformation`; None promises nothing.
 
     Returns:
         A factory with the signature of `factory`. Lifting the same function twice gives the same factory.
@@ -116,12 +119,12 @@ def lift(
     if hasattr(factory, "spec"):
         return factory
     names = [(n,) if isinstance(n, str) else tuple(sorted(n)) for n in (static, traced)]
-    return _lift(factory, *names)
+    return _lift(factory, *names, check_acts_on(acts_on, "lift"))
 
 
 @functools.cache
-def _lift(factory: Callable, static: tuple[str, ...], traced: tuple[str, ...]) -> Callable:
-    name = text.name_of(factory)
+def _lift(factory: Callable, static: tuple[str, ...], traced: tuple[str, ...], acts_on: str | None) -> Callable:
+    name, path = text.name_of(factory), text.optax_path(factory)
     signature = inspect.signature(factory)
     unknown = [n for n in (*static, *traced) if n not in signature.parameters]
     if unknown:
@@ -129,9 +132,9 @@ def _lift(factory: Callable, static: tuple[str, ...], traced: tuple[str, ...]) -
     arguments = {}
     for n, p in signature.parameters.items():
         arguments[n] = argument = _Argument(name=n, kind=p.kind, default=p.default)
-        object.__setattr__(argument, "static", n in static or (n in _STATIC.get(name, ()) and n not in traced))
+        object.__setattr__(argument, "static", n in static or (n in _STATIC.get(path or "", ()) and n not in traced))
         object.__setattr__(argument, "traced", n in traced or float in _members(p.annotation))
-    spec = _Spec(factory, GradientTransformation, arguments)
+    spec = _Spec(factory, GradientTransformation, arguments, acts_on or "tree")
 
     @functools.wraps(factory)
     def lifted(*args, **kwargs):
@@ -139,17 +142,18 @@ def _lift(factory: Callable, static: tuple[str, ...], traced: tuple[str, ...]) -
 
     known: Any = lifted
     known.spec = spec
-    known.reference = (_lift_again, text.optax_path(factory) or factory, static, traced)
+    known.reference = (_lift_again, path or factory, static, traced, acts_on)
     overrides = "".join(
         f", {word}={list(names)!r}" for word, names in (("static", static), ("traced", traced)) if names
     )
-    known.spelling = f"lift({text.optax_path(factory) or name}{overrides})"
+    overrides += f", acts_on={acts_on!r}" if acts_on else ""
+    known.spelling = f"lift({path or name}{overrides})"
     return known
 
 
-def _lift_again(factory: Any, static: tuple[str, ...], traced: tuple[str, ...]) -> Callable:
+def _lift_again(factory: Any, static: tuple[str, ...], traced: tuple[str, ...], acts_on: str | None = None) -> Callable:
     """What a pickle calls: Optax's functions travel by their public names, because its partials have no other."""
-    return lift(text.optax_function(factory) if isinstance(factory, str) else factory, static, traced)
+    return lift(text.optax_function(factory) if isinstance(factory, str) else factory, static, traced, acts_on)
 
 
 def _members(hint: Any) -> tuple:

@@ -13,9 +13,11 @@ narrower than their parameter in its dtype. The update leaves in the wider of th
 because a weight decay of 1e-6 would be rounded away in a bfloat16 update; the state leaves in the dtypes of `init`.
 """
 
+import functools
 import inspect
 import threading
-from collections.abc import Callable
+import typing
+from collections.abc import Callable, Iterator
 from typing import Any, ParamSpec
 
 import jax
@@ -38,6 +40,7 @@ __all__ = [
 ]
 
 P = ParamSpec("P")
+ACTS_ON = ("coordinate", "matrix", "leaf", "tree")  # from the strongest promise to none
 _boundary = threading.local()
 _checked: dict[Any, bool] = {}  # kinds of call that were checked, and whether they have leaves to widen
 _CHECKED = 1024  # kept of them
@@ -78,6 +81,16 @@ class GradientTransformation(Value, optax.GradientTransformationExtraArgs):
         """What a recipe chains, built from its arguments; None for a rule."""
         return self.built if isinstance(self.built, GradientTransformation) else None
 
+    @property
+    def acts_on(self) -> str:
+        """What its numbers depend on: "coordinate", "matrix", "leaf" or "tree"; see `transformation`."""
+        return max((own_acts_on(rule) for rule in deciding(self)), key=ACTS_ON.index)
+
+    @property
+    def routes(self) -> bool:
+        """Whether a mask or labels decide leaf by leaf what it does."""
+        return any(map(decides_by_leaf, deciding(self)))
+
     @classmethod
     def accept(cls, value: Any, who: str, name: str) -> "GradientTransformation":
         """Let a plain Optax pair pass for a transformation, compared by identity."""
@@ -86,7 +99,17 @@ class GradientTransformation(Value, optax.GradientTransformationExtraArgs):
         return super().accept(value, who, name)
 
 
-def transformation(function: Callable[P, Any]) -> Callable[P, GradientTransformation]:
+@typing.overload
+def transformation(function: Callable[P, Any], /) -> Callable[P, GradientTransformation]: ...
+
+
+@typing.overload
+def transformation(
+    *, acts_on: str | None = None
+) -> Callable[[Callable[P, Any]], Callable[P, GradientTransformation]]: ...
+
+
+def transformation(function: Any = None, /, *, acts_on: str | None = None) -> Any:
     """Make a factory of values from a function that returns a pair (init, update), or, for a recipe, a chain.
 
     Arguments annotated with one of the number types (`Scalar`, `NonNegative`, `Decay`, `LearningRate`, `Count`, ...)
@@ -94,8 +117,20 @@ def transformation(function: Callable[P, Any]) -> Callable[P, GradientTransforma
     take `params=None` and any extra arguments by name, or `**extra` for all of them. Within a rule, moments are kept in
     the dtypes that `init` chose; there is no need to cast.
 
+    Args:
+        function: the factory.
+        acts_on: what the update of a coordinate depends on beside its own gradient, parameter and state. "coordinate":
+            sums over the whole tree at most, made by the functions of `tree`, so leaves may be stacked, flattened and
+            cut; "matrix": its matrix, which is the last two axes of a leaf, all others being batches of matrices;
+            "leaf": its leaf; "tree": anything. None is the weakest of the transformations that a chain, a recipe or a
+            wrapper holds, and "tree" for a rule that holds none. A wrapper that declares something keeps to the
+            weakest of that and of what it holds. Read by `stack_leaves`.
+
+    Raises:
+        ValueError: if `acts_on` is another word.
+
     >>> from jaxopt_lite import Scalar
-    >>> @transformation
+    >>> @transformation(acts_on="coordinate")
     ... def scale_by_square(factor: Scalar = 1.0):
     ...     def update(updates, state, params=None, **extra):
     ...         return jax.tree.map(lambda g: factor * g * jnp.abs(g), updates), state
@@ -107,7 +142,46 @@ def transformation(function: Callable[P, Any]) -> Callable[P, GradientTransforma
     >>> updates.tolist()
     [4.0]
     """
-    return remember_calls(function, GradientTransformation)
+    if function is None:
+        return functools.partial(transformation, acts_on=acts_on)
+    return remember_calls(function, GradientTransformation, check_acts_on(acts_on, "transformation"))
+
+
+def check_acts_on(word: Any, who: str) -> str | None:
+    """Return what a rule is declared to act on; raises a ValueError for another word."""
+    if word is not None and word not in ACTS_ON:
+        raise ValueError(f"{who}: acts_on must be one of {', '.join(map(repr, ACTS_ON))}, got {word!r}")
+    return word
+
+
+def deciding(value: GradientTransformation) -> Iterator[GradientTransformation]:
+    """The rules that decide what a transformation acts on: recipes are taken apart, wrappers come with what they hold.
+
+    A recipe that declares what it acts on stands for all that it is made of.
+    """
+    if value.inner is not None and value.factory.spec.acts_on is None:
+        yield from deciding(value.inner)
+    else:
+        yield value
+        for held in _held(value):
+            yield from deciding(held)
+
+
+def _held(value: GradientTransformation) -> list[GradientTransformation]:
+    """The transformations among the arguments, also in tuples and dicts."""
+    is_transformation = lambda x: isinstance(x, GradientTransformation)
+    return [x for x in jax.tree.leaves(dict(value.arguments), is_leaf=is_transformation) if is_transformation(x)]
+
+
+def own_acts_on(rule: GradientTransformation) -> str:
+    """What a rule by itself acts on: what it declares, else nothing where it only holds others."""
+    return rule.factory.spec.acts_on or ("coordinate" if _held(rule) else "tree")
+
+
+def decides_by_leaf(rule: GradientTransformation) -> bool:
+    """Whether one of a rule's own arguments is a mask, or labels, which are not the same for all leaves."""
+    parameters = rule.factory.spec.parameters
+    return any(parameters[n].is_mask and not isinstance(v, bool | None) for n, v in rule.arguments.items())
 
 
 def apply_updates(params: Any, updates: Any) -> Any:
@@ -127,13 +201,13 @@ def apply_updates(params: Any, updates: Any) -> Any:
     return jax.tree.map(add, params, updates)
 
 
-@transformation
+@transformation(acts_on="coordinate")
 def identity():
     """Leave the gradient as it is."""
     return lambda params: optax.EmptyState(), lambda updates, state, params=None, **extra: (updates, state)
 
 
-@transformation
+@transformation(acts_on="coordinate")
 def set_to_zero():
     """Replace the gradient by zeros."""
     return stateless(_zeros)

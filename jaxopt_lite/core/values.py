@@ -148,11 +148,14 @@ def register(cls: type) -> type:
     return cls
 
 
-def remember_calls(function: Callable, makes: type) -> Any:
-    """The decorator behind `transformation` and `schedule`: calls of `function` become values of class `makes`."""
+def remember_calls(function: Callable, makes: type, acts_on: str | None = None) -> Any:
+    """The decorator behind `transformation` and `schedule`: calls of `function` become values of class `makes`.
+
+    What a transformation declares that it acts on is remembered too.
+    """
     if not callable(function):
         raise TypeError(f"a decorator of factories takes a function, got {numbers.describe(function)}")
-    spec = Spec(function, makes, parameters_of(function))
+    spec = Spec(function, makes, parameters_of(function), acts_on)
 
     @functools.wraps(function)
     def factory(*args, **kwargs):

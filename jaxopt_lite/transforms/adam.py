@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 
-@transformation
+@transformation(acts_on="coordinate")
 def scale_by_adam(
     b1: Decay = 0.9,
     b2: Decay = 0.999,
@@ -77,7 +77,7 @@ def scale_by_adam(
     return lambda params: _init_adam(params, mu_dtype), update
 
 
-@transformation
+@transformation(acts_on="coordinate")
 def scale_by_amsgrad(
     b1: Decay = 0.9,
     b2: Decay = 0.999,
@@ -129,7 +129,7 @@ def scale_by_amsgrad(
     return init, update
 
 
-@transformation
+@transformation(acts_on="coordinate")
 def scale_by_adamax(b1: Decay = 0.9, b2: Decay = 0.999, eps: NonNegative = 1e-8):
     """m̂ / u with u = max(β₂ u, |g| + ε): Adam with the infinity norm.
 
@@ -156,7 +156,7 @@ def scale_by_adamax(b1: Decay = 0.9, b2: Decay = 0.999, eps: NonNegative = 1e-8)
     return _init_adam, update
 
 
-@transformation
+@transformation(acts_on="coordinate")
 def scale_by_belief(
     b1: Decay = 0.9,
     b2: Decay = 0.999,
@@ -193,7 +193,7 @@ def scale_by_belief(
     return lambda params: optax.ScaleByBeliefState(*_init_adam(params)), update
 
 
-@transformation
+@transformation(acts_on="coordinate")
 def scale_by_yogi(
     b1: Decay = 0.9,
     b2: Decay = 0.999,
@@ -232,7 +232,7 @@ def scale_by_yogi(
     return init, update
 
 
-@transformation
+@transformation(acts_on="coordinate")
 def scale_by_radam(
     b1: Decay = 0.9,
     b2: Decay = 0.999,
@@ -285,7 +285,7 @@ def scale_by_radam(
     return _init_adam, update
 
 
-@transformation
+@transformation(acts_on="coordinate")
 def scale_by_adan(
     b1: Decay = 0.98,
     b2: Decay = 0.92,

@@ -48,7 +48,7 @@ class ScaleByRStdDevWithCountState(NamedTuple):
     nu: Any
 
 
-@transformation
+@transformation(acts_on="coordinate")
 def scale_by_rss(initial_accumulator_value: NonNegative = 0.1, eps: NonNegative = 1e-7):
     """g / √(Σ g² + ε): in units of the root of the sum of all squares so far; 0 where that sum is 0.
 
@@ -74,7 +74,7 @@ def scale_by_rss(initial_accumulator_value: NonNegative = 0.1, eps: NonNegative 
     return init, update
 
 
-@transformation
+@transformation(acts_on="coordinate")
 def scale_by_rms(
     decay: Decay = 0.9,
     eps: NonNegative = 1e-8,
@@ -115,7 +115,7 @@ def scale_by_rms(
     return init, update
 
 
-@transformation
+@transformation(acts_on="coordinate")
 def scale_by_stddev(
     decay: Decay = 0.9,
     eps: NonNegative = 1e-8,
@@ -160,7 +160,7 @@ def scale_by_stddev(
     return init, update
 
 
-@transformation
+@transformation(acts_on="coordinate")
 def scale_by_adadelta(rho: Decay = 0.9, eps: NonNegative = 1e-6):
     """g √(e + ε) / √(v + ε): gradients in units of their size, times the size of past updates.
 
@@ -187,7 +187,7 @@ def scale_by_adadelta(rho: Decay = 0.9, eps: NonNegative = 1e-6):
     return init, update
 
 
-@transformation
+@transformation(acts_on="leaf")
 def scale_by_novograd(
     b1: Decay = 0.9,
     b2: Decay = 0.25,
@@ -233,7 +233,7 @@ def scale_by_novograd(
     return init, update
 
 
-@transformation
+@transformation(acts_on="coordinate")
 def scale_by_rprop(
     learning_rate: NonNegative,
     eta_minus: Positive = 0.5,

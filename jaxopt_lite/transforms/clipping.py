@@ -19,7 +19,7 @@ from jaxopt_lite.tree import abs_sq, safe_sqrt
 __all__ = ["adaptive_grad_clip", "clip", "clip_by_block_rms", "clip_by_global_norm"]
 
 
-@transformation
+@transformation(acts_on="coordinate")
 def clip(max_delta: NonNegative):
     """Each coordinate into [-δ, δ]; real and imaginary parts apart.
 
@@ -38,7 +38,7 @@ def clip(max_delta: NonNegative):
     return lambda params: optax.EmptyState(), update
 
 
-@transformation
+@transformation(acts_on="coordinate")
 def clip_by_global_norm(max_norm: NonNegative):
     """u min(1, c / ‖u‖): scale all leaves together so that their norm is at most c.
 
@@ -73,7 +73,7 @@ def _clipping_factors(norm, max_norm):
     return jnp.where(over, half, 1), jnp.where(is_finite, jnp.where(over, whole, 1), jnp.nan)
 
 
-@transformation
+@transformation(acts_on="leaf")
 def clip_by_block_rms(threshold: Positive):
     """u / max(1, rms(u) / c) for each leaf.
 
@@ -92,7 +92,7 @@ def clip_by_block_rms(threshold: Positive):
     return lambda params: optax.EmptyState(), update
 
 
-@transformation
+@transformation(acts_on="leaf")
 def adaptive_grad_clip(clipping: NonNegative, eps: NonNegative = 1e-3, axis: int | tuple[int, ...] | None = None):
     """Clip each unit's gradient to λ times the norm of the unit's weights.
 

@@ -15,7 +15,7 @@ import optax
 
 from jaxopt_lite.core import checks
 from jaxopt_lite.core.numbers import NonNegative
-from jaxopt_lite.core.parameters import Key
+from jaxopt_lite.core.parameters import Key, Mask
 from jaxopt_lite.core.schedule import LearningRate, Schedule
 from jaxopt_lite.core.transformation import stateless, transformation
 from jaxopt_lite.transforms.routing import masked
@@ -29,8 +29,8 @@ class ScheduledState(NamedTuple):
     count: Any
 
 
-@transformation
-def add_decayed_weights(weight_decay: LearningRate = 0.0, mask: Any = None):
+@transformation(acts_on="coordinate")
+def add_decayed_weights(weight_decay: LearningRate = 0.0, mask: Mask = None):
     """u + λ w: decoupled weight decay where it stands after a preconditioner, an L2 penalty where it stands first.
 
     Args:
@@ -59,8 +59,8 @@ def add_decayed_weights(weight_decay: LearningRate = 0.0, mask: Any = None):
     return init, update
 
 
-@transformation
-def proximal_l1(learning_rate: LearningRate, penalty: NonNegative, mask: Any = None):
+@transformation(acts_on="coordinate")
+def proximal_l1(learning_rate: LearningRate, penalty: NonNegative, mask: Mask = None):
     """w ← sgn(w) max(|w| - ηλ, 0) after the step: the soft threshold, which makes exact zeros.
 
     Stands last in a chain, with the learning rate of the step: proximal gradient descent for a loss plus λ‖w‖₁.
@@ -85,8 +85,8 @@ def proximal_l1(learning_rate: LearningRate, penalty: NonNegative, mask: Any = N
     return _proximal("proximal_l1", learning_rate, shrink)
 
 
-@transformation
-def proximal_l2(learning_rate: LearningRate, penalty: NonNegative, mask: Any = None):
+@transformation(acts_on="coordinate")
+def proximal_l2(learning_rate: LearningRate, penalty: NonNegative, mask: Mask = None):
     """w ← w / (1 + ηλ) after the step: weight decay as a proximal step, which never overshoots zero.
 
     Stands last in a chain, with the learning rate of the step.
@@ -147,7 +147,7 @@ def add_noise(eta: NonNegative, gamma: NonNegative, key: Key = 0):
     return init, update
 
 
-@transformation
+@transformation(acts_on="coordinate")
 def keep_params_nonnegative():
     """w ← max(w, 0) after the step. Stands last in a chain; params must be real.
 

@@ -28,7 +28,7 @@ class SkipState(NamedTuple):
     inner_state: Any
 
 
-@transformation
+@transformation(acts_on="coordinate")
 def zero_nans():
     """NaN becomes 0, coordinate by coordinate. Which leaves had one is in the state's `found_nan`."""
 
@@ -42,7 +42,7 @@ def zero_nans():
     return init, update
 
 
-@transformation
+@transformation(acts_on="coordinate")
 def skip_not_finite(inner: GradientTransformation):
     """Leave out each step whose gradient is not finite everywhere.
 
@@ -52,7 +52,7 @@ def skip_not_finite(inner: GradientTransformation):
     return _skip(inner, lambda updates: ~tree.all_finite(updates))
 
 
-@transformation
+@transformation(acts_on="coordinate")
 def skip_large_updates(inner: GradientTransformation, max_norm: Positive):
     """Leave out each step whose gradient has a global norm above a bound, or one that is not finite.
 

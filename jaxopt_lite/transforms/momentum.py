@@ -21,7 +21,7 @@ from jaxopt_lite.core.transformation import transformation
 __all__ = ["ema", "scale_by_lion", "scale_by_sign", "trace"]
 
 
-@transformation
+@transformation(acts_on="coordinate")
 def trace(decay: Decay, nesterov: bool = False, accumulator_dtype: Dtype | None = None):
     """v = μ v + g: the heavy ball. With `nesterov`, the update is g + μ v.
 
@@ -47,7 +47,7 @@ def trace(decay: Decay, nesterov: bool = False, accumulator_dtype: Dtype | None 
     return init, update
 
 
-@transformation
+@transformation(acts_on="coordinate")
 def ema(decay: Decay, debias: bool = True, accumulator_dtype: Dtype | None = None):
     """v = β v + (1 - β) g: the exponential moving average of gradients.
 
@@ -75,7 +75,7 @@ def ema(decay: Decay, debias: bool = True, accumulator_dtype: Dtype | None = Non
     return init, update
 
 
-@transformation
+@transformation(acts_on="coordinate")
 def scale_by_sign():
     """sgn(g): the sign of each coordinate (0 at 0; g / |g| for complex g).
 
@@ -88,7 +88,7 @@ def scale_by_sign():
     return lambda params: optax.EmptyState(), update
 
 
-@transformation
+@transformation(acts_on="coordinate")
 def scale_by_lion(
     b1: Decay = 0.9,
     b2: Decay = 0.99,

@@ -21,7 +21,7 @@ import numpy as np
 import optax
 
 from jaxopt_lite import tree
-from jaxopt_lite.core.parameters import sortable
+from jaxopt_lite.core.parameters import Mask, sortable
 from jaxopt_lite.core.transformation import GradientTransformation, set_to_zero, transformation
 from jaxopt_lite.core.values import Value, register, remember_calls
 
@@ -30,8 +30,8 @@ __all__ = ["by_path", "freeze", "masked", "partition", "routing_table"]
 P = ParamSpec("P")
 
 
-@transformation
-def masked(inner: GradientTransformation, mask: Any):
+@transformation(acts_on="coordinate")
+def masked(inner: GradientTransformation, mask: Mask):
     """Apply a transformation to some leaves; the others pass through.
 
     Args:
@@ -56,8 +56,8 @@ def masked(inner: GradientTransformation, mask: Any):
     return init, update
 
 
-@transformation
-def freeze(mask: Any):
+@transformation(acts_on="coordinate")
+def freeze(mask: Mask):
     """No updates for the leaves whose mask is true. Stands last in a chain.
 
     Args:
@@ -66,8 +66,8 @@ def freeze(mask: Any):
     return masked(set_to_zero(), mask)
 
 
-@transformation
-def partition(transforms: Mapping[Any, GradientTransformation], param_labels: Any):
+@transformation(acts_on="coordinate")
+def partition(transforms: Mapping[Any, GradientTransformation], param_labels: Mask):
     """To each leaf the transformation of its label.
 
     Args:

@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 
-@transformation
+@transformation(acts_on="coordinate")
 def scale(step_size: Scalar):
     """c u.
 
@@ -42,7 +42,7 @@ def scale(step_size: Scalar):
     return lambda params: optax.EmptyState(), update
 
 
-@transformation
+@transformation(acts_on="coordinate")
 def scale_by_schedule(step_size_fn: Schedule):
     """c(t) u, with t = 0 at the first update.
 
@@ -57,7 +57,7 @@ def scale_by_schedule(step_size_fn: Schedule):
     return lambda params: optax.ScaleByScheduleState(jnp.zeros([], jnp.int32)), update
 
 
-@transformation
+@transformation(acts_on="coordinate")
 def scale_by_learning_rate(learning_rate: LearningRate, *, flip_sign: bool = True):
     """-η u: the one place where the sign turns from gradient to descent.
 
@@ -80,7 +80,7 @@ def scale_by_learning_rate(learning_rate: LearningRate, *, flip_sign: bool = Tru
     return init, update
 
 
-@transformation
+@transformation(acts_on="leaf")
 def scale_by_trust_ratio(min_norm: NonNegative = 0.0, trust_coefficient: Positive = 1.0, eps: NonNegative = 0.0):
     """u c ‖w‖ / (‖u‖ + ε) for each leaf; u itself where either norm is 0.
 
@@ -109,7 +109,7 @@ def scale_by_trust_ratio(min_norm: NonNegative = 0.0, trust_coefficient: Positiv
     return lambda params: optax.EmptyState(), update
 
 
-@transformation
+@transformation(acts_on="coordinate")
 def normalize_by_update_norm(scale_factor: Positive = 1.0, eps: NonNegative = 1e-6):
     """c u / (‖u‖ + ε), the norm over all leaves.
 
@@ -124,7 +124,7 @@ def normalize_by_update_norm(scale_factor: Positive = 1.0, eps: NonNegative = 1e
     return lambda params: optax.EmptyState(), update
 
 
-@transformation
+@transformation(acts_on="leaf")
 def centralize():
     """u minus its mean over all axes but the first; leaves of fewer than two axes stay as they are.
 

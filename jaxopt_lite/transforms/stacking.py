@@ -2,7 +2,7 @@
 
 A leaf of a few thousand values is updated in less time than it takes to start the loops that do it, and XLA compiles
 loops leaf by leaf. `stack_leaves` hands its inner rule stacks of leaves of one shape and dtype instead; the state stays
-stacked from step to step.
+stacked from step to step, in a `View` that says what it is made of.
 
     params   a, b, …, p of shape [32, 32]    →    one leaf of shape [512, 32]    →    updates of a, b, …, p
 """
@@ -14,46 +14,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxopt_lite.core.transformation import GradientTransformation, chain, identity, transformation
-from jaxopt_lite.transforms.adam import (
-    scale_by_adam,
-    scale_by_adamax,
-    scale_by_adan,
-    scale_by_amsgrad,
-    scale_by_belief,
-    scale_by_radam,
-    scale_by_yogi,
+from jaxopt_lite.core.layout import Part, Parts, View
+from jaxopt_lite.core.transformation import (
+    GradientTransformation,
+    decides_by_leaf,
+    deciding,
+    own_acts_on,
+    transformation,
 )
-from jaxopt_lite.transforms.adaptive import (
-    scale_by_adadelta,
-    scale_by_rms,
-    scale_by_rprop,
-    scale_by_rss,
-    scale_by_stddev,
-)
-from jaxopt_lite.transforms.clipping import clip, clip_by_global_norm
-from jaxopt_lite.transforms.decay import add_decayed_weights, proximal_l1, proximal_l2
-from jaxopt_lite.transforms.guards import skip_large_updates, skip_not_finite, zero_nans
-from jaxopt_lite.transforms.momentum import ema, scale_by_lion, scale_by_sign, trace
-from jaxopt_lite.transforms.scaling import normalize_by_update_norm, scale, scale_by_learning_rate, scale_by_schedule
-from jaxopt_lite.transforms.wrappers import accumulate, lookahead
 
 __all__ = ["stack_leaves"]
-
-# Rules that treat every coordinate alike, whichever leaf it stands in. A norm over all leaves is the same in stacks.
-_ELEMENTWISE = {
-    *(chain, identity, clip, clip_by_global_norm, zero_nans, skip_not_finite, skip_large_updates),
-    *(trace, ema, scale_by_sign, scale_by_lion, scale_by_rss, scale_by_rms, scale_by_stddev, scale_by_adadelta),
-    *(scale_by_rprop, scale_by_adam, scale_by_adamax, scale_by_adan, scale_by_amsgrad, scale_by_belief, scale_by_radam),
-    *(scale_by_yogi, scale, scale_by_learning_rate, scale_by_schedule, normalize_by_update_norm),
-    *(add_decayed_weights, proximal_l1, proximal_l2, accumulate, lookahead),
-}
-
-
-class StackLeavesState(NamedTuple):
-    """The state of the inner rule for the stacks and the leaves that stand alone."""
-
-    inner_state: Any
 
 
 class _Stacked(NamedTuple):
@@ -68,11 +38,11 @@ def stack_leaves(inner: GradientTransformation, size: int = 20, max_values: int 
     """Update small leaves of one shape and dtype together; the same numbers in fewer loops.
 
     On CPU, 400 leaves of 32 x 32 under AdamW take about half the time of leaf by leaf, to step and to compile. It is
-    right for rules that treat all coordinates alike (Adam, momentum, decay, ...), bit for bit, and for norms over all
-    leaves, up to the rounding of their sum. Rules that look at single leaves are refused: trust ratios and other norms
-    of a leaf, `centralize`, noise, and everything that routes by path (`masked`, `partition`, a decay's `mask`). Stack
-    inside of these: `partition({"plain": stack_leaves(adam(1e-3)), ...}, labels)`. Leave it out where leaves are laid
-    out over several devices.
+    right for rules that act on coordinates (Adam, momentum, decay, ...; see `transformation`), bit for bit, and for
+    norms over all leaves, up to the rounding of their sum. Rules that look at single leaves are refused: trust ratios
+    and other norms of a leaf, `centralize`, noise, and everything that decides by leaf (`masked`, `partition`, a
+    decay's `mask`). Stack inside of these: `partition({"plain": stack_leaves(adam(1e-3)), ...}, labels)`. Leave it out
+    where leaves are laid out over several devices.
 
     Args:
         inner: sees stacks of small leaves and, one by one, the leaves that are large or have no equal.
@@ -88,16 +58,17 @@ def stack_leaves(inner: GradientTransformation, size: int = 20, max_values: int 
         raise ValueError(f"stack_leaves: size must be an int of at least 2, got {size!r}")
     if not isinstance(max_values, int) or max_values < 1:
         raise ValueError(f"stack_leaves: max_values must be an int of at least 1, got {max_values!r}")
-    for name in () if elementwise else _not_elementwise(inner):
+    for why in () if elementwise else _refused(inner):
         raise ValueError(
-            f"stack_leaves: the inner rule contains {name}, which may look at single leaves; put stack_leaves around "
-            "the other rules of the chain, or inside of what routes by leaf; if it is elementwise after all, say "
-            "elementwise=True"
+            f"stack_leaves: the inner rule contains {why}; put stack_leaves around the other rules of the chain, or "
+            "inside of what decides by leaf; if it is elementwise after all, say so where it is made, "
+            '@transformation(acts_on="coordinate") or lift(..., acts_on="coordinate"), or here, elementwise=True'
         )
 
     def init(params):
-        leaves = jax.tree.leaves(params)
-        return StackLeavesState(inner.init(_stack(leaves, _groups(leaves, size, max_values))))
+        leaves, structure = jax.tree.flatten(params)
+        groups = _groups(leaves, size, max_values)
+        return View(inner.init(_stack(leaves, groups)), _parts(leaves, structure, groups))
 
     def update(updates, state, params=None, **extra):
         leaves, structure = jax.tree.flatten(updates)
@@ -105,25 +76,18 @@ def stack_leaves(inner: GradientTransformation, size: int = 20, max_values: int 
         groups = _groups(leaves if params is None else seen, size, max_values)
         stacked = None if params is None else _stack(seen, groups)
         new, inner_state = inner.update(_stack(leaves, groups), state.inner_state, stacked, **extra)
-        return structure.unflatten(_unstack(new, groups)), StackLeavesState(inner_state)
+        return structure.unflatten(_unstack(new, groups)), View(inner_state, state.parts)
 
     return init, update
 
 
-def _not_elementwise(value: GradientTransformation) -> Iterator[str]:
-    """The names of the rules inside a transformation that are not known to be elementwise."""
-    if value.factory in _ELEMENTWISE and value.arguments.get("mask") is None:
-        for argument in jax.tree.leaves(list(value.arguments.values()), is_leaf=_is_transformation):
-            if _is_transformation(argument):
-                yield from _not_elementwise(argument)
-    elif value.inner is not None:
-        yield from _not_elementwise(value.inner)
-    else:
-        yield value.factory.spec.name
-
-
-def _is_transformation(x: Any) -> bool:
-    return isinstance(x, GradientTransformation)
+def _refused(inner: GradientTransformation) -> Iterator[str]:
+    """The rules that may look at single leaves, or decide by leaf, in words."""
+    for rule in deciding(inner):
+        if decides_by_leaf(rule):
+            yield f"{rule.factory.spec.name}, masked or labelled leaf by leaf"
+        elif own_acts_on(rule) != "coordinate":
+            yield f"{rule.factory.spec.name}, which may look at single leaves (it acts on {own_acts_on(rule)!r})"
 
 
 def _groups(leaves: list, size: int, max_values: int) -> list[list[int]]:
@@ -158,6 +122,15 @@ def _concatenate(leaves: list) -> Any:
     if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in leaves):
         return jax.eval_shape(lambda *leaves: jnp.concatenate(leaves), *leaves)
     return jnp.concatenate(leaves)
+
+
+def _parts(leaves: list, structure: Any, groups: list[list[int]]) -> Parts:
+    """What stacks and leaves that stand alone are made of."""
+    shape = lambda i: tuple(np.shape(leaves[i]))
+    stacks = [Part(tuple(group), tuple(map(shape, group)), "concat") for group in groups]
+    alone = set(range(len(leaves))) - {i for group in groups for i in group}
+    seen = _Stacked(stacks, [Part((i,), (shape(i),)) for i in sorted(alone)])
+    return Parts(seen, structure.unflatten(range(len(leaves))))
 
 
 def _unstack(stacked: _Stacked, groups: list[list[int]]) -> list:

@@ -13,6 +13,7 @@ import optax
 
 from jaxopt_lite import tree
 from jaxopt_lite.core import checks
+from jaxopt_lite.core.layout import through_views
 from jaxopt_lite.core.numbers import Decay, Fraction, Number, Range
 from jaxopt_lite.core.transformation import GradientTransformation, transformation
 
@@ -46,7 +47,7 @@ class LookaheadState(NamedTuple):
     inner_state: Any
 
 
-@transformation
+@transformation(acts_on="coordinate")
 def accumulate(inner: GradientTransformation, steps: Period):
     """The mean gradient of k micro-batches, then one step of the inner rule; zero updates in between.
 
@@ -81,7 +82,7 @@ def accumulate(inner: GradientTransformation, steps: Period):
     return init, update
 
 
-@transformation
+@transformation(acts_on="coordinate")
 def ema_params(decay: Decay, debias: bool = True):
     """Keep an exponential moving average of the parameters; updates pass through. Stands last in a chain.
 
@@ -121,8 +122,7 @@ def averaged_params(state: Any, params: Any = None) -> Any:
     Raises:
         ValueError: if there is no such average in the state, or more than one.
     """
-    leaves = jax.tree.leaves(state, is_leaf=lambda x: isinstance(x, EmaParamsState))
-    found = [leaf.ema for leaf in leaves if isinstance(leaf, EmaParamsState)]
+    found = through_views(state, EmaParamsState, lambda own: own.ema)
     if len(found) != 1:
         remedy = (
             "give the part of the state that holds just one" if found else "chain ema_params(...) after the optimizer"
@@ -131,7 +131,7 @@ def averaged_params(state: Any, params: Any = None) -> Any:
     return found[0] if params is None else tree.cast_like(found[0], params)
 
 
-@transformation
+@transformation(acts_on="coordinate")
 def lookahead(
     fast_optimizer: GradientTransformation,
     sync_period: Period,

@@ -1,0 +1,257 @@
+"""Where the numbers of a state belong: for each axis of each leaf, the axis of a parameter that it is.
+
+A state is made of counts (scalars), slots (trees with the structure of params) and the states of inner rules. A rule
+that hands its inner rule another tree than params, such as stacks of leaves, keeps the inner state in a `View`, whose
+static parts say what the leaves of that tree are made of.
+
+Nothing is declared by rules: slots are found by the structure of params, their axes by their sizes, and what is left
+by asking `init` what changes with the size of an axis.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxopt_lite import tree
+
+__all__ = ["Part", "Parts", "Place", "View", "state_layout", "through_views"]
+
+KeyPath = tuple[Any, ...]  # as jax.tree_util.tree_flatten_with_path gives it
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where a leaf of a state belongs.
+
+    Attributes:
+        params: key paths of the parameters whose numbers it holds: one, those of a stack in order, or none for counts,
+            random keys and sums over the whole tree.
+        axes: for each axis of the leaf the axis of the parameter that it is, or "concat" (parameters one after the
+            other along this axis), "stack" (a new axis, one parameter each), "flat" (all axes in one), or None.
+        sure: False where the sizes of two axes are the same and it cannot be known which it is.
+    """
+
+    params: tuple[KeyPath, ...] = ()
+    axes: tuple[int | str | None, ...] = ()
+    sure: bool = True
+
+
+class Part(NamedTuple):
+    """What a leaf of the tree that a rule sees is made of: positions among the leaves of params, and their shapes.
+
+    `join` says how: "concat" along the first axis, or None for a leaf that is a parameter itself.
+    """
+
+    leaves: tuple[int, ...]
+    shapes: tuple[tuple[int, ...], ...]
+    join: str | None = None
+
+
+@jax.tree_util.register_static
+class Parts:
+    """The static side of a `View`.
+
+    Args:
+        seen: a tree of the structure that the inner rule sees, with a `Part` for each leaf.
+        params: a tree of the structure of params, with any leaves.
+    """
+
+    def __init__(self, seen: Any, params: Any):
+        self.parts, self.seen = jax.tree.flatten(seen, is_leaf=lambda x: isinstance(x, Part))
+        self.params = jax.tree.structure(params)
+        self._trees = seen, jax.tree.map(lambda _: 0, params)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Parts):
+            return False
+        return (self.parts, self.seen, self.params) == (other.parts, other.seen, other.params)
+
+    def __hash__(self) -> int:
+        return hash((tuple(self.parts), self.seen, self.params))
+
+    def __repr__(self) -> str:
+        return f"Parts({self.seen.unflatten(self.parts)!r})"
+
+    def __reduce__(self) -> tuple:  # tree structures with classes of one's own cannot be pickled, trees can
+        return Parts, self._trees
+
+    def undo(self, slot: Any) -> Any:
+        """A slot of the inner rule as a tree of the structure of params."""
+        leaves: dict[int, Any] = {}
+        for part, leaf in zip(self.parts, self.seen.flatten_up_to(slot), strict=True):
+            if part.join is None:
+                leaves[part.leaves[0]] = leaf
+            else:
+                sizes = [shape[0] for shape in part.shapes]
+                leaves.update(zip(part.leaves, jax.lax.split(leaf, sizes), strict=True))
+        return self.params.unflatten([leaves[i] for i in range(self.params.num_leaves)])
+
+
+class View(NamedTuple):
+    """The state of a rule that sees another tree than params, and what that tree is made of."""
+
+    inner_state: Any
+    parts: Parts
+
+
+def through_views(state: Any, kind: type, slot: Callable[[Any], Any]) -> list[Any]:
+    """A slot of every state of one kind within a state, in the structure of params.
+
+    Args:
+        state: the state of an optimizer.
+        kind: the class of the states to look for.
+        slot: takes the slot from one of them.
+    """
+    nodes = jax.tree.leaves(state, is_leaf=lambda x: isinstance(x, (kind, View)))
+    found = []
+    for node in nodes:
+        if isinstance(node, View):
+            found += [node.parts.undo(inner) for inner in through_views(node.inner_state, kind, slot)]
+        elif isinstance(node, kind):
+            found.append(slot(node))
+    return found
+
+
+def state_layout(optimizer: optax.GradientTransformation, params: Any) -> Any:
+    """Where each leaf of an optimizer's state belongs. Nothing is computed.
+
+    Args:
+        optimizer: a transformation.
+        params: the parameters, or `jax.ShapeDtypeStruct`s like them.
+
+    Returns:
+        A tree of the structure of `optimizer.init(params)` with a `Place` for each leaf.
+
+    >>> import jaxopt_lite as jo
+    >>> state_layout(jo.trace(0.9), {"w": jnp.zeros((2, 3))}).trace["w"]
+    Place(params=((DictKey(key='w'),),), axes=(0, 1), sure=True)
+    """
+    shapes = jax.tree.map(lambda p: jax.ShapeDtypeStruct(np.shape(p), tree.dtype_of(p)), params)
+    state = jax.eval_shape(optimizer.init, shapes)
+    places = _places(state, shapes)
+    leaves, structure = jax.tree.flatten(state)
+    open_ = [i for i, place in enumerate(places) if place is None or not place.sure]
+    if open_:
+        found = _ask(optimizer.init, shapes, structure, open_)
+        for i in open_:
+            asked = _explained(leaves[i], found[i])
+            places[i] = asked if asked.sure or places[i] is None else places[i]
+    return structure.unflatten(places)
+
+
+def _places(state: Any, params: Any) -> list[Place | None]:
+    """A place for each leaf of a state in order; None where neither structure nor sizes tell."""
+    structure, paths = jax.tree.structure(params), jax.tree_util.tree_leaves_with_path(params)
+    shapes = [leaf.shape for _, leaf in paths]
+
+    def is_slot(node):
+        if jax.tree.structure(node, is_leaf=_stands_for_one) != structure:
+            return False
+        if structure.num_leaves > 1 or not hasattr(node, "shape"):
+            return structure.num_leaves > 0
+        # With a single parameter each leaf has its structure: a slot has its shape too, and is no count.
+        return node.shape == shapes[0] and jnp.issubdtype(node.dtype, jnp.inexact)
+
+    places: list[Place | None] = []
+    for node in jax.tree.leaves(state, is_leaf=lambda x: isinstance(x, View) or is_slot(x)):
+        if isinstance(node, View):
+            places += _within_view(node, paths)
+        elif is_slot(node):
+            for (path, p), own in zip(paths, structure.flatten_up_to(_one_by_one(node)), strict=True):
+                places += _of_parameter(own, path, p.shape)
+        else:
+            places.append(Place() if node.shape == () or not jnp.issubdtype(node.dtype, jnp.inexact) else None)
+    return places
+
+
+def _stands_for_one(node: Any) -> bool:
+    """Whether a node stands in the place of one parameter: nothing, or something that says how it is laid out."""
+    return isinstance(node, optax.MaskedNode) or hasattr(node, "layout")
+
+
+def _one_by_one(node: Any) -> Any:
+    return jax.tree.map(lambda own: [own], node, is_leaf=_stands_for_one)
+
+
+def _of_parameter(own: list, path: KeyPath, shape: tuple[int, ...]) -> list[Place]:
+    """The places of what stands in a slot for one parameter."""
+    (leaf,) = own
+    if isinstance(leaf, optax.MaskedNode):
+        return []
+    if hasattr(leaf, "layout"):
+        return jax.tree.leaves(leaf.layout(Place((path,), tuple(range(len(shape))))))
+    if leaf.shape == shape:
+        return [Place((path,), tuple(range(len(shape))))]
+    return [_place((path,), [[a for a, n in enumerate(shape) if n == size] for size in leaf.shape], leaf.shape)]
+
+
+def _within_view(view: View, paths: list) -> list[Place | None]:
+    """The places of an inner state, as it sees its tree, translated into those of the parameters."""
+    parts = view.parts
+    lengths = [sum(shape[0] for shape in part.shapes) if part.join else None for part in parts.parts]
+    shapes = [part.shapes[0] if n is None else (n, *part.shapes[0][1:]) for n, part in zip(lengths, parts.parts)]
+    seen = parts.seen.unflatten([jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes])
+    own = {path: part for (path, _), part in zip(jax.tree_util.tree_leaves_with_path(seen), parts.parts, strict=True)}
+
+    def translate(place):
+        if place is None or not place.params:
+            return place
+        members = [own[path] for path in place.params]
+        params = tuple(paths[i][0] for part in members for i in part.leaves)
+        is_joined = any(part.join for part in members)
+        axes = tuple("concat" if is_joined and axis == 0 else axis for axis in place.axes)
+        return dataclasses.replace(place, params=params, axes=axes)
+
+    return [translate(place) for place in _places(view.inner_state, seen)]
+
+
+def _ask(init: Callable, params: Any, structure: Any, open_: list[int]) -> dict[int, list]:
+    """Which axes of some leaves of a state change with which axes of which parameters, both ways.
+
+    Returns:
+        For each leaf, (path, axis of the parameter, axes of the leaf that became longer by one, and shorter by one).
+    """
+    leaves, like = jax.tree.flatten(params)
+    before = jax.tree.leaves(jax.eval_shape(init, params))
+    found: dict[int, list] = {i: [] for i in open_}
+    for n, (path, leaf) in enumerate(jax.tree_util.tree_leaves_with_path(params)):
+        for axis, size in enumerate(leaf.shape):
+            changed = {i: [] for i in open_}
+            for by in (1, -1):
+                shape = (*leaf.shape[:axis], size + by, *leaf.shape[axis + 1 :])
+                others = [*leaves[:n], jax.ShapeDtypeStruct(shape, leaf.dtype), *leaves[n + 1 :]]
+                try:
+                    after, new = jax.tree.flatten(jax.eval_shape(init, like.unflatten(others)))
+                except Exception:  # an init that refuses this size tells nothing
+                    after, new = None, None
+                for i in open_:
+                    same_rank = new == structure and after is not None and len(after[i].shape) == len(before[i].shape)
+                    differ = np.subtract(after[i].shape, before[i].shape) if same_rank and after else None
+                    changed[i].append(None if differ is None else [a for a, d in enumerate(differ) if d])
+            for i in open_:
+                found[i].append((path, axis, *changed[i]))
+    return found
+
+
+def _explained(leaf: Any, asked: list) -> Place:
+    """The place of a leaf by what changed with it; not sure where an axis is claimed by none or by several."""
+    axes: list[list] = [[] for _ in leaf.shape]
+    agree = all(longer is not None and longer == shorter for _, _, longer, shorter in asked)
+    params = {path: None for path, _, longer, shorter in asked if longer or shorter}
+    for _, axis, longer, _ in asked:
+        for own in longer or ():
+            axes[own].append(axis)
+    place = _place(tuple(params), axes, leaf.shape)
+    return place if agree and len(params) <= 1 else dataclasses.replace(place, sure=False)
+
+
+def _place(params: tuple[KeyPath, ...], candidates: list[list], shape: tuple[int, ...]) -> Place:
+    """A place from the axes of a parameter that each axis may be; one of length 1 may be none, as a placeholder."""
+    found = tuple(axes[0] if len(axes) == 1 else None for axes in candidates)
+    sure = all(len(axes) == 1 or (not axes and n == 1) for axes, n in zip(candidates, shape, strict=True))
+    return Place(params, found, sure)
