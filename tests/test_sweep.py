@@ -285,3 +285,11 @@ def test_a_signal_ends_a_script_that_another_process_goes_on_with(tmp_path):
         ValueError, match=r"trial '__main__:trial' cannot be imported by name; .*resume\(directory, trial="
     ):
         jo.resume(tmp_path / "out")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="these characters are in no path there")
+def test_a_sweep_in_a_directory_of_any_name_can_be_read_back(tmp_path):
+    folder = tmp_path / "lr[0.1]" / "a\\b" / "gs:"
+    result = sweep(trials=2, directory=folder)
+    assert {path.name for path in folder.iterdir()} >= {"sweep.json", "checkpoints", "trials.csv", "sweep.png"}
+    equal(jo.resume(folder), result)

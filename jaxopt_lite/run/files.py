@@ -48,7 +48,7 @@ class SweepFolder:
     """
 
     def __init__(self, path: Path, arguments: dict[str, Any], overwrite: bool = False):
-        checkpoint.require_orbax()
+        checkpoint.require_orbax(path)
         self.path, self.arguments, self._overwrite = path, arguments, overwrite
         self._events, self._early = None, []
         exists = next(p for p in (path, *path.absolute().parents) if p.exists())
