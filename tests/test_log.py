@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from jaxopt_lite.log.progress import Progress
-from jaxopt_lite.log.records import JsonLines, plain, versions, write_json
+from jaxopt_lite.log.records import JsonLines, hold, plain, read_json, versions, write_json
 
 
 def strict(text):
@@ -37,6 +37,60 @@ def test_rows_are_there_as_soon_as_they_are_written(tmp_path):
         lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
         assert strict(lines[-1]) == {"step": step, "loss": [None, 0.5]} and len(lines) == step
     rows.close()
+
+
+@pytest.mark.parametrize(
+    "left", ["", '{"a": 1}\n', '{"a": 1}\n{"a": ', '{"a": 1}\n{"a": 2}', '{"a": 1}\n{"a": "\\u00', "\n"]
+)
+def test_a_torn_line_takes_no_other_with_it(tmp_path, left):
+    (tmp_path / "events.jsonl").write_text(left)
+    for new in (3, 4):
+        rows = JsonLines(tmp_path / "events.jsonl", append=True)
+        rows.write({"a": new})
+        rows.close()
+    text = (tmp_path / "events.jsonl").read_text()
+    assert text.startswith(left) and text.endswith("\n")
+    assert [strict(line) for line in text.splitlines()[-2:]] == [{"a": 3}, {"a": 4}]
+    assert "" not in text.removeprefix(left).strip().splitlines()
+
+
+def test_a_file_is_held_by_one_at_a_time(tmp_path):
+    path = tmp_path / "events.jsonl"
+    with path.open("a") as first:
+        assert hold(first)
+        with path.open("a") as second:
+            assert not hold(second)
+        assert path.read_text() == "", "it can be read"
+    with path.open("a") as third:
+        assert hold(third), "closing it lets it go"
+
+
+DAMAGED = {
+    "": "Expecting value",
+    "{": "Expecting property name",
+    "\0\0\0": "Expecting value",
+    "[1]": r"it must be dict, got \[1\]",
+    "null": "it must be dict, got null",
+    "{}": "it has no 'a'",
+    '{"a": "1", "b": {"c": []}}': "'a' must be int or null, got \"1\"",
+    '{"a": 1, "b": 2}': "'b' must be dict, got 2",
+    '{"a": 1, "b": {}}': "'b' has no 'c'",
+    '{"a": 1, "b": {"c": null}}': "'c' must be list, got null",
+    "[" * 100_000: "recursion|damaged",
+}
+
+
+def test_a_damaged_file_is_named_with_what_is_wrong_and_what_to_do(tmp_path):
+    path, shape = tmp_path / "about.json", {"a": (int, type(None)), "b": {"c": list}}
+    for text, wrong in DAMAGED.items():
+        path.write_text(text)
+        with pytest.raises(ValueError, match=rf"about.json is damaged: .*({wrong}).*; begin anew"):
+            read_json(path, shape, "begin anew")
+    path.write_bytes(b"\xff\xfe\xfd")
+    with pytest.raises(ValueError, match="is damaged"):
+        read_json(path, shape, "begin anew")
+    write_json(path, {"a": None, "b": {"c": []}, "more": 1})
+    assert read_json(path, shape, "") == {"a": None, "b": {"c": []}, "more": 1}
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):

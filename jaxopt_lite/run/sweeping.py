@@ -172,12 +172,14 @@ def sweep(
         trial, ledger, plan, sampler, policy, count, initial, width, devices, max_groups,
         on_error == "continue", metric, mode,
     )  # fmt: skip
-    folder = None if directory is None else SweepFolder(Path(directory), arguments, overwrite)
-    earlier = None if folder is None else folder.earlier()
-    if earlier is not None:
-        engine.roster.restore(earlier)
-    saves = _Saves(save_seconds, save_calls) if folder is not None else None
-    return _drive(engine, folder, saves, Scoreboard(progress), resumed=earlier is not None)
+    if directory is None:
+        return _drive(engine, None, None, Scoreboard(progress), resumed=False)
+    with contextlib.closing(SweepFolder(Path(directory), arguments, overwrite)) as folder:
+        earlier = folder.earlier()
+        if earlier is not None:
+            engine.roster.restore(earlier)
+        saves = _Saves(save_seconds, save_calls)
+        return _drive(engine, folder, saves, Scoreboard(progress), resumed=earlier is not None)
 
 
 def resume(
