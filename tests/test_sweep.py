@@ -1,10 +1,8 @@
 """`jo.sweep` and `jo.resume` as they are used: what they refuse, what they write, and what they leave alone."""
 
 import dataclasses
-import functools
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -251,122 +249,6 @@ def test_a_folder_without_a_sweep_cannot_be_resumed(tmp_path):
             jo.resume(path)
 
 
-def edited(folder, to, change):
-    """A copy of a sweep's directory in which the text of sweep.json is another one."""
-    shutil.copytree(folder, to, dirs_exist_ok=True)
-    (to / "sweep.json").write_text(change((folder / "sweep.json").read_text()))
-    return to
-
-
-def without(*keys):
-    def change(text):
-        about = json.loads(text)
-        inside = functools.reduce(lambda node, key: node[key], keys[:-1], about)
-        del inside[keys[-1]]
-        return json.dumps(about)
-
-    return change
-
-
-def put(value, *keys):
-    def change(text):
-        about = json.loads(text)
-        functools.reduce(lambda node, key: node[key], keys[:-1], about)[keys[-1]] = value
-        return json.dumps(about)
-
-    return change
-
-
-DAMAGED = [
-    *(lambda text, new=new: new for new in ("", "{", "[]", "null", "3", '"text"', "{}", '{"arguments": {}}')),
-    lambda text: text[: len(text) // 2],
-    *(without(*keys) for keys in (("arguments",), ("versions",), ("versions", "threads"), ("arguments", "steps"))),
-    *(put(None, *keys) for keys in (("arguments",), ("versions", "jax"), ("arguments", "trials"), ("status",))),
-    *(put([], *keys) for keys in (("arguments", "space"), ("arguments", "seed"), ("versions",))),
-]
-
-
-def test_a_damaged_sweep_json_is_named_with_the_remedy(kept, tmp_path):
-    _, folder = kept
-    for i, change in enumerate(DAMAGED):
-        copy = edited(folder, tmp_path / str(i), change)
-        before = contents(copy)
-        for call in (jo.resume, lambda directory: sweep(policy=worse_half(), directory=directory)):
-            with pytest.raises(ValueError, match=r"sweep.json is damaged: .*; copy it back .*overwrite=True"):
-                call(copy)
-        assert contents(copy) == before
-    shutil.rmtree(tmp_path)
-
-
-def test_a_saved_argument_that_cannot_be_read_is_named(kept, tmp_path):
-    _, folder = kept
-    changes = {
-        "policy": put("worse_half(", "arguments", "policy"),
-        "sampler": put("sobol(scrumble=True)", "arguments", "sampler"),
-        "space": put("uniform('a', [])", "arguments", "space"),
-        "initial configs": put([3], "arguments", "initial"),
-        "'..:x'": put("..:x", "arguments", "policy_from"),
-    }
-    for i, (what, change) in enumerate(changes.items()):
-        with pytest.raises(ValueError, match=rf"resume: the .*{what}.* call sweep\(...\) again"):
-            jo.resume(edited(folder, tmp_path / str(i), change))
-
-
-def test_another_process_on_the_same_directory_is_refused(kept, tmp_path):
-    result, folder = kept
-    copy = shutil.copytree(folder, tmp_path / "copy")
-    before = contents(copy)
-    holding = "import sys, fcntl; f = open(sys.argv[1], 'a'); fcntl.flock(f, fcntl.LOCK_EX); print(flush=True); input()"
-    pytest.importorskip("fcntl")
-    with subprocess.Popen(
-        [sys.executable, "-c", holding, copy / "events.jsonl"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as other:
-        other.stdout.readline()
-        for overwrite in (False, True):
-            with pytest.raises(FileExistsError, match=r"another process, .* runs the sweep in .*; wait for its end"):
-                sweep(policy=worse_half(), directory=copy, overwrite=overwrite)
-        assert contents(copy) == before
-        other.kill()
-    equal(jo.resume(copy), result)
-
-
-def test_a_directory_is_let_go_however_a_call_ends(kept, tmp_path):
-    result, folder = kept
-    copy = shutil.copytree(folder, tmp_path / "copy")
-    with pytest.raises(ValueError, match="another sweep") as kept_alive:
-        sweep(policy=worse_half(), directory=copy, seed=1)
-    with pytest.raises(RuntimeError, match="no such file") as raised:
-        sweep(raising, policy=worse_half(), directory=copy)
-    equal(jo.resume(copy), result)
-    assert kept_alive and raised
-
-
-def test_two_sweeps_that_begin_in_one_directory_do_not_mix(tmp_path, monkeypatch):
-    def meanwhile(config):
-        if not (tmp_path / "sweep.json").exists():
-            sweep(trials=2, directory=tmp_path, seed=1)
-        return small.trial(config)
-
-    with pytest.raises(FileExistsError, match=r"another sweep began in .* meanwhile; give another directory"):
-        sweep(meanwhile, trials=2, directory=tmp_path)
-    assert json.loads((tmp_path / "sweep.json").read_text())["arguments"]["seed"] == 1
-
-
-def test_a_sweep_killed_before_its_first_word_begins_anew(tmp_path):
-    (tmp_path / "events.jsonl").touch()
-    assert sweep(trials=2, directory=tmp_path).status == "finished"
-
-
-def test_a_sweep_is_kept_where_the_system_does_not_say_which_cpus_it_may_use(tmp_path, monkeypatch):
-    for name in ("sched_getaffinity", "process_cpu_count", "register_at_fork", "sync", "getuid", "fchmod"):
-        monkeypatch.delattr(os, name, raising=False)  # as on macOS and Windows
-    monkeypatch.delenv("NPROC", raising=False)
-    monkeypatch.setitem(sys.modules, "fcntl", None)
-    result = sweep(trials=2, directory=tmp_path)
-    assert json.loads((tmp_path / "sweep.json").read_text())["versions"]["threads"] == str(os.cpu_count())
-    equal(jo.resume(tmp_path), result)
-
-
 SCRIPT = """
 import jaxopt_lite as jo
 from tests.sweeps import small
@@ -403,11 +285,3 @@ def test_a_signal_ends_a_script_that_another_process_goes_on_with(tmp_path):
         ValueError, match=r"trial '__main__:trial' cannot be imported by name; .*resume\(directory, trial="
     ):
         jo.resume(tmp_path / "out")
-
-
-@pytest.mark.skipif(os.name == "nt", reason="these characters are in no path there")
-def test_a_sweep_in_a_directory_of_any_name_can_be_read_back(tmp_path):
-    folder = tmp_path / "lr[0.1]" / "a\\b" / "gs:"
-    result = sweep(trials=2, directory=folder)
-    assert {path.name for path in folder.iterdir()} >= {"sweep.json", "checkpoints", "trials.csv", "sweep.png"}
-    equal(jo.resume(folder), result)

@@ -29,6 +29,7 @@ from jaxopt_lite.core.values import Value
 from jaxopt_lite.log.records import JsonLines, hold, read_json, versions, write_json
 from jaxopt_lite.report.exports import write_curves, write_trials
 from jaxopt_lite.report.result import SweepResult
+from jaxopt_lite.run.contents import COMPILED_BY, contents
 from jaxopt_lite.sweeps.events import Snapshot
 
 __all__ = []
@@ -44,6 +45,7 @@ _ARGUMENTS = {
     **{"max_groups": int, "on_error": str},
 }
 _ABOUT = {"arguments": _ARGUMENTS, "versions": {"jax": str, "backend": str, "threads": str}, "status": str}
+_SINCE = {"contents": {"python": str, "sampler": dict, "policy": dict, "where": dict}}  # not in those of 0.1.0
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")  # in the text of an object that has no name, such as a partial
 
 
@@ -64,6 +66,7 @@ class SweepFolder:
         checkpoint.require_orbax(path)
         self.path, self.arguments, self._overwrite = path, arguments, overwrite
         self._events, self._early, self._begun = None, [], False
+        self._contents = _contents(arguments)
         exists = next(p for p in (path, *path.absolute().parents) if p.exists())
         if not exists.is_dir():
             raise FileExistsError(f"sweep: directory {path} cannot be made, {exists} is a file")
@@ -137,6 +140,7 @@ class SweepFolder:
         ]
         if self.arguments["trials"] < was["arguments"]["trials"]:
             changed.append(f"  trials: {was['arguments']['trials']} then, {self.arguments['trials']} now")
+        changed += self._changed_contents(was.get("contents"))
         if changed:
             raise ValueError(
                 f"sweep: {self.path} holds another sweep; give another directory, or overwrite=True. What differs:\n"
@@ -160,6 +164,21 @@ class SweepFolder:
         self.warnings += saved.warnings
         return Snapshot(saved.arrays, saved.meta)
 
+    def _changed_contents(self, was: Any) -> list[str]:
+        """What differs in functions of the user's that are no part of a program."""
+        names = ", ".join(name for name, found in self._contents.items() if found)
+        if was is None or was["python"] != COMPILED_BY:
+            by = "jaxopt_lite 0.1.0" if was is None else was["python"]
+            if names:
+                self.warnings.append(f"it was saved by {by}, so whether the code of {names} changed was not checked")
+            return []
+        return [
+            f"  {what}: {name if name != 'itself' else 'what it holds'} has changed"
+            for what, now in self._contents.items()
+            for name, hashed in was[what].items()
+            if now.get(name) != hashed
+        ]
+
     def save(self, snapshot: Snapshot) -> None:
         """Save what is needed to go on."""
         self.open()
@@ -174,8 +193,12 @@ class SweepFolder:
 
     def about(self, facts: dict[str, Any]) -> None:
         """Write sweep.json."""
-        content = {"arguments": plain_arguments(self.arguments), "versions": self._circumstances(), **facts}
-        write_json(self.path / "sweep.json", content)
+        now = _contents(self.arguments)
+        for what, found in self._contents.items():  # what changes as the sweep runs, such as a list of notes, is no
+            self._contents[what] = {n: hashed for n, hashed in found.items() if now[what].get(n) == hashed}  # code
+        known = {"python": COMPILED_BY, **self._contents}
+        content = {"arguments": plain_arguments(self.arguments), "versions": self._circumstances(), "contents": known}
+        write_json(self.path / "sweep.json", {**content, **facts})
 
     def finish(self, result: SweepResult, groups: list[dict[str, Any]]) -> None:
         """Write what the sweep came to, or has come to so far."""
@@ -215,6 +238,12 @@ def _nameless(value: Any) -> Any:
     return _ADDRESS.sub("", value) if isinstance(value, str) else value
 
 
+def _contents(arguments: dict[str, Any]) -> dict[str, dict[str, str]]:
+    """Hashes of the user's functions that say which configs are tried and how far; `trial` is in the programs."""
+    values = {"sampler": arguments["sampler"], "policy": arguments["policy"], "where": arguments["space"].where}
+    return {what: contents(value) for what, value in values.items()}
+
+
 def plain_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
     """Arguments of a sweep as JSON has them: functions by name, values as the calls that make them."""
     space, plain = arguments["space"], {}
@@ -241,7 +270,9 @@ def read_about(path: Path) -> dict[str, Any]:
     """
     remedy = "copy it back from a backup, or begin anew: in another directory, or with overwrite=True"
     try:
-        return read_json(path / "sweep.json", _ABOUT, remedy)
+        about = read_json(path / "sweep.json", _ABOUT, remedy)
+        new = {name: shape for name, shape in _SINCE.items() if name in about}
+        return read_json(path / "sweep.json", new, remedy)
     except OSError as error:
         if isinstance(error, (FileNotFoundError, NotADirectoryError)) or error.errno == errno.ENAMETOOLONG:
             raise FileNotFoundError(f"there is no sweep in {path}: it has no sweep.json") from None
