@@ -14,6 +14,9 @@ import pytest
 
 from jaxopt_lite.log.progress import Progress
 from jaxopt_lite.log.records import JsonLines, hold, plain, read_json, versions, write_json
+from jaxopt_lite.log.scoreboard import Scoreboard
+from jaxopt_lite.sweeps.ledger import DIVERGED, FAILED, FINISHED, RUNNING, STOPPED
+from tests.report.ledgers import ledger
 
 
 def strict(text):
@@ -205,3 +208,47 @@ def test_on_a_terminal_there_is_a_bar_of_one_line(width, shown):
     assert all(words in last for words in shown) and ("train.loss" in last) == bool(shown)
     assert text.count("\r\n") == 1, "one line, written again and again"
     assert text.rstrip().endswith("\x1b[?25h"), "the cursor is shown again"
+
+
+# Of a sweep ----------------------------------------------------------------------------------------------------------
+
+
+def board_of(steps, statuses=(), trials=None):
+    """What is shown after one call of 10 steps, and then of all steps that the ledger has: the last line."""
+    made = ledger(len(steps))
+    made.status[:] = RUNNING
+    made.status[: len(statuses)] = statuses
+    for at in (np.minimum(10, steps), np.array(steps)):
+        made.step[:] = at
+        yield made, len(steps) if trials is None else trials
+
+
+def last_line(capsys, board, states, member_steps=40):
+    for made, trials in states:
+        board.advanced(made, trials, member_steps)
+    board.close()
+    return capsys.readouterr().err.splitlines()[-1]
+
+
+def test_the_progress_of_a_sweep_is_in_steps_before_the_first_trial_ends(capsys):
+    line = last_line(capsys, Scoreboard("lines"), board_of([20, 20, 20, 10]))
+    assert line.startswith("0/4 trials  70/120 steps  0.0 trials/s  ")
+    assert re.search(r"member-steps/s  \d+:\d\d:\d\d left", line)
+
+
+def test_steps_that_nobody_will_do_are_not_counted(capsys):
+    line = last_line(capsys, Scoreboard("lines"), board_of([10, 20, 30, 0], [STOPPED, DIVERGED, FINISHED, FAILED]))
+    assert line.startswith("4/4 trials  60/60 steps  ") and " left" not in line
+    line = last_line(capsys, Scoreboard("lines"), board_of([30, 10], [FINISHED], trials=4))
+    assert line.startswith("1/4 trials  40/120 steps  ") and " left" in line
+
+
+def test_a_bar_of_a_sweep_fills_by_steps():
+    pytest.importorskip("rich")
+    with terminal(160) as sent:
+        board = Scoreboard()
+        for made, trials in board_of([20, 20, 20, 10]):
+            board.advanced(made, trials, 40)
+        board.close()
+    text = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", b"".join(sent).decode())
+    assert "70/120 steps" in text and text.count("\N{BOX DRAWINGS HEAVY HORIZONTAL}") > 0

@@ -396,6 +396,24 @@ def test_a_directory_is_let_go_however_a_call_ends(kept, tmp_path):
     assert kept_alive and raised
 
 
+def fails(self, path):
+    raise RuntimeError("no fonts")
+
+
+def removed(self, path):
+    shutil.rmtree(path.parent)
+    path.touch()
+
+
+@pytest.mark.parametrize("plot, said", [(fails, "RuntimeError: no fonts"), (removed, "FileNotFoundError: ")])
+def test_what_was_computed_is_returned_whatever_becomes_of_the_files(kept, tmp_path, monkeypatch, plot, said):
+    monkeypatch.setattr(jo.SweepResult, "plot", plot)
+    with pytest.warns(RuntimeWarning, match=f"sweep: not all of .* could be written at the end .{said}"):
+        result = again(directory=tmp_path / "out")
+    assert said in result.warnings[-1]
+    equal(result, kept[0])
+
+
 def test_two_sweeps_that_begin_in_one_directory_do_not_mix(tmp_path, monkeypatch):
     def meanwhile(config):
         if not (tmp_path / "sweep.json").exists():

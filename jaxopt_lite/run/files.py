@@ -27,6 +27,7 @@ from jaxopt_lite import checkpoint
 from jaxopt_lite.core.text import parse, spell
 from jaxopt_lite.core.values import Value
 from jaxopt_lite.log.records import JsonLines, hold, read_json, versions, write_json
+from jaxopt_lite.report.analysis import ended
 from jaxopt_lite.report.exports import write_curves, write_trials
 from jaxopt_lite.report.result import SweepResult
 from jaxopt_lite.run.contents import COMPILED_BY, contents
@@ -211,11 +212,12 @@ class SweepFolder:
             config = ledger.space.encode(ledger.table[best.number])
             metrics = {name: value.mean() for name, value in best.metrics.items()}
             facts["best"] = {"trial": best.number, "config": config, "score": best.score, **metrics}
-        facts |= {"trials": ledger.summary(), "warnings": result.warnings, "metric": ledger.metric, "groups": groups}
+        counts = {ended(status): n for status, n in ledger.summary().items()}
+        facts |= {"trials": counts, "warnings": result.warnings, "metric": ledger.metric, "groups": groups}
         self.about(facts)
+        self.say(result.status, **counts)
         if importlib.util.find_spec("matplotlib"):
             result.plot(self.path / "sweep.png")
-        self.say(result.status, **ledger.summary())
 
     def _circumstances(self) -> dict[str, Any]:
         flags = os.environ.get("XLA_FLAGS", "")

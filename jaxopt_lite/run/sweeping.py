@@ -1,8 +1,10 @@
 """Driving sweeps: files, clock, signals and progress."""
 
 import contextlib
+import dataclasses
 import os
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -243,11 +245,18 @@ def _drive(engine: Engine, folder: SweepFolder | None, saves: Any, board: Scoreb
         except StopIteration as end:
             outcome: Outcome = end.value
     seconds = time.perf_counter() - began
-    if folder is not None and outcome.complete:
-        folder.save(engine.roster.snapshot())
     result = SweepResult.of(outcome, seconds, None if folder is None else folder.path, notes)
-    if folder is not None:
-        folder.finish(result, engine.roster.snapshot().facts["groups"])
+    if folder is None:
+        return result
+    try:
+        snapshot = engine.roster.snapshot()
+        if outcome.complete:
+            folder.save(snapshot)
+        folder.finish(result, snapshot.facts["groups"])
+    except Exception as error:  # what was computed is not lost, whatever became of the disk
+        note = f"not all of {folder.path} could be written at the end ({type(error).__name__}: {error})"
+        warnings.warn(f"sweep: {note}; the result is returned", RuntimeWarning, stacklevel=3)
+        result = dataclasses.replace(result, warnings=(*result.warnings, note))
     return result
 
 
