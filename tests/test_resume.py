@@ -176,9 +176,9 @@ def test_code_of_an_installed_module_counts_too(monkeypatch):
 
 def test_code_has_the_same_hash_in_every_process():
     script = "import json, tests.test_resume as t; print(json.dumps(t.hashes(t.module())))"
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, env={**os.environ, "PYTHONHASHSEED": "7"}
-    )
+    root = Path(__file__).parents[1]
+    env = {**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": str(root)}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=env, cwd=root)
     assert json.loads(done.stdout) == hashes(module()), done.stderr
 
 
