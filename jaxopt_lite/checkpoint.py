@@ -8,6 +8,9 @@ Arrays are written by Orbax (extra `checkpoints`) as NumPy arrays, so that no dt
 included. Their names, dtypes and shapes stand in meta.json, with the metadata and a digest of all files. A save that
 does not agree with its digest is damaged, and Orbax does not get to see it: the one before is taken, and a warning says
 so.
+
+Orbax reads some characters of a path otherwise than the file system does: it takes `[` `]` for a pattern, a backslash
+for a separator and `gs:` for a bucket. So where a path holds anything beyond `_PLAIN`, it is given a symbolic link.
 """
 
 import contextlib
@@ -17,6 +20,7 @@ import logging
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +30,7 @@ import numpy as np
 
 __all__ = ["Saved", "load", "require_orbax", "save"]
 
+_PLAIN = re.compile(r"([A-Za-z]:)?[\w/ .,#%+=@~^-]*")  # as a path is written with slashes; with a drive on Windows
 _SAVE, _LEFTOVER = re.compile(r"\d{6,}"), re.compile(r"\d{6,}\.new")
 
 
@@ -61,6 +66,7 @@ def save(directory: Path | str, arrays: dict[str, Any], meta: dict[str, Any], ke
         ImportError: if Orbax is not installed.
         TypeError: if a key is no string, a leaf is no array of numbers, or JSON cannot hold `meta`.
         ValueError: if keep is below 1.
+        OSError: if the directory cannot be written, or Orbax cannot reach it; see `require_orbax`.
     """
     orbax = _orbax()
     if keep < 1:
@@ -80,8 +86,8 @@ def save(directory: Path | str, arrays: dict[str, Any], meta: dict[str, Any], ke
     beside.mkdir()
     written = {str(i): leaf for i, leaf in enumerate(leaves) if leaf.size}  # Orbax refuses empty arrays
     if written:
-        with _quiet(), orbax.PyTreeCheckpointer() as checkpointer:
-            checkpointer.save(beside / "arrays", written)
+        with _quiet(), _reachable(beside) as folder, orbax.PyTreeCheckpointer() as checkpointer:
+            checkpointer.save(folder / "arrays", written)
     with (beside / "meta.json").open("w", encoding="utf-8") as file:
         json.dump({**content, "digest": _digest(content, beside / "arrays")}, file)
         file.flush()
@@ -110,11 +116,14 @@ def load(directory: Path | str) -> Saved | None:
     for path in reversed(_saves(directory)):
         try:
             content = _content(path)
+            arrays = _arrays(content["tree"], path)
+        except _Unreachable:
+            raise
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-            faults.append(f"the save {path} is damaged ({type(error).__name__}: {error})")
+            faults.append(f"the save {path} is damaged ({type(error).__name__}: {str(error)[:200]})")
             continue
         warnings = tuple(f"{fault}; the one before is taken, {path.name}" for fault in faults)
-        return Saved(_arrays(content["tree"], path), content["meta"], path, warnings)
+        return Saved(arrays, content["meta"], path, warnings)
     if faults:
         raise ValueError(
             f"no save in {directory} can be read: {'; '.join(faults)}. Copy one back from a backup, or remove the "
@@ -123,9 +132,16 @@ def load(directory: Path | str) -> Saved | None:
     return None
 
 
-def require_orbax() -> None:
-    """Raise an ImportError now, rather than at the first save, if Orbax is not installed."""
+def require_orbax(directory: Path | str) -> None:
+    """Raise now, rather than at the first save, if saves in a directory could not be written and read again.
+
+    Raises:
+        ImportError: if Orbax is not installed.
+        OSError: if its path has a character that Orbax misreads, and the system makes no symbolic links.
+    """
     _orbax()
+    with _reachable(Path(directory).absolute()):
+        pass
 
 
 def _content(path: Path) -> dict[str, Any]:
@@ -141,8 +157,8 @@ def _arrays(tree: dict[str, Any], path: Path) -> dict[str, Any]:
     leaves = [np.empty(shape, jnp.dtype(dtype)) for dtype, shape in _entries(tree)]
     as_numpy = {str(i): orbax.RestoreArgs(restore_type=np.ndarray) for i, leaf in enumerate(leaves) if leaf.size}
     if as_numpy:
-        with _quiet(), orbax.PyTreeCheckpointer() as checkpointer:
-            read = checkpointer.restore(path / "arrays", restore_args=as_numpy)
+        with _quiet(), _reachable(path) as folder, orbax.PyTreeCheckpointer() as checkpointer:
+            read = checkpointer.restore(folder / "arrays", restore_args=as_numpy)
         leaves = [read.get(str(i), leaf) for i, leaf in enumerate(leaves)]
     return _fill(tree, iter(leaves))
 
@@ -192,6 +208,31 @@ def _saves(directory: Path) -> list[Path]:
     """The folders of whole (or damaged, but not of unfinished) saves, the last one last."""
     found = [path for path in directory.iterdir() if _SAVE.fullmatch(path.name)] if directory.is_dir() else []
     return sorted(found, key=lambda path: int(path.name))
+
+
+class _Unreachable(OSError):
+    pass
+
+
+@contextlib.contextmanager
+def _reachable(folder: Path) -> Iterator[Path]:
+    """A path to an absolute folder, which need not exist, that Orbax reads as the file system does."""
+    if _PLAIN.fullmatch(folder.as_posix()):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="jaxopt_lite-") as beside:
+        link = Path(beside).absolute() / "link"
+        try:
+            if not _PLAIN.fullmatch(link.as_posix()):
+                raise OSError(f"the temporary folder {beside} has such a character too")
+            link.symlink_to(folder, target_is_directory=True)
+        except OSError as error:
+            odd = sorted(set(_PLAIN.sub("", folder.as_posix())))
+            raise _Unreachable(
+                f"no saves can be kept in {folder}: Orbax misreads {' '.join(odd)} in a path, and no symbolic link to "
+                f"it can be made ({error}); give another directory, or set TMPDIR"
+            ) from None
+        yield link
 
 
 @contextlib.contextmanager

@@ -43,7 +43,7 @@ PLAN = (
     },
     {"checkpoint": (), "log": ("records", "progress", "scoreboard")},
     {"report": ("analysis", "scales", "curves", "panels", "overview", "exports", "result")},
-    {"run": ("signals", "training", "files", "sweeping")},
+    {"run": ("signals", "training", "contents", "files", "sweeping")},
     {"__init__": ()},  # the face of the package, `import jaxopt_lite as jo`; the command line alone is built on it
     {"cli": ("app", "names", "sweeps", "runs", "main")},
 )

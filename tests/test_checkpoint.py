@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -65,6 +66,47 @@ def test_everything_comes_back(tmp_path):
     assert all(type(x) is np.ndarray for x in jax.tree.leaves(saved.arrays))
     assert json.dumps(saved.meta) == json.dumps(META)
     assert saved.warnings == ()
+
+
+ODD = ["a[b]", "[", "]", "back\\slash", "\\", "gs:", "s3:", "file:", "a:b", "?", "*", "**", "{x}", "$HOME", "~"]
+ODD += ["#", "%41", "ü", " ", "a.", "..a", "|", "'", '"', "&;!", "new\nline", os.fsdecode(b"\xff")]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="most of these characters are in no path there")
+@pytest.mark.parametrize("under", [False, True], ids=["itself", "above"])
+def test_a_directory_of_any_name_can_be_read_again(tmp_path, under):
+    for name in ODD:
+        directory = tmp_path / name / "saves" if under else tmp_path / name
+        checkpoint.save(directory, {"x": np.arange(3)}, {"i": 1})
+        assert bits(checkpoint.load(directory).arrays) == bits({"x": np.arange(3)}), name
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(ODD)
+
+
+def test_a_directory_that_could_not_be_read_again_is_refused_at_once(tmp_path, monkeypatch):
+    def refuse(self, *args, **kwargs):
+        raise OSError("no privilege")
+
+    checkpoint.require_orbax(tmp_path / "a[b]")
+    checkpoint.save(tmp_path / "a[b]", {"x": np.ones(2)}, {})
+    monkeypatch.setattr(Path, "symlink_to", refuse)
+    checkpoint.require_orbax(tmp_path / "ä b")
+    save = lambda directory: checkpoint.save(directory, {"x": np.ones(2)}, {})
+    for call in (checkpoint.require_orbax, save, checkpoint.load):
+        with pytest.raises(OSError, match=r"Orbax misreads \[ \] in a path, .*no privilege.*; give another"):
+            call(tmp_path / "a[b]")
+
+
+def test_arrays_that_orbax_cannot_read_give_way_to_the_save_before(tmp_path):
+    for i in (1, 2):
+        checkpoint.save(tmp_path, {"x": np.ones(2)}, {"i": i})
+    shutil.rmtree(tmp_path / "000002" / "arrays")
+    rewrite(tmp_path / "000002", lambda content: content.update(digest=digest_of(content, tmp_path / "000002")))
+    saved = checkpoint.load(tmp_path)
+    assert saved.meta == {"i": 1} and "000002 is damaged" in saved.warnings[0]
+
+
+def digest_of(content, path):
+    return checkpoint._digest({name: content[name] for name in ("tree", "meta")}, path / "arrays")
 
 
 @pytest.mark.parametrize("arrays", [{}, {"a": {}}, {"a": np.empty((0, 2))}])

@@ -1,5 +1,6 @@
 """The command line: what it prints, what it writes, and how it ends."""
 
+import inspect
 import json
 import os
 import re
@@ -8,9 +9,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import pytest
 
 import jaxopt_lite as jo
+from jaxopt_lite.log.records import hold
 
 pytest.importorskip("typer")
 from jaxopt_lite import cli
@@ -57,6 +60,18 @@ def soft_step(value: jo.Scalar):
 @jo.transformation
 def soft_sgd(learning_rate: jo.LearningRate):
     return jo.sgd(learning_rate)
+
+
+@jo.sampler
+def corners(low: float = 0.0):
+    def ask(space, seed, start, count, points, scores):
+        return jnp.full((count, 1), low)
+    return ask
+
+
+@jo.policy
+def halfway():
+    return lambda ledger: jo.Decision(target=ledger.steps // 2)
 
 
 SPACE = {"rate": jo.log_uniform(1e-2, 1.0)}
@@ -194,6 +209,36 @@ ERRORS = {
     ("sweep", "tiny:RATE"): "tiny has no trial 'RATE'; it must be a function: config -> (task, optimizer)",
     ("sweep", "tiny", "--sampler", "sobl"): "there is no 'sobl'; did you mean sobol?",
     ("sweep", "tiny", "--policy", "sobol"): "--policy 'sobol' is not a policy",
+    ("sweep", "tiny", "--policy", "cornr"): "there is no 'cornr'; did you mean corners",
+    (
+        "sweep",
+        "tiny",
+        "--policy",
+        "owned",
+    ): "tiny may define it (@jo.transformation, @jo.schedule, @jo.sampler, @jo.policy)",
+    ("sweep", "tiny", "--policy", "corners"): "--policy 'corners' is not a policy",
+    ("sweep", "tiny", "--trials", "2", "--on-error", "stop"): "on_error must be 'raise' or 'continue', got 'stop'",
+    ("sweep", "tiny", "--trials", "2", "--compute-dtype", "int8"): "compute_dtype",
+    ("sweep", "tiny", "--trials", "2", "--initial", "rate"): "--initial 'rate' must be NAME=VALUE, NAME=VALUE, ...",
+    ("sweep", "tiny", "--trials", "2", "--initial", "rate=1e-1, rate=2"): "--initial rate is given twice",
+    ("sweep", "tiny", "--trials", "2", "--initial", "rate=(1"): "--initial 'rate=(1' cannot be read",
+    (
+        "sweep",
+        "tiny",
+        "--trials",
+        "2",
+        "--initial",
+        "{'rate'}}",
+    ): "cannot be read; give a dict of literals, or NAME=VALUE",
+    ("sweep", "tiny", "--trials", "2", "--initial", "ratio=0.1"): "initial[0]: ",
+    ("sweep", "tiny", "--trials", "2", "--initial", "rate=5.0"): "initial[0]: ",
+    ("sweep", "tiny", "--space", "a.b=1", "--space", "a.b.c=2"): "--space a.b.c is given twice",
+    ("show", "adam(1e-3, " + "b1=0.9, " * 60): "cannot read 'adam(1e-3, b1",
+    ("show", "x" * 300): "there is no 'xxx",
+    ("show", "a/" * 3000): "cannot read 'a/a/",
+    ("resume", "x" * 300): "there is no sweep in xxx",
+    ("train", "x" * 300): "there is no module 'xxx",
+    ("train", "tiny", "--optimizer", "x" * 300): "there is no 'xxx",
     ("sweep", "tiny", "--policy", "successive_halving(1)"): "successive_halving: factor must be at least 2, got 1",
     ("sweep", "tiny", "--space", "rate"): "--space 'rate' must be NAME=DISTRIBUTION",
     ("sweep", "tiny", "--space", "rate=log_unif(1, 2)"): "there is no 'log_unif'; did you mean log_uniform",
@@ -211,7 +256,7 @@ ERRORS = {
 }
 
 
-@pytest.mark.parametrize("arguments", ERRORS, ids=" ".join)
+@pytest.mark.parametrize("arguments", ERRORS, ids=lambda arguments: " ".join(arguments)[:60])
 def test_an_error_is_one_line_that_names_what_was_meant(run, arguments):
     code, out, err = run(*arguments)
     assert code == 2 and not out
@@ -239,6 +284,79 @@ def test_a_space_can_be_given_by_the_command(run):
     assert code == 2 and not out  # a name is a text, and is written as one
     code, out, _ = run("sweep", "tiny", *given, "--space", "rate=uniform(0.1, 0.2)", "--space", "name='out'")
     assert code == 0 and "rate=0.2" in out and "rate=0.1" in out
+
+
+def test_a_sweep_takes_what_the_function_takes(run):
+    """Except for what is no text: the trial is the module's, and devices and progress are the command's own."""
+    names = inspect.signature(jo.sweep).parameters.keys() - {"trial", "devices", "progress"}
+    code, out, _ = run("sweep", "--help")
+    assert code == 0 and not [name for name in names if f"--{name.replace('_', '-')}" not in out]
+    names = inspect.signature(jo.fit).parameters.keys() - {"task", "params", "state", "callbacks", "progress"}
+    code, out, _ = run("train", "--help")
+    assert code == 0 and not [name for name in names if f"--{name.replace('_', '-')}" not in out]
+
+
+def test_what_is_given_arrives(run, monkeypatch):
+    seen = {}
+
+    def sweep(trial, space, **given):
+        seen.update(given, space=space)
+        raise ValueError("seen")
+
+    monkeypatch.setattr(jo, "sweep", sweep)
+    own = ["--sampler", "corners(0.5)", "--policy", "halfway", "--independent", "--on-error", "continue"]
+    numbers = ["--compute-dtype", "bfloat16", "--max-groups", "3", "--save-seconds", "5", "--save-calls", "2"]
+    texts = ["rate=0.5", "rate=0.1, rule.name='a,b', rule.sizes=[1, 2]", '{"rate": 0.5, "on": true}', "{'rate': None}"]
+    initial = [word for text in texts for word in ("--initial", text)]
+    assert (
+        run("sweep", "tiny", "--space", "rule=choice([soft_sgd(0.1)])", *own, *numbers, *initial)[2] == "error: seen\n"
+    )
+    assert [repr(seen[name]) for name in ("sampler", "policy")] == ["corners(low=0.5)", "halfway()"]
+    assert repr(seen["space"]["rule"]) == "choice([soft_sgd(0.1)])"
+    assert (seen["independent"], seen["on_error"], seen["compute_dtype"]) == (True, "continue", "bfloat16")
+    assert (seen["max_groups"], seen["save_seconds"], seen["save_calls"]) == (3, 5.0, 2)
+    nested = {"rate": 0.1, "rule": {"name": "a,b", "sizes": [1, 2]}}
+    assert seen["initial"] == [{"rate": 0.5}, nested, {"rate": 0.5, "on": True}, {"rate": None}]
+
+
+def test_a_sweep_with_a_policy_of_the_module_is_shown_and_resumed(run, tmp_path):
+    given = ["--trials", "2", "--steps", "4", "--eval-every", "2", "--policy", "halfway", "--sampler", "corners"]
+    code, out, _ = run("sweep", "tiny", *given, "--initial", "rate=0.5", "--directory", "out")
+    assert code == 0 and out.count("stopped  rate=") == 2 and "rate=0.5" in out and "rate=0.01" in out
+    assert run("resume", "out")[:2] == (0, out)
+    (tmp_path / "tiny.py").write_text(MODULE.replace("ledger.steps // 2", "ledger.steps"))
+    del sys.modules["tiny"]
+    code, _, err = run("resume", "out")
+    assert code == 2 and "policy: halfway has changed" in err
+    about = json.loads((tmp_path / "out" / "sweep.json").read_text())
+    for status, said in (("running", "interrupted"), ("interrupted", "interrupted")):  # nothing runs it any more
+        (tmp_path / "out" / "sweep.json").write_text(json.dumps({**about, "status": status}))
+        code, out, _ = run("show", "out")
+        assert code == 0 and out.startswith(f"tiny:trial: {said}, 2 trials") and "jaxopt-lite resume out" in out
+    with (tmp_path / "out" / "events.jsonl").open("a") as events:
+        assert hold(events)
+        (tmp_path / "out" / "sweep.json").write_text(json.dumps({**about, "status": "running"}))
+        assert run("show", "out")[1].startswith("tiny:trial: running, 2 trials")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "{}", '{"optimizer": 3}', '"text"'])
+def test_damaged_files_are_named(run, tmp_path, text):
+    for name, other in (("sweep.json", "events.jsonl"), ("summary.json", "metrics.jsonl")):
+        (tmp_path / name[:3]).mkdir()
+        (tmp_path / name[:3] / name).write_text(text)
+        (tmp_path / name[:3] / other).touch()
+        code, out, err = run("show", name[:3])
+        assert code == 2 and not out and f"{name} is damaged: " in err and err.count("\n") == 1
+
+
+def test_a_user_without_a_home_can_use_it(run, monkeypatch):
+    def nowhere():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", nowhere)
+    monkeypatch.setattr(jax.config, "update", lambda *args: pytest.fail("there is nowhere to keep it"))
+    assert run("show", "adam(1e-3)")[0] == 0
 
 
 def test_a_module_without_a_choice_asks_for_an_optimizer(run, tmp_path):

@@ -13,7 +13,10 @@ import numpy as np
 import pytest
 
 from jaxopt_lite.log.progress import Progress
-from jaxopt_lite.log.records import JsonLines, plain, versions, write_json
+from jaxopt_lite.log.records import JsonLines, hold, plain, read_json, versions, write_json
+from jaxopt_lite.log.scoreboard import Scoreboard
+from jaxopt_lite.sweeps.ledger import DIVERGED, FAILED, FINISHED, RUNNING, STOPPED
+from tests.report.ledgers import ledger
 
 
 def strict(text):
@@ -37,6 +40,60 @@ def test_rows_are_there_as_soon_as_they_are_written(tmp_path):
         lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
         assert strict(lines[-1]) == {"step": step, "loss": [None, 0.5]} and len(lines) == step
     rows.close()
+
+
+@pytest.mark.parametrize(
+    "left", ["", '{"a": 1}\n', '{"a": 1}\n{"a": ', '{"a": 1}\n{"a": 2}', '{"a": 1}\n{"a": "\\u00', "\n"]
+)
+def test_a_torn_line_takes_no_other_with_it(tmp_path, left):
+    (tmp_path / "events.jsonl").write_text(left)
+    for new in (3, 4):
+        rows = JsonLines(tmp_path / "events.jsonl", append=True)
+        rows.write({"a": new})
+        rows.close()
+    text = (tmp_path / "events.jsonl").read_text()
+    assert text.startswith(left) and text.endswith("\n")
+    assert [strict(line) for line in text.splitlines()[-2:]] == [{"a": 3}, {"a": 4}]
+    assert "" not in text.removeprefix(left).strip().splitlines()
+
+
+def test_a_file_is_held_by_one_at_a_time(tmp_path):
+    path = tmp_path / "events.jsonl"
+    with path.open("a") as first:
+        assert hold(first)
+        with path.open("a") as second:
+            assert not hold(second)
+        assert path.read_text() == "", "it can be read"
+    with path.open("a") as third:
+        assert hold(third), "closing it lets it go"
+
+
+DAMAGED = {
+    "": "Expecting value",
+    "{": "Expecting property name",
+    "\0\0\0": "Expecting value",
+    "[1]": r"it must be dict, got \[1\]",
+    "null": "it must be dict, got null",
+    "{}": "it has no 'a'",
+    '{"a": "1", "b": {"c": []}}': "'a' must be int or null, got \"1\"",
+    '{"a": 1, "b": 2}': "'b' must be dict, got 2",
+    '{"a": 1, "b": {}}': "'b' has no 'c'",
+    '{"a": 1, "b": {"c": null}}': "'c' must be list, got null",
+    "[" * 100_000: "recursion|damaged",
+}
+
+
+def test_a_damaged_file_is_named_with_what_is_wrong_and_what_to_do(tmp_path):
+    path, shape = tmp_path / "about.json", {"a": (int, type(None)), "b": {"c": list}}
+    for text, wrong in DAMAGED.items():
+        path.write_text(text)
+        with pytest.raises(ValueError, match=rf"about.json is damaged: .*({wrong}).*; begin anew"):
+            read_json(path, shape, "begin anew")
+    path.write_bytes(b"\xff\xfe\xfd")
+    with pytest.raises(ValueError, match="is damaged"):
+        read_json(path, shape, "begin anew")
+    write_json(path, {"a": None, "b": {"c": []}, "more": 1})
+    assert read_json(path, shape, "") == {"a": None, "b": {"c": []}, "more": 1}
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
@@ -151,3 +208,47 @@ def test_on_a_terminal_there_is_a_bar_of_one_line(width, shown):
     assert all(words in last for words in shown) and ("train.loss" in last) == bool(shown)
     assert text.count("\r\n") == 1, "one line, written again and again"
     assert text.rstrip().endswith("\x1b[?25h"), "the cursor is shown again"
+
+
+# Of a sweep ----------------------------------------------------------------------------------------------------------
+
+
+def board_of(steps, statuses=(), trials=None):
+    """What is shown after one call of 10 steps, and then of all steps that the ledger has: the last line."""
+    made = ledger(len(steps))
+    made.status[:] = RUNNING
+    made.status[: len(statuses)] = statuses
+    for at in (np.minimum(10, steps), np.array(steps)):
+        made.step[:] = at
+        yield made, len(steps) if trials is None else trials
+
+
+def last_line(capsys, board, states, member_steps=40):
+    for made, trials in states:
+        board.advanced(made, trials, member_steps)
+    board.close()
+    return capsys.readouterr().err.splitlines()[-1]
+
+
+def test_the_progress_of_a_sweep_is_in_steps_before_the_first_trial_ends(capsys):
+    line = last_line(capsys, Scoreboard("lines"), board_of([20, 20, 20, 10]))
+    assert line.startswith("0/4 trials  70/120 steps  0.0 trials/s  ")
+    assert re.search(r"member-steps/s  \d+:\d\d:\d\d left", line)
+
+
+def test_steps_that_nobody_will_do_are_not_counted(capsys):
+    line = last_line(capsys, Scoreboard("lines"), board_of([10, 20, 30, 0], [STOPPED, DIVERGED, FINISHED, FAILED]))
+    assert line.startswith("4/4 trials  60/60 steps  ") and " left" not in line
+    line = last_line(capsys, Scoreboard("lines"), board_of([30, 10], [FINISHED], trials=4))
+    assert line.startswith("1/4 trials  40/120 steps  ") and " left" in line
+
+
+def test_a_bar_of_a_sweep_fills_by_steps():
+    pytest.importorskip("rich")
+    with terminal(160) as sent:
+        board = Scoreboard()
+        for made, trials in board_of([20, 20, 20, 10]):
+            board.advanced(made, trials, 40)
+        board.close()
+    text = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", b"".join(sent).decode())
+    assert "70/120 steps" in text and text.count("\N{BOX DRAWINGS HEAVY HORIZONTAL}") > 0

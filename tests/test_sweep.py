@@ -1,5 +1,6 @@
 """`jo.sweep` and `jo.resume` as they are used: what they refuse, what they write, and what they leave alone."""
 
+import csv
 import dataclasses
 import json
 import os
@@ -14,6 +15,9 @@ import numpy as np
 import pytest
 
 import jaxopt_lite as jo
+from jaxopt_lite.report.exports import write_trials
+from jaxopt_lite.sweeps.events import Outcome, Winner
+from jaxopt_lite.sweeps.ledger import Copy
 from tests.sweeps import small
 
 ROOT = Path(__file__).parents[1]
@@ -75,6 +79,60 @@ def test_progress_ends_with_the_end(kept, capsys):
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "6 trials in 1 group, 2 seeds each" and lines[1].startswith("all trials: 6 trials, 8 at a time")
     assert lines[-1].startswith("6/6 trials") and lines[-1].endswith(f"(trial {result.best.number})")
+
+
+def ledger_of(scores, highest=False, lineage=()):
+    """A finished ledger of one seed with these curves, [trials, points]."""
+    curve = np.array(scores, np.float32)[:, None, :]
+    made = jo.Ledger(jo.space(small.SPACE), "valid.loss", highest, 10 * curve.shape[2], 10, 1, 0)
+    made.extend(made.space.from_unit(np.full((len(curve), 2), 0.5)))
+    made.curves = {"valid.loss": curve}
+    made.step[:], made.status[:], made.lineage = made.steps, 1, list(lineage)
+    return made
+
+
+BETTER_BEFORE = {  # curves of the best trial, whether high is good, steps of copies: the step that is pointed out
+    "overfitted": ([0.5, 0.1, 0.3], False, (), 20),
+    "first": ([0.1, 0.2, 0.3], False, (), 10),
+    "accuracy": ([0.8, 0.9, 0.7], True, (), 20),
+    "negative": ([-3.0, -5.0, -4.0], False, (), 20),
+    "with a gap": ([0.1, np.nan, 0.3], False, (), 10),
+    "best at the end": ([0.5, 0.3, 0.1], False, (), None),
+    "as good before": ([0.5, 0.1, 0.1], False, (), None),
+    "as good in four digits": ([0.5, 0.1234501, 0.1234502], False, (), None),
+    "copied since": ([0.1, 0.4, 0.3], False, (10,), None),
+    "copied before": ([0.1, 0.2, 0.3], False, (10,), 20),
+    "one point": ([0.5], False, (), None),
+}
+
+
+@pytest.mark.parametrize("name", BETTER_BEFORE)
+def test_a_winner_that_was_better_before_is_pointed_out(name):
+    curve, highest, copies, step = BETTER_BEFORE[name]
+    made = ledger_of([curve], highest, [Copy(0, 0, at, np.zeros(2), False) for at in copies])
+    result = jo.SweepResult.of(Outcome(made, Winner(0, {}, None, {}), True), 1.0, None, [])
+    said = [line for line in result.summary().splitlines() if "had its best valid.loss" in line]
+    assert len(said) == (step is not None) and all(f"{curve[step // 10 - 1]:.4g}, at step {step};" in s for s in said)
+
+
+def test_the_summary_of_an_interrupted_sweep_says_what_is_unfinished():
+    made = ledger_of([[0.5, 0.4], [0.3, np.nan], [np.nan, np.nan]])
+    made.status[1:], made.step[:] = 0, (20, 10, 0)
+    result = jo.SweepResult.of(Outcome(made, None, False), 1.0, None, [])
+    assert "interrupted" in result.message and "2 unfinished, 1 finished" in result.message
+    assert "running" not in result.summary() and result.summary().count("unfinished") == 3
+
+
+def test_errors_stand_beside_their_trials(tmp_path):
+    result = sweep(raising, on_error="continue", directory=tmp_path)
+    with (tmp_path / "trials.csv").open(newline="", encoding="utf-8") as file:
+        assert [row["error"] for row in csv.DictReader(file)] == ["RuntimeError: no such file"] * 6
+    assert result.to_dataframe()["error"].tolist() == ["RuntimeError: no such file"] * 6
+    made = ledger_of([[0.5], [0.4]])
+    made.errors = {1: 'ValueError: "a", b\nc'}
+    write_trials(made, tmp_path / "trials.csv")
+    with (tmp_path / "trials.csv").open(newline="", encoding="utf-8") as file:
+        assert [row["error"] for row in csv.DictReader(file)] == ["", 'ValueError: "a", b\nc']
 
 
 # What is refused -----------------------------------------------------------------------------------------------------

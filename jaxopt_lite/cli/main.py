@@ -1,5 +1,6 @@
 """The entry point. Errors are one line, with exit code 2."""
 
+import contextlib
 import os
 import sys
 import traceback
@@ -41,8 +42,9 @@ def main(arguments: list[str] | None = None) -> None:
 def _keep_executables() -> None:
     """Programs that took long to compile are kept on disk, for the next command; JAX's own settings come first."""
     if jax.config.values["jax_compilation_cache_dir"] is None and "JAX_ENABLE_COMPILATION_CACHE" not in os.environ:
-        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        jax.config.update("jax_compilation_cache_dir", str(home / "jaxopt_lite"))
+        with contextlib.suppress(RuntimeError):  # of a user who has no home
+            home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+            jax.config.update("jax_compilation_cache_dir", str(home / "jaxopt_lite"))
 
 
 def _fail(message: str, code: int) -> int:

@@ -3,7 +3,10 @@
 import ast
 import difflib
 import importlib
-from collections.abc import Callable, Sequence
+import io
+import json
+import tokenize
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,6 +17,12 @@ __all__ = []
 
 
 _OF_PARSE = "jaxopt_lite.parse takes others through names="  # its advice, which is no use in a shell
+_OWN = {  # what a text may name of a module, and by which decorator it is made there
+    jo.GradientTransformation: "transformation",
+    jo.Schedule: "schedule",
+    jo.Sampler: "sampler",
+    jo.Policy: "policy",
+}
 
 
 def optimizer_of(text: str, module: ModuleType | None = None) -> jo.GradientTransformation:
@@ -50,8 +59,8 @@ def task_of(where: str) -> tuple[jo.Task, ModuleType]:
     return task, module
 
 
-def trial_of(where: str) -> tuple[Callable, dict[str, Any] | None]:
-    """The function that MODULE[:TRIAL] names, and the module's own space."""
+def trial_of(where: str) -> tuple[Callable, ModuleType]:
+    """The function that MODULE[:TRIAL] names, and the module."""
     module, attribute = _module_of(where, "trial")
     found = getattr(module, attribute, None)
     if not callable(found):
@@ -59,59 +68,87 @@ def trial_of(where: str) -> tuple[Callable, dict[str, Any] | None]:
         near = difflib.get_close_matches(attribute, known, 1)
         hint = f"did you mean {near[0]}?" if near else "it must be a function: config -> (task, optimizer)"
         raise ValueError(f"{module.__name__} has no trial {attribute!r}; {hint}")
-    return found, getattr(module, "SPACE", None)
+    return found, module
 
 
-def space_of_text(texts: Sequence[str]) -> dict[str, Any]:
+def space_of_text(texts: Sequence[str], module: ModuleType) -> dict[str, Any]:
     """A dict of distributions and constants from texts such as "learning_rate=log_uniform(1e-4, 1e-1)".
 
     Dots nest: "network.hidden=choice([32, 64])".
     """
-    space: dict[str, Any] = {}
+    return _nested("--space", texts, "DISTRIBUTION, such as b1=uniform(0.8, 0.99)", module)
+
+
+def config_of_text(text: str, module: ModuleType) -> dict[str, Any]:
+    """A config from a text such as "learning_rate=0.01, network.hidden=32", or from a dict in braces."""
+    if not text.lstrip().startswith("{"):
+        return _nested("--initial", list(_parts(text)), "VALUE, NAME=VALUE, ..., such as b1=0.9", module)
+    for read in (json.loads, ast.literal_eval):
+        try:
+            return read(text)
+        except (ValueError, SyntaxError):
+            continue
+    raise ValueError(f"--initial {text!r} cannot be read; give a dict of literals, or NAME=VALUE, NAME=VALUE, ...")
+
+
+def _parts(text: str) -> Iterator[str]:
+    """The parts of a line between commas that are inside neither brackets nor strings."""
+    depth, begin = 0, 0
+    try:
+        for token in tokenize.generate_tokens(io.StringIO(text).readline):
+            depth += (token.string in ("(", "[", "{")) - (token.string in (")", "]", "}"))
+            if token.string == "," and not depth:
+                yield text[begin : token.start[1]]
+                begin = token.end[1]
+    except (tokenize.TokenError, SyntaxError) as error:
+        raise ValueError(f"--initial {text!r} cannot be read: {error.args[0]}") from None
+    yield text[begin:]
+
+
+def _nested(option: str, texts: Sequence[str], form: str, module: ModuleType) -> dict[str, Any]:
+    """A dict from texts NAME=VALUE; dots in a name nest."""
+    whole: dict[str, Any] = {}
     for text in texts:
         name, equals, value = (part.strip() for part in text.partition("="))
         if not equals or not all(part.isidentifier() for part in name.split(".")):
-            raise ValueError(f"--space {text!r} must be NAME=DISTRIBUTION, such as b1=uniform(0.8, 0.99)")
+            raise ValueError(f"{option} {text!r} must be NAME={form}")
         *parents, last = name.split(".")
-        inside = space
+        inside = whole
         for parent in parents:
-            inside = inside.setdefault(parent, {})
+            inside = inside.setdefault(parent, {}) if isinstance(inside, dict) else inside
         if not isinstance(inside, dict) or last in inside:
-            raise ValueError(f"--space {name} is given twice")
-        inside[last] = _value(value)
-    return space
+            raise ValueError(f"{option} {name} is given twice")
+        inside[last] = _value(value, module)
+    return whole
 
 
-def called(text: str | None, kind: type, what: str) -> Any:
-    """The sampler or policy that a text calls, parentheses or not; None for None."""
-    if text is None:
-        return None
-    value = _read(text if "(" in text else f"{text}()")
+def called(text: str, kind: type, what: str, module: ModuleType) -> Any:
+    """The sampler or policy that a text calls, parentheses or not: one of the package, or of a module."""
+    value = _read(text if "(" in text else f"{text}()", module)
     if not isinstance(value, kind):
         raise ValueError(f"--{what} {text!r} is not {kind.noun}")  # pyright: ignore[reportAttributeAccessIssue]
     return value
 
 
-def _value(text: str) -> Any:
+def _value(text: str, module: ModuleType) -> Any:
     """A call, or a Python literal."""
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
-        return _read(text)
+        return _read(text, module)
 
 
 def _read(text: str, module: ModuleType | None = None) -> Any:
-    """Parse a text, with a module's transformations and schedules as names."""
-    kinds = (jo.GradientTransformation, jo.Schedule)
+    """Parse a text, with what a module makes by the decorators of `_OWN` as names."""
     own = vars(module).items() if module else ()
     try:
-        return jo.parse(text, {n: v for n, v in own if getattr(getattr(v, "spec", None), "makes", None) in kinds})
+        return jo.parse(text, {n: v for n, v in own if getattr(getattr(v, "spec", None), "makes", None) in _OWN})
     except ValueError as error:
         if _OF_PARSE not in str(error):
             raise
         hint = "it is none of jaxopt_lite's"
         if module:
-            hint = f"{module.__name__} may define it (@jo.transformation, @jo.schedule)"
+            hint = f"{module.__name__} may define it ({', '.join(f'@jo.{name}' for name in _OWN.values())})"
         raise ValueError(str(error).replace(_OF_PARSE, hint)) from None
 
 

@@ -2,7 +2,7 @@
 
 import ast
 import collections
-import json
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,9 +18,11 @@ from jaxopt_lite.cli.app import app
 from jaxopt_lite.cli.names import optimizer_of, own_optimizer, task_of
 from jaxopt_lite.cli.sweeps import show_sweep
 from jaxopt_lite.core.hyperparameters import rules
+from jaxopt_lite.log.records import read_json
 
 __all__ = []
 
+_SUMMARY = {"optimizer": str, "status": (str, list), "steps_done": (int, list), "metrics": dict}
 _EXPERIMENT = re.compile(r"^(def )?(task|trial|main)\b|\bTask\(", re.M)  # other files there only help
 
 
@@ -47,12 +49,9 @@ def show(
     text: Annotated[str, Argument(metavar="OPTIMIZER|DIRECTORY", help='such as "adamw(1e-3)", or of a run or sweep')],
 ) -> None:
     """Show what an optimizer chains, or how a run or sweep stands."""
-    directory = Path(text)
-    if (directory / "sweep.json").exists():
-        show_sweep(directory)
-        return
-    if directory.is_dir():
-        _show_run(directory)
+    if os.path.isdir(text):  # False of a text too, whatever its length
+        directory = Path(text)
+        show_sweep(directory) if (directory / "sweep.json").exists() else _show_run(directory)
         return
     optimizer = optimizer_of(text)
     print(optimizer)
@@ -85,6 +84,7 @@ def train(
     metric: Annotated[str | None, Option(help="the watched metric, such as valid.loss")] = None,
     mode: Annotated[str | None, Option(help="min or max")] = None,
     restore_best: Annotated[bool, Option("--restore-best", help="keep the parameters of the best point")] = False,
+    compute_dtype: Annotated[str | None, Option(help="dtype of the loss, such as bfloat16")] = None,
     directory: Annotated[Path | None, Option(help="where metrics.jsonl, summary.json and curves.png go")] = None,
     overwrite: Annotated[bool, Option("--overwrite", help="replace what an earlier run left there")] = False,
 ) -> None:
@@ -105,6 +105,7 @@ def train(
         metric=metric,
         mode=mode,
         restore_best=restore_best,
+        compute_dtype=compute_dtype,
         directory=directory,
         overwrite=overwrite,
         progress=None,
@@ -123,10 +124,7 @@ def _show_run(directory: Path) -> None:
     if not path.exists():
         print(f"a run under way, or one that failed: its points so far are in {directory / 'metrics.jsonl'}")
         return
-    try:
-        about = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is damaged: {error}") from None
+    about = read_json(path, _SUMMARY, f"the points are in {directory / 'metrics.jsonl'}")
     several = isinstance(about["status"], list)
     status = collections.Counter(about["status"] if several else [about["status"]])
     done = sorted(set(about["steps_done"])) if several else [about["steps_done"]]

@@ -7,12 +7,10 @@ from typer import Argument, Option
 
 import jaxopt_lite as jo
 from jaxopt_lite.cli.app import app
-from jaxopt_lite.cli.names import called, space_of_text, trial_of
-from jaxopt_lite.run.files import read_about
+from jaxopt_lite.cli.names import called, config_of_text, space_of_text, trial_of
+from jaxopt_lite.run.files import is_running, read_about
 
 __all__ = []
-
-_TOP = 10
 
 
 @app.command()
@@ -27,18 +25,31 @@ def sweep(
     batch_size: Annotated[int, Option(min=0, help="examples in a batch; 0 takes all of them")] = 128,
     eval_every: Annotated[int, Option(min=1, help="steps between evaluations")] = 100,
     seeds: Annotated[int, Option(min=1, help="runs of each config")] = 1,
-    sampler: Annotated[str, Option(help="grid, random, sobol, halton, tpe, gp, cma_es, or a call of one")] = "sobol",
-    policy: Annotated[str, Option(help="such as successive_halving(4)")] = "run_all",
+    sampler: Annotated[
+        str, Option(help="grid, random, sobol, halton, tpe, gp, cma_es, or the module's own, or a call of one")
+    ] = "sobol",
+    policy: Annotated[str, Option(help="such as successive_halving(4), or the module's own")] = "run_all",
     metric: Annotated[str | None, Option(help="the watched curve, such as valid.loss")] = None,
     mode: Annotated[str | None, Option(help="min or max")] = None,
     seed: Annotated[int, Option(min=0, help="of configs, initialisation and data order")] = 0,
     width: Annotated[str | None, Option(help="trials in a cohort, or measure")] = None,
+    initial: Annotated[
+        list[str] | None, Option(help='a config that goes first, such as "learning_rate=0.01, b1=0.9", or a dict')
+    ] = None,
+    independent: Annotated[
+        bool, Option("--independent", help="each trial has keys and a data order of its own")
+    ] = False,
+    compute_dtype: Annotated[str | None, Option(help="dtype of the loss, such as bfloat16")] = None,
+    max_groups: Annotated[int, Option(min=1, help="more groups of equal shapes are an error")] = 32,
+    on_error: Annotated[str, Option(help="raise, or continue with the others when the trial raises for one")] = "raise",
+    save_seconds: Annotated[float, Option(min=0, help="seconds between two saves")] = 60.0,
+    save_calls: Annotated[int | None, Option(min=1, help="calls of a program between two saves")] = None,
     directory: Annotated[Path | None, Option(help="where all is kept; the same command again goes on")] = None,
     overwrite: Annotated[bool, Option("--overwrite", help="replace what an earlier sweep left there")] = False,
 ) -> None:
     """Train many configs side by side, and show the best."""
-    trial, own = trial_of(module)
-    chosen = space_of_text(space) if space else own
+    trial, home = trial_of(module)
+    chosen = space_of_text(space, home) if space else getattr(home, "SPACE", None)
     if chosen is None:
         raise ValueError(f"{module} names no SPACE; give one: --space 'learning_rate=log_uniform(1e-4, 1e-1)'")
     if width not in (None, "measure") and not str(width).isdigit():
@@ -51,12 +62,19 @@ def sweep(
         batch_size=batch_size or None,
         eval_every=eval_every,
         seeds=seeds,
-        sampler=called(sampler, jo.Sampler, "sampler"),
-        policy=called(policy, jo.Policy, "policy"),
+        sampler=called(sampler, jo.Sampler, "sampler", home),
+        policy=called(policy, jo.Policy, "policy", home),
         metric=metric,
         mode=mode,
         seed=seed,
         width=int(width) if width and width.isdigit() else width,
+        initial=[config_of_text(text, home) for text in initial or ()],
+        independent=independent,
+        compute_dtype=compute_dtype,
+        max_groups=max_groups,
+        on_error=on_error,
+        save_seconds=save_seconds,
+        save_calls=save_calls,
         directory=directory,
         overwrite=overwrite,
         progress=None,
@@ -77,14 +95,16 @@ def resume(
 def show_sweep(directory: Path) -> None:
     """Say what a sweep has come to, from what it wrote last."""
     about = read_about(directory)
-    arguments = about["arguments"]
-    print(f"{arguments['trial']}: {about['status']}, {arguments['trials']} trials of {arguments['steps']} steps")
+    arguments, status = about["arguments"], about["status"]
+    if status == "running" and not is_running(directory):  # the process was killed, or the trial raised
+        status = "interrupted"
+    print(f"{arguments['trial']}: {status}, {arguments['trials']} trials of {arguments['steps']} steps")
     for name in ("space", "sampler", "policy", "seeds"):
         print(f"  {name:10}{arguments[name]}")
     print(f"  {'metric':10}{about.get('metric') or arguments['metric'] or 'not known yet'}")
-    for name, value in about.get("best", {}).items():
+    for name, value in (about.get("best") or {}).items():
         print(f"  best {name}: {f'{value:.5g}' if isinstance(value, float) else value}")
-    if about["status"] != "finished":
+    if status not in ("finished", "running"):
         print(f"go on with: jaxopt-lite resume {directory}")
 
 

@@ -17,7 +17,10 @@ _LINES = 2.0  # and between two lines
 
 
 class Scoreboard:
-    """A live table of the best trials and a bar with trials/s and member-steps/s, or plain lines.
+    """A live table of the best trials and a bar with the steps done, trials/s and member-steps/s, or plain lines.
+
+    Steps are those of trials, each counted once for all its seeds. Those to do are the most that can be left: a policy
+    may stop trials.
 
     Args:
         show: "bar", "lines" or "none"; None chooses a table on a terminal (where `rich` is installed), else lines.
@@ -69,13 +72,16 @@ class Scoreboard:
     def _draw(self, ledger: Ledger, trials: int, now: float) -> None:
         began, ended_then = self._first or (now, 0)
         seconds, ended = max(now - began, 1e-9), _ended(ledger)
-        rate = (ended - ended_then) / seconds
-        said = [f"{ended}/{trials} trials", f"{rate:,.1f} trials/s", f"{self._steps / seconds:,.0f} member-steps/s"]
-        if 0 < ended < trials and rate > 0:
-            said.append(f"{datetime.timedelta(seconds=round((trials - ended) / rate))} left")
+        done = int(ledger.step.sum(dtype=np.int64))
+        left = int((ledger.steps - ledger.step[ledger.running]).sum(dtype=np.int64))
+        left += (trials - len(ledger)) * ledger.steps
+        said = [f"{ended}/{trials} trials", f"{done:,}/{done + left:,} steps"]
+        said += [f"{(ended - ended_then) / seconds:,.1f} trials/s", f"{self._steps / seconds:,.0f} member-steps/s"]
+        if left and self._steps:
+            said.append(f"{datetime.timedelta(seconds=round(left * ledger.seeds * seconds / self._steps))} left")
         best = ledger.ranking()[:_TOP]
         if self._live is not None:
-            self._live.update(_table(ledger, best, ended / max(trials, 1), "  ".join(said)))
+            self._live.update(_table(ledger, best, done / max(done + left, 1), "  ".join(said)))
             return
         scores = ledger.last_scores()[best[:1]] * (-1 if ledger.highest else 1)
         if len(scores) and np.isfinite(scores[0]):

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from jaxopt_lite.core.values import Value
-from jaxopt_lite.sweeps.ledger import DIVERGED, FAILED, STATUSES, Ledger
+from jaxopt_lite.sweeps.ledger import DIVERGED, FAILED, RUNNING, STATUSES, Ledger
 
 __all__ = []
 
@@ -149,6 +149,30 @@ def edges(ledger: Ledger, trial: int) -> list[str]:
     return said
 
 
+def earlier_best(ledger: Ledger, trial: int) -> list[str]:
+    """A sentence if a trial's metric, mean over seeds, was better at an earlier point than at its last one.
+
+    Points before the last copy of population-based training are of other parameters, and do not count.
+
+    Args:
+        ledger: of a sweep.
+        trial: number of the trial, usually the best one.
+    """
+    own = max((event.step for event in ledger.lineage if event.trial == trial), default=0)
+    first, done = own // ledger.eval_every, ledger.step[trial] // ledger.eval_every
+    scores = ledger.scores[trial, first:done]
+    if not np.isfinite(scores).any() or not np.nanmin(scores) < scores[-1]:
+        return []
+    best, sign = int(np.nanargmin(scores)), -1 if ledger.highest else 1
+    then, last = (label(sign * x + 0.0) for x in (scores[best], scores[-1]))
+    if then == last:
+        return []
+    return [
+        f"trial {trial} had its best {ledger.metric}, {then}, at step {(first + best + 1) * ledger.eval_every}; at its "
+        f"last step it has {last}: train it for fewer steps, or with restore_best of fit"
+    ]
+
+
 def columns(ledger: Ledger) -> dict[str, np.ndarray]:
     """The ledger as a table: number, status, steps, score, standard error, hyperparameters, and last values.
 
@@ -168,9 +192,14 @@ def columns(ledger: Ledger) -> dict[str, np.ndarray]:
     }
     metrics = {name: over_seeds(values)[0] for name, values in last_values(ledger).items()}
     configs = ledger.space.columns(ledger.table) if len(ledger) else {name: np.empty(0) for name in ledger.space.names}
-    taken = {*table, *metrics}
+    taken = {*table, *metrics, "error"}  # what failed trials raised is put beside it in files
     table |= {f"config.{name}" if name in taken else name: column for name, column in configs.items()}
     return table | metrics
+
+
+def ended(status: str) -> str:
+    """A trial's status as text, where nothing runs any more."""
+    return "unfinished" if status == STATUSES[RUNNING] else status
 
 
 def label(value: Any) -> str:

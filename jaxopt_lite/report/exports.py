@@ -17,11 +17,17 @@ __all__ = []
 
 def write_trials(ledger: Ledger, path: Path) -> None:
     """Write a CSV with a row for each trial; a cell is empty where there is no value. Lists are written as JSON."""
-    table = columns(ledger)
+    table = _with_errors(ledger)
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(table)
         writer.writerows(zip(*map(_cells, table.values()), strict=True))
+
+
+def _with_errors(ledger: Ledger) -> dict[str, np.ndarray]:
+    """The ledger's columns, and why trials failed: None for those that did not."""
+    errors = [ledger.errors.get(number) for number in range(len(ledger))]
+    return {**columns(ledger), "error": np.array(errors, object)}
 
 
 def _cells(column: np.ndarray) -> list[Any]:
@@ -44,7 +50,7 @@ def to_dataframe(ledger: Ledger) -> Any:
         import pandas
     except ImportError:
         raise ImportError("to_dataframe needs pandas: pip install 'jaxopt-lite[tables]'") from None
-    return pandas.DataFrame(columns(ledger))
+    return pandas.DataFrame(_with_errors(ledger))
 
 
 def to_optuna(ledger: Ledger, storage: Any, name: str) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from jaxopt_lite.report import panels
-from jaxopt_lite.report.analysis import label, settings
+from jaxopt_lite.report.analysis import ended, label, settings
 
 __all__ = ["plot_sweep"]
 
@@ -61,7 +61,7 @@ def plot_sweep(result: Any, path: Path | str, top: int = 20) -> Path:
 
 def _title(sweep: panels.Sweep) -> str:
     ledger = sweep.ledger
-    counts = ", ".join(f"{n} {name}" for name, n in ledger.summary().items() if n)
+    counts = ", ".join(f"{n} {ended(name)}" for name, n in ledger.summary().items() if n)
     line = f"{len(ledger)} trials ({counts}) of {ledger.steps} steps"
     line += f", {ledger.seeds} seeds each" if ledger.seeds > 1 else ""
     if sweep.best is None:

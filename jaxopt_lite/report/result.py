@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from jaxopt_lite.report import exports
-from jaxopt_lite.report.analysis import edges, importance, last_measured, last_values, settings
+from jaxopt_lite.report.analysis import earlier_best, edges, ended, importance, last_measured, last_values, settings
 from jaxopt_lite.report.overview import plot_sweep
 from jaxopt_lite.sweeps.events import Outcome
 from jaxopt_lite.sweeps.ledger import STATUSES, Ledger
@@ -26,7 +26,7 @@ class Trial:
         config: as the trial function was given it; after population-based training, as it was at the end.
         score: the watched metric at its last point, mean over seeds; NaN where there is none.
         stderr: standard error of that mean; NaN with one seed.
-        status: running, finished, stopped, diverged or failed.
+        status: finished, stopped, diverged or failed; running where the sweep was interrupted before it had ended.
         steps: steps done.
         metrics: every curve at its last point, float32 [seeds] by name.
         error: why it failed, None if it did not.
@@ -64,7 +64,7 @@ class SweepResult:
         best: the best trial; None if the sweep was interrupted, or no trial has a score.
         status: finished or interrupted.
         message: the status in a sentence, with what is worth knowing.
-        warnings: the optimum on an edge of its range, and the like, a sentence each.
+        warnings: the optimum on an edge of its range or better at an earlier step, and the like, a sentence each.
         seconds: how long this call took.
         directory: where it is kept, None for nowhere.
     """
@@ -86,8 +86,8 @@ class SweepResult:
             facts = {field.name: getattr(trial, field.name) for field in dataclasses.fields(Trial)}
             facts["metrics"] = {**trial.metrics, **outcome.best.test}
             best = Best(**facts, params=outcome.best.params, model_state=outcome.best.model_state)
-            warnings += edges(ledger, best.number)
-        counts = ", ".join(f"{n} {name}" for name, n in ledger.summary().items() if n)
+            warnings += edges(ledger, best.number) + earlier_best(ledger, best.number)
+        counts = ", ".join(f"{n} {ended(name)}" for name, n in ledger.summary().items() if n)
         done = "All trials were run" if outcome.complete else "The sweep was interrupted; the same call goes on with it"
         message = f"{done}: {counts or 'none'}." + ("" if best or not outcome.complete else " None has a score.")
         status = "finished" if outcome.complete else "interrupted"
@@ -136,7 +136,7 @@ class SweepResult:
         return importance(self.ledger)
 
     def to_dataframe(self) -> Any:
-        """A pandas DataFrame with a row for each trial: number, status, steps, score, stderr, config, last values.
+        """A pandas DataFrame with a row for each trial: number, status, steps, score, stderr, config, values, error.
 
         Raises:
             ImportError: if pandas is not installed (extra `tables`).
@@ -196,7 +196,7 @@ class SweepResult:
         for trial in self.top(top):
             score = f"{trial.score:.5g}" + (f" ± {trial.stderr:.2g}" if np.isfinite(trial.stderr) else "")
             config = ", ".join(f"{name}={text}" for name, text in settings(self.ledger, trial.number).items())
-            rows.append((str(trial.number), score, str(trial.steps), trial.status, config))
+            rows.append((str(trial.number), score, str(trial.steps), ended(trial.status), config))
         widths = [max(len(row[i]) for row in rows) for i in range(4)]
         lines = ["  ".join([*(cell.rjust(w) for cell, w in zip(row, widths)), row[-1]]) for row in rows]
         tested = [] if self.best is None else [n for n in self.best.metrics if n.startswith("test.")]

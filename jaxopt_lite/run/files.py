@@ -3,17 +3,20 @@
 sweep.json       the arguments, versions, device, width of each group, and what it came to
 trials.csv       a row for each trial
 curves.npz       float32 [trials, seeds, points] by name, and `step`
-events.jsonl     what happened, a line each, only ever appended to
+events.jsonl     what happened, a line each, only ever appended to; the process that runs the sweep holds it locked
 sweep.png        the picture
 checkpoints/     the ledger and the states of trials under way
 """
 
+import contextlib
+import errno
 import importlib
 import importlib.util
 import json
 import os
+import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +26,28 @@ import numpy as np
 from jaxopt_lite import checkpoint
 from jaxopt_lite.core.text import parse, spell
 from jaxopt_lite.core.values import Value
-from jaxopt_lite.log.records import JsonLines, versions, write_json
+from jaxopt_lite.log.records import JsonLines, hold, read_json, versions, write_json
+from jaxopt_lite.report.analysis import ended
 from jaxopt_lite.report.exports import write_curves, write_trials
 from jaxopt_lite.report.result import SweepResult
+from jaxopt_lite.run.contents import COMPILED_BY, contents
 from jaxopt_lite.sweeps.events import Snapshot
-from jaxopt_lite.sweeps.space import Space
 
 __all__ = []
 
-NAMES = ("sweep.json", "trials.csv", "curves.npz", "events.jsonl", "sweep.png", "checkpoints")
+NAMES = ("trials.csv", "curves.npz", "events.jsonl", "sweep.png", "checkpoints", "sweep.json")
 _LATER = ("trials", "max_groups", "on_error", "trial")  # what may change when a sweep goes on; see `earlier`
+
+_OPTIONAL_INT, _OPTIONAL_TEXT = (int, type(None)), (str, type(None))
+_ARGUMENTS = {
+    **{"trial": str, "space": str, "trials": int, "steps": int, "batch_size": _OPTIONAL_INT, "eval_every": int},
+    **{"seeds": int, "sampler": str, "policy": str, "metric": _OPTIONAL_TEXT, "mode": _OPTIONAL_TEXT, "seed": int},
+    **{"width": (int, str, type(None)), "initial": list, "independent": bool, "compute_dtype": _OPTIONAL_TEXT},
+    **{"max_groups": int, "on_error": str},
+}
+_ABOUT = {"arguments": _ARGUMENTS, "versions": {"jax": str, "backend": str, "threads": str}, "status": str}
+_SINCE = {"contents": {"python": str, "sampler": dict, "policy": dict, "where": dict}}  # not in those of 0.1.0
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")  # in the text of an object that has no name, such as a partial
 
 
 class SweepFolder:
@@ -44,42 +59,68 @@ class SweepFolder:
         overwrite: whether to remove what an earlier sweep left there.
 
     Raises:
-        FileExistsError, PermissionError: if it cannot be made, or holds something else under the names of a sweep.
+        FileExistsError, PermissionError: if it cannot be made, holds something else under the names of a sweep, or is
+            in use.
     """
 
     def __init__(self, path: Path, arguments: dict[str, Any], overwrite: bool = False):
-        checkpoint.require_orbax()
+        checkpoint.require_orbax(path)
         self.path, self.arguments, self._overwrite = path, arguments, overwrite
-        self._events, self._early = None, []
+        self._events, self._early, self._begun = None, [], False
+        self._contents = _contents(arguments)
         exists = next(p for p in (path, *path.absolute().parents) if p.exists())
         if not exists.is_dir():
             raise FileExistsError(f"sweep: directory {path} cannot be made, {exists} is a file")
         if not os.access(exists, os.W_OK):
             raise PermissionError(f"sweep: directory {path} cannot be written, for lack of permission in {exists}")
-        present = [name for name in NAMES if (path / name).exists()]
-        if (path / "metrics.jsonl").exists() and "sweep.json" not in present:
+        present = [name for name in NAMES if (path / name).exists() and not _is_empty(path / name)]
+        self._found = "sweep.json" in present
+        if (path / "metrics.jsonl").exists() and not self._found:
             raise FileExistsError(
                 f"sweep: {path} holds a run of fit (metrics.jsonl), which a sweep does not replace; "
                 "give another directory"
             )
-        if present and "sweep.json" not in present:
+        if present and not self._found:
             raise FileExistsError(f"sweep: {path} holds a {present[0]} that is of no sweep; give another directory")
         self.warnings: list[str] = []
+        if (path / "events.jsonl").exists():
+            self._hold()
 
     def open(self) -> None:
         """Begin to write: what was said before, too."""
-        if self._events is not None:
+        if self._begun:
             return
+        self.path.mkdir(parents=True, exist_ok=True)
+        if self._events is None:
+            self._hold()
+        assert self._events is not None
+        if (self.path / "sweep.json").exists() != self._found:
+            raise FileExistsError(f"sweep: another sweep began in {self.path} meanwhile; give another directory")
         if self._overwrite:
-            for name in NAMES:
+            for name in set(NAMES) - {"events.jsonl", "sweep.json"}:
                 there = self.path / name
                 shutil.rmtree(there) if there.is_dir() else there.unlink(missing_ok=True)
-        self.path.mkdir(parents=True, exist_ok=True)
-        if not (self.path / "sweep.json").exists():
+            self._events.clear()
+        if self._overwrite or not self._found:
             self.about({"status": "running"})
-        self._events = JsonLines(self.path / "events.jsonl", append=True)
+        self._begun = True
         for line in self._early:
             self._events.write(line)
+
+    def close(self) -> None:
+        """Let others have it."""
+        if self._events is not None:
+            self._events.close()
+
+    def _hold(self) -> None:
+        events = JsonLines(self.path / "events.jsonl", append=True)
+        if not hold(events.file):
+            events.close()
+            raise FileExistsError(
+                f"sweep: another process, or another call in this one, runs the sweep in {self.path}; wait for its "
+                "end, stop it, or give another directory"
+            )
+        self._events = events
 
     def earlier(self) -> Snapshot | None:
         """The last save of the same sweep, or None where nothing was saved.
@@ -96,10 +137,11 @@ class SweepFolder:
         changed = [
             f"  {name}: {was['arguments'].get(name)!r} then, {now!r} now"
             for name, now in plain_arguments(self.arguments).items()
-            if name not in _LATER and not name.endswith("_from") and was["arguments"].get(name) != now
+            if name not in _LATER and not name.endswith("_from") and _nameless(was["arguments"].get(name)) != now
         ]
         if self.arguments["trials"] < was["arguments"]["trials"]:
             changed.append(f"  trials: {was['arguments']['trials']} then, {self.arguments['trials']} now")
+        changed += self._changed_contents(was.get("contents"))
         if changed:
             raise ValueError(
                 f"sweep: {self.path} holds another sweep; give another directory, or overwrite=True. What differs:\n"
@@ -123,6 +165,21 @@ class SweepFolder:
         self.warnings += saved.warnings
         return Snapshot(saved.arrays, saved.meta)
 
+    def _changed_contents(self, was: Any) -> list[str]:
+        """What differs in functions of the user's that are no part of a program."""
+        names = ", ".join(name for name, found in self._contents.items() if found)
+        if was is None or was["python"] != COMPILED_BY:
+            by = "jaxopt_lite 0.1.0" if was is None else was["python"]
+            if names:
+                self.warnings.append(f"it was saved by {by}, so whether the code of {names} changed was not checked")
+            return []
+        return [
+            f"  {what}: {name if name != 'itself' else 'what it holds'} has changed"
+            for what, now in self._contents.items()
+            for name, hashed in was[what].items()
+            if now.get(name) != hashed
+        ]
+
     def save(self, snapshot: Snapshot) -> None:
         """Save what is needed to go on."""
         self.open()
@@ -133,12 +190,16 @@ class SweepFolder:
     def say(self, what: str, **facts: Any) -> None:
         """Append to what happened."""
         line = {"event": what, **facts}
-        self._early.append(line) if self._events is None else self._events.write(line)
+        self._events.write(line) if self._events is not None and self._begun else self._early.append(line)
 
     def about(self, facts: dict[str, Any]) -> None:
         """Write sweep.json."""
-        content = {"arguments": plain_arguments(self.arguments), "versions": self._circumstances(), **facts}
-        write_json(self.path / "sweep.json", content)
+        now = _contents(self.arguments)
+        for what, found in self._contents.items():  # what changes as the sweep runs, such as a list of notes, is no
+            self._contents[what] = {n: hashed for n, hashed in found.items() if now[what].get(n) == hashed}  # code
+        known = {"python": COMPILED_BY, **self._contents}
+        content = {"arguments": plain_arguments(self.arguments), "versions": self._circumstances(), "contents": known}
+        write_json(self.path / "sweep.json", {**content, **facts})
 
     def finish(self, result: SweepResult, groups: list[dict[str, Any]]) -> None:
         """Write what the sweep came to, or has come to so far."""
@@ -151,18 +212,38 @@ class SweepFolder:
             config = ledger.space.encode(ledger.table[best.number])
             metrics = {name: value.mean() for name, value in best.metrics.items()}
             facts["best"] = {"trial": best.number, "config": config, "score": best.score, **metrics}
-        facts |= {"trials": ledger.summary(), "warnings": result.warnings, "metric": ledger.metric, "groups": groups}
+        counts = {ended(status): n for status, n in ledger.summary().items()}
+        facts |= {"trials": counts, "warnings": result.warnings, "metric": ledger.metric, "groups": groups}
         self.about(facts)
+        self.say(result.status, **counts)
         if importlib.util.find_spec("matplotlib"):
             result.plot(self.path / "sweep.png")
-        self.say(result.status, **ledger.summary())
-        if self._events is not None:
-            self._events.close()
 
     def _circumstances(self) -> dict[str, Any]:
         flags = os.environ.get("XLA_FLAGS", "")
-        threads = os.environ.get("NPROC") or str(len(os.sched_getaffinity(0)))
+        threads = os.environ.get("NPROC") or str(_cpus())
         return {**versions(), "devices": jax.local_device_count(), "threads": threads, "xla_flags": flags}
+
+
+def _cpus() -> int:
+    """CPUs that this process may use; macOS and Windows do not say, and have no way to restrict them."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _is_empty(path: Path) -> bool:
+    """Whether it is the file of events of a sweep that was killed before it wrote anything."""
+    return path.name == "events.jsonl" and path.stat().st_size == 0
+
+
+def _nameless(value: Any) -> Any:
+    """A saved argument without what differs from process to process."""
+    return _ADDRESS.sub("", value) if isinstance(value, str) else value
+
+
+def _contents(arguments: dict[str, Any]) -> dict[str, dict[str, str]]:
+    """Hashes of the user's functions that say which configs are tried and how far; `trial` is in the programs."""
+    values = {"sampler": arguments["sampler"], "policy": arguments["policy"], "where": arguments["space"].where}
+    return {what: contents(value) for what, value in values.items()}
 
 
 def plain_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
@@ -170,7 +251,7 @@ def plain_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
     space, plain = arguments["space"], {}
     for name, value in arguments.items():
         if isinstance(value, Value):
-            plain[name] = spell(value, defaults=True)
+            plain[name] = _nameless(spell(value, defaults=True))
             functions = [value.factory, getattr(value, "where", None)]
             foreign = [named(f) for f in functions if f is not None and not named(f).startswith("jaxopt_lite.")]
             if foreign:
@@ -189,12 +270,24 @@ def read_about(path: Path) -> dict[str, Any]:
         FileNotFoundError: if there is none.
         ValueError: if it is damaged.
     """
+    remedy = "copy it back from a backup, or begin anew: in another directory, or with overwrite=True"
     try:
-        return json.loads((path / "sweep.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        raise FileNotFoundError(f"there is no sweep in {path}: it has no sweep.json") from None
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path / 'sweep.json'} is damaged: {error}") from None
+        about = read_json(path / "sweep.json", _ABOUT, remedy)
+        new = {name: shape for name, shape in _SINCE.items() if name in about}
+        return read_json(path / "sweep.json", new, remedy)
+    except OSError as error:
+        if isinstance(error, (FileNotFoundError, NotADirectoryError)) or error.errno == errno.ENAMETOOLONG:
+            raise FileNotFoundError(f"there is no sweep in {path}: it has no sweep.json") from None
+        raise
+
+
+def is_running(path: Path) -> bool:
+    """Whether a process runs the sweep in a directory now."""
+    try:
+        with (path / "events.jsonl").open("rb") as file:
+            return not hold(file)
+    except FileNotFoundError:
+        return False
 
 
 def read_arguments(path: Path, trial: Callable | None) -> dict[str, Any]:
@@ -203,25 +296,30 @@ def read_arguments(path: Path, trial: Callable | None) -> dict[str, Any]:
     Raises:
         ValueError: if one cannot be found again by name; the same call of `sweep` then goes on.
     """
-    arguments = dict(read_about(path)["arguments"])
-    space = None
+    saved = read_about(path)["arguments"]
+    arguments = {name: saved[name] for name in _ARGUMENTS}
     for name in ("space", "sampler", "policy"):
-        names, home = {}, arguments.pop(f"{name}_from", None)
-        if home is not None:
-            names[home.rpartition(":")[2]] = _find(home, name)
-        try:
-            arguments[name] = parse(arguments[name], names)
-        except ValueError as error:
-            raise ValueError(
-                f"resume: the {name} of {path} cannot be read from its text ({error}); call sweep(...) again with the "
-                "same arguments and this directory"
-            ) from None
+        home = saved.get(f"{name}_from")
+        names = {} if home is None else {str(home).rpartition(":")[2]: _find(str(home), name)}
+        with _unreadable(path, name):
+            arguments[name] = parse(saved[name], names)
     space = arguments["space"]
-    assert isinstance(space, Space)
-    rows = [space.decode(encoded) for encoded in arguments["initial"]]
-    arguments["initial"] = space.configs(np.array(rows).reshape(len(rows), len(space.dimensions)))
-    arguments["trial"] = trial or _find(arguments["trial"], "trial")
+    with _unreadable(path, "initial configs"):
+        rows = [space.decode(encoded) for encoded in saved["initial"]]
+        arguments["initial"] = space.configs(np.array(rows).reshape(len(rows), len(space.dimensions)))
+    arguments["trial"] = trial or _find(saved["trial"], "trial")
     return arguments
+
+
+@contextlib.contextmanager
+def _unreadable(path: Path, what: str) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(
+            f"resume: the {what} of {path} cannot be read from sweep.json ({error}); call sweep(...) again with the "
+            "same arguments and this directory"
+        ) from None
 
 
 def named(function: Callable) -> str:
@@ -237,6 +335,6 @@ def _find(name: str, what: str) -> Any:
     module, _, attribute = name.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError):
+    except (ImportError, AttributeError, ValueError, TypeError):
         hint = "give it: resume(directory, trial=...)" if what == "trial" else "call sweep(...) again instead"
         raise ValueError(f"resume: the {what} {name!r} cannot be imported by name; {hint}") from None

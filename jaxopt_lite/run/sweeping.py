@@ -1,8 +1,10 @@
 """Driving sweeps: files, clock, signals and progress."""
 
 import contextlib
+import dataclasses
 import os
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -172,12 +174,14 @@ def sweep(
         trial, ledger, plan, sampler, policy, count, initial, width, devices, max_groups,
         on_error == "continue", metric, mode,
     )  # fmt: skip
-    folder = None if directory is None else SweepFolder(Path(directory), arguments, overwrite)
-    earlier = None if folder is None else folder.earlier()
-    if earlier is not None:
-        engine.roster.restore(earlier)
-    saves = _Saves(save_seconds, save_calls) if folder is not None else None
-    return _drive(engine, folder, saves, Scoreboard(progress), resumed=earlier is not None)
+    if directory is None:
+        return _drive(engine, None, None, Scoreboard(progress), resumed=False)
+    with contextlib.closing(SweepFolder(Path(directory), arguments, overwrite)) as folder:
+        earlier = folder.earlier()
+        if earlier is not None:
+            engine.roster.restore(earlier)
+        saves = _Saves(save_seconds, save_calls)
+        return _drive(engine, folder, saves, Scoreboard(progress), resumed=earlier is not None)
 
 
 def resume(
@@ -241,11 +245,18 @@ def _drive(engine: Engine, folder: SweepFolder | None, saves: Any, board: Scoreb
         except StopIteration as end:
             outcome: Outcome = end.value
     seconds = time.perf_counter() - began
-    if folder is not None and outcome.complete:
-        folder.save(engine.roster.snapshot())
     result = SweepResult.of(outcome, seconds, None if folder is None else folder.path, notes)
-    if folder is not None:
-        folder.finish(result, engine.roster.snapshot().facts["groups"])
+    if folder is None:
+        return result
+    try:
+        snapshot = engine.roster.snapshot()
+        if outcome.complete:
+            folder.save(snapshot)
+        folder.finish(result, snapshot.facts["groups"])
+    except Exception as error:  # what was computed is not lost, whatever became of the disk
+        note = f"not all of {folder.path} could be written at the end ({type(error).__name__}: {error})"
+        warnings.warn(f"sweep: {note}; the result is returned", RuntimeWarning, stacklevel=3)
+        result = dataclasses.replace(result, warnings=(*result.warnings, note))
     return result
 
 

@@ -74,7 +74,7 @@ class Group:
     """
 
     def __init__(self, trial: Callable, static: Static, numbers: np.ndarray, plan: SweepPlan):
-        self.trial, self.static, self.plan = trial, static, plan
+        self.trial, self.static, self.plan, self._first = trial, static, plan, numbers
         with self._explained():
             self.task, _ = self._make(numbers)
         if self.task.train_is_iterator:
@@ -160,15 +160,28 @@ class Group:
         test = self.task.test
         if test is None:
             return {}
-
-        def score(rows, key, test):
-            task, _ = self._make(jnp.asarray(numbers))
-            rows = unpack(rows, self.rows)
-            state = TrainState(rows.params, None, rows.opt_state, rows.model_state, key, jnp.int32(step))
-            return scores(task, rows.params, rows.model_state, test, scores_key(state))
-
+        score = functools.partial(self._test_scores, numbers, step)
         found = jax.jit(jax.vmap(score, in_axes=(0, 0, None)))(rows, keys, test)
         return {f"test.{name}": np.asarray(value) for name, value in found.items()}
+
+    @functools.cached_property
+    def test_hashes(self) -> dict[str, str]:
+        """Of the test data; without valid data also of how they are scored, which the program then does not say."""
+        test = self.task.test
+        found = {"test data": digest(test)}
+        if test is not None and self.task.valid is None:
+            shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (self.packed, _KEY, test))
+            score = functools.partial(self._test_scores, self._first, 0)
+            scored = Program(lambda donated, *rest: score(*rest), ((), *shapes))
+            found["evaluation of the test data"] = scored.fingerprint
+        return found
+
+    def _test_scores(self, numbers: np.ndarray, step: int, packed: list, key: jax.Array, test: Any) -> dict:
+        """What is measured of one member on the test data."""
+        task, _ = self._make(jnp.asarray(numbers))
+        rows = unpack(packed, self.rows)
+        state = TrainState(rows.params, None, rows.opt_state, rows.model_state, key, jnp.int32(step))
+        return scores(task, rows.params, rows.model_state, test, scores_key(state))
 
     @property
     def _numbers(self) -> jax.ShapeDtypeStruct:

@@ -122,8 +122,7 @@ class Roster:
             trials = runner.pool.trials
             leaves = {str(j): leaf for j, leaf in enumerate(runner.pool.read(trials))} if trials else {}
             pools[str(i)] = {"row": runner.row, "trials": np.array(trials, np.int64), "leaves": leaves}
-            facts = {"width": runner.width, "data": runner.group.digest, "program": runner.program.fingerprint}
-            groups.append({"label": runner.group.label, **facts})
+            groups.append({"label": runner.group.label, "width": runner.width, **_hashes(runner)})
         ledger = self._ledger
         facts = {"groups": groups, "metric": ledger.metric, "highest": ledger.highest}
         failed = {str(trial): error for trial, error in ledger.errors.items()}
@@ -145,18 +144,23 @@ class Roster:
             row = np.asarray(pool["row"], np.float64)
             static = split(ledger.space.configs(row[None])[0])[0]
             runner = self.runners[static] = self.runner(self.group(row), row, was["width"])
-            now = {"data": runner.group.digest, "program": runner.program.fingerprint}
-            for what, remedy in (("data", "the same data sets"), ("program", "the same code, JAX version and backend")):
-                if now[what] != was[what]:
-                    raise ValueError(
-                        f"resume: the {what} of {was['label']} changed since the sweep was saved (hash {was[what]}, "
-                        f"now {now[what]}), so trials would not be comparable; go on with {remedy}, or begin anew in "
-                        "another directory"
-                    )
+            now = _hashes(runner)
+            changed = [what for what in now if was.get(what, now[what]) != now[what]]  # 0.1.0 kept fewer of them
+            if changed:
+                raise ValueError(
+                    f"resume: the {' and the '.join(changed)} of {was['label']} changed since the sweep was saved, so "
+                    "trials would not be comparable; go on with the same data sets, code, JAX version and backend, or "
+                    "begin anew in another directory"
+                )
             trials = np.asarray(pool["trials"]).tolist()
             if trials:
                 runner.pool.write(trials, [np.asarray(pool["leaves"][str(j)]) for j in range(len(pool["leaves"]))])
                 runner.begun = True
+
+
+def _hashes(runner: Runner) -> dict[str, str]:
+    """Of what must be the same for trials to be comparable."""
+    return {**runner.group.test_hashes, "program": runner.program.fingerprint, "data": runner.group.digest}
 
 
 def too_many(space: Space, table: np.ndarray, groups: int, most: int) -> str:
