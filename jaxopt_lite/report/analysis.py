@@ -144,7 +144,7 @@ def edges(ledger: Ledger, trial: int) -> list[str]:
             which, way = "upper", "upwards"
         else:
             continue
-        shown = f"{dimension.name} = {axis.plain(number):.4g}"
+        shown = f"{dimension.name} = {axis.plain(number) if axis.integer else f'{number:.4g}'}"
         said.append(f"{shown} lies at the {which} edge of {dimension.distribution!r}: widen the range {way}")
     return said
 

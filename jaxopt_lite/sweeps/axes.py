@@ -24,6 +24,7 @@ __all__ = []
 Map = Callable[[np.ndarray], Any]  # arrays [n] to arrays [n]
 
 _LARGEST = float(np.finfo(np.float32).max)
+MOST = 2**31 - 1  # steps, trials and seeds are counted in int32
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -81,12 +82,11 @@ class Range:
     def read(self, value: Any) -> float:
         """The number that stands for what a config holds; raises a ValueError that says what is expected."""
         if isinstance(value, numbers.Real) and not isinstance(value, (bool, np.bool_)):
-            number = float(value)
-            if not self.integer and abs(number) < _LARGEST:
-                number = float(np.float32(number))
             low, high = self._ends
-            if low <= number <= high and (number.is_integer() or not self.integer):
-                return number
+            if not self.integer and abs(value) < _LARGEST:
+                value = float(np.float32(float(value)))
+            if low <= value <= high and (value == int(value) or not self.integer):
+                return float(value)
         raise ValueError(f"must be {self}, got {describe(value)}")
 
     def plain(self, number: float) -> Any:
@@ -98,8 +98,9 @@ class Range:
         return self.read(value)
 
     def __str__(self) -> str:
-        what = "an integer" if self.integer else "a number"
-        return f"{what} between {self.low:g} and {self.high:g}"
+        if self.integer:
+            return f"an integer between {self.low} and {self.high}"
+        return f"a number between {self.low:g} and {self.high:g}"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -213,6 +214,12 @@ def check_static(value: Any, what: str) -> None:
         hash(value)
     except TypeError:
         raise TypeError(f"{what} must be hashable, because it is static, got {describe(value)}") from None
+
+
+def check_float32(value: float, what: str) -> None:
+    """Raise where a finite number is infinite as a float32."""
+    if _LARGEST < abs(value) < float("inf"):
+        raise ValueError(f"{what} must be at most 3.4e38, because it is a float32, got {value!r}")
 
 
 def frozen(value: Any) -> Any:

@@ -32,6 +32,7 @@ import numpy as np
 
 from jaxopt_lite.core.numbers import describe
 from jaxopt_lite.core.values import Value, register, remember_calls
+from jaxopt_lite.sweeps.axes import MOST
 from jaxopt_lite.sweeps.ledger import Copy, Ledger
 
 __all__ = ["Decision", "Policy", "median_stopping", "policy", "run_all"]
@@ -122,14 +123,14 @@ def median_stopping(interval: int | None = None, warmup: int = 0, min_trials: in
 
     Reference: Golovin et al., "Google Vizier: A Service for Black-Box Optimization", 2017, section 3.2.1.
     """
-    check_int("median_stopping", "interval", interval, 1, none=True)
-    check_int("median_stopping", "warmup", warmup, 0)
+    check_int("median_stopping", "interval", interval, 1, MOST, none=True)
+    check_int("median_stopping", "warmup", warmup, 0, MOST)
     check_int("median_stopping", "min_trials", min_trials, 1)
 
     def decide(ledger: Ledger) -> Decision:
         every = multiple("median_stopping", "interval", interval or ledger.eval_every, ledger)
         first = max(multiple("median_stopping", "warmup", warmup, ledger), every)
-        at = ledger.step
+        at = ledger.step.astype(np.int64)
         stop = np.zeros(len(ledger), bool)
         for step in np.unique(at[ledger.running & (at >= first)]).tolist():
             so_far = ledger.scores[:, : step // ledger.eval_every]
@@ -151,10 +152,12 @@ def multiple(who: str, name: str, value: int, ledger: Ledger) -> int:
     return value
 
 
-def check_int(who: str, name: str, value: Any, least: int, none: bool = False) -> None:
+def check_int(who: str, name: str, value: Any, least: int, most: int | None = None, none: bool = False) -> None:
     if none and value is None:
         return
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"{who}: {name} must be an int, got {describe(value)}")
     if value < least:
         raise ValueError(f"{who}: {name} must be at least {least}, got {value}")
+    if most is not None and value > most:
+        raise ValueError(f"{who}: {name} must be at most {most}, because steps are counted in int32, got {value}")

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxopt_lite.sweeps.axes import MOST
 from jaxopt_lite.sweeps.ledger import DIVERGED, Copy, Ledger
 from jaxopt_lite.sweeps.policies import Decision, check_int, multiple, policy
 from jaxopt_lite.sweeps.space import Space
@@ -44,7 +45,7 @@ def population_based(
 
     Reference: Jaderberg et al., "Population Based Training of Neural Networks", 2017, arXiv:1711.09846.
     """
-    check_int("population_based", "interval", interval, 1, none=True)
+    check_int("population_based", "interval", interval, 1, MOST, none=True)
     for name, value, most in (("fraction", fraction, 0.5), ("resample", resample, 1.0)):
         real = isinstance(value, (int, float)) and not isinstance(value, bool)
         if not real or not (0 if name == "resample" else 1e-9) <= value <= most:

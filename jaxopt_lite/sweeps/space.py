@@ -20,7 +20,7 @@ import numpy as np
 
 from jaxopt_lite.core.numbers import describe
 from jaxopt_lite.core.values import Value, register, remember_calls
-from jaxopt_lite.sweeps.axes import Options, Range, check_static, copied, frozen, keep, plain
+from jaxopt_lite.sweeps.axes import Options, Range, check_float32, check_static, copied, frozen, keep, plain
 from jaxopt_lite.sweeps.distributions import Distribution
 
 __all__ = ["Space", "space"]
@@ -284,7 +284,9 @@ def _dimensions(spec: Any) -> list[Dimension]:
             if isinstance(node, dict):
                 walk(node, at, inner, parent, option)
             elif not isinstance(node, Distribution):
-                check_static(node, f"space: the constant {take(inner)!r}")
+                check_static(node, what := f"space: the constant {take(inner)!r}")
+                if isinstance(node, (float, np.floating)):
+                    check_float32(float(node), what)
             elif (branches := _branches_of(node)) is None:
                 dimensions.append(Dimension(take(inner), at, node, parent, option))
             else:

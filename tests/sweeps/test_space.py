@@ -153,6 +153,7 @@ def test_numbers_are_clipped_into_their_ranges():
         ({1: uniform(0, 1)}, TypeError, "keys must be strings, got 1 of type int in spec"),
         ({"a": {2: 3}}, TypeError, "keys must be strings, got 2 of type int in a"),
         ({"a": {"b": {1, 2}}}, TypeError, "the constant 'a.b' must be hashable"),
+        ({"a": 1e39}, ValueError, "the constant 'a' must be at most 3.4e38, because it is a float32"),
         ({"a": np.zeros(3)}, TypeError, "the constant 'a' must be hashable"),
         ({"a": [uniform(0, 1)]}, TypeError, "the constant 'a' must not hold a distribution"),
         ({"a": uniform}, TypeError, "the constant 'a' is the function uniform, which makes a distribution; call it"),
