@@ -213,6 +213,18 @@ def test_the_same_call_and_resume_read_a_finished_sweep_back(kept):
     assert status["arguments"]["policy_from"] == "tests.test_sweep:worse_half" and status["status"] == "finished"
 
 
+def test_options_that_are_not_finite_are_read_back(tmp_path):
+    space = {**small.SPACE, "clip": jo.choice([0.5, float("inf"), float("nan")])}
+    for clip in (float("inf"), float("nan")):
+        initial = [{"learning_rate": 0.01, "momentum": 0.5, "clip": clip}]
+        call = lambda i=initial, c=clip: sweep(space=space, initial=i, trials=1, directory=tmp_path / str(c))
+        first = call()
+        equal(call(), first)
+        equal(jo.resume(tmp_path / str(clip)), first)
+        read = json.loads((tmp_path / str(clip) / "sweep.json").read_text(), parse_constant=pytest.fail)
+        assert read["best"]["config"]["clip"] == {"inf": "Infinity", "nan": "NaN"}[str(clip)]
+
+
 def test_another_sweep_is_refused_with_what_differs(kept):
     _, folder = kept
     before = contents(folder)

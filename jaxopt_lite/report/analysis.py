@@ -185,10 +185,10 @@ def label(value: Any) -> str:
 
 def settings(ledger: Ledger, trial: int) -> dict[str, str]:
     """A trial's hyperparameters as short texts, by flat name; without those that play no part."""
-    texts = {name: label(value) for name, value in ledger.space.encode(ledger.table[trial]).items()}
+    texts = {}
     for dimension, x in zip(ledger.space.dimensions, ledger.table[trial], strict=True):
-        if dimension.axis.kind == "choice" and not np.isnan(x):
-            option = dimension.axis.options[int(x)]
-            if isinstance(option, Value):  # what is kept has all arguments; what is read has those that were given
-                texts[dimension.name] = repr(option)
+        if not np.isnan(x):
+            option = dimension.axis.options[int(x)] if dimension.axis.kind == "choice" else None
+            # What is kept of an optimizer has all arguments; what is read has those that were given.
+            texts[dimension.name] = repr(option) if isinstance(option, Value) else label(dimension.axis.printed(x))
     return texts

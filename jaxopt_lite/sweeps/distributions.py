@@ -20,7 +20,7 @@ from scipy import special
 
 from jaxopt_lite.core.numbers import Decay, Positive, Scalar, describe
 from jaxopt_lite.core.values import Value, register, remember_calls
-from jaxopt_lite.sweeps.axes import Map, Options, Range, check_float32, check_static, frozen, keep, plain
+from jaxopt_lite.sweeps.axes import Map, Options, Range, check_float32, check_static, frozen, keep, plain, printed
 
 __all__ = [
     "Distribution",
@@ -195,7 +195,7 @@ def choice(options: Any, traced: bool = False):
     texts = [frozen(float(np.float32(o)) if traced else plain(o)) for o in options]
     for i, written in enumerate(texts):
         if written in texts[:i]:
-            raise ValueError(f"choice: options {texts.index(written)} and {i} are both {plain(options[i])!r}")
+            raise ValueError(f"choice: options {texts.index(written)} and {i} are both {printed(options[i])!r}")
     return Options(options, traced)
 
 

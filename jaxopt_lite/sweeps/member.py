@@ -19,7 +19,7 @@ from jaxopt_lite.core.checks import structure_difference
 from jaxopt_lite.core.hyperparameters import arrays, hyperparameters, replace
 from jaxopt_lite.core.numbers import describe
 from jaxopt_lite.core.transformation import GradientTransformation
-from jaxopt_lite.sweeps.axes import plain
+from jaxopt_lite.sweeps.axes import printed
 from jaxopt_lite.sweeps.grouping import Static
 from jaxopt_lite.sweeps.program import Program, digest, pack, unpack
 from jaxopt_lite.train.step import TrainState, arrays_for, first_state, plain_step, scores_key
@@ -101,7 +101,7 @@ class Group:
     @property
     def label(self) -> str:
         """The static part as text."""
-        return ", ".join(f"{name}={plain(value)}" for name, value in _statics(self.static.skeleton)) or "all trials"
+        return ", ".join(f"{name}={printed(value)}" for name, value in _statics(self.static.skeleton)) or "all trials"
 
     @functools.cached_property
     def bytes(self) -> int:
