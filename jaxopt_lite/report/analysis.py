@@ -53,9 +53,7 @@ def over_seeds(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def ranked(ledger: Ledger) -> np.ndarray:
     """The trials that have a score, from the best to the worst, int [m]: neither diverged, nor failed, nor NaN."""
-    order = ledger.ranking()
-    lost = np.isin(ledger.status, (DIVERGED, FAILED))
-    return order[(~lost & np.isfinite(ledger.last_scores()))[order]]
+    return ledger.ranked()
 
 
 def importance(ledger: Ledger) -> dict[str, float]:
@@ -88,9 +86,8 @@ def importance(ledger: Ledger) -> dict[str, float]:
 
 def _ranks(ledger: Ledger) -> np.ndarray:
     """Ranks of all trials, equal ones with the mean of theirs, float64 [n]."""
-    lost = np.isin(ledger.status, (DIVERGED, FAILED))
-    score = np.where(np.isfinite(ledger.last_scores()), ledger.last_scores(), np.inf)
-    keys = np.stack([lost, np.where(lost, 0, -ledger.step), np.where(lost, 0, score)], axis=1)
+    keys = ledger.ranks()
+    keys[np.isin(ledger.status, (DIVERGED, FAILED)), 1:] = 0  # they are all alike
     _, place, counts = np.unique(keys, axis=0, return_inverse=True, return_counts=True)
     return (np.cumsum(counts) - (counts - 1) / 2)[place.reshape(-1)]
 

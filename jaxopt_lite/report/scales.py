@@ -56,7 +56,8 @@ def ticks(axis: Any, column: np.ndarray, longest: int = 14, closest: float = 0.1
         every = math.ceil(len(axis.options) / 12)
         indices = np.arange(0, len(axis.options), every, dtype=np.float64)
         drawn = [
-            (float(u), _cut(label(axis.printed(i)), longest)) for u, i in zip(axis.to_unit(indices), indices, strict=True)
+            (float(u), _cut(label(axis.printed(i)), longest))
+            for u, i in zip(axis.to_unit(indices), indices, strict=True)
         ]
     else:
         candidates = _candidates(axis)

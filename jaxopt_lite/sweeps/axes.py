@@ -177,7 +177,9 @@ class Options:
             raise ValueError(f"must be {self}, got {describe(value)}") from None
 
     def __str__(self) -> str:
-        shown = ", ".join(repr(option) if isinstance(option, Value) else repr(printed(option)) for option in self.options)
+        shown = ", ".join(
+            repr(option) if isinstance(option, Value) else repr(printed(option)) for option in self.options
+        )
         return f"one of {shown if len(shown) <= 300 else shown[:297] + '...'}"
 
 
@@ -255,7 +257,7 @@ def printed(value: Any) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """A static value as JSON has it: as it is printed, but JSON has no infinite numbers and no NaN, so these are text."""
+    """A static value as JSON has it: as it is printed, but infinite numbers and NaN as text."""
     if isinstance(value, (list, tuple)) and not isinstance(value, Value):
         return [plain(element) for element in value]
     value = printed(value)

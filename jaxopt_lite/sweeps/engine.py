@@ -285,8 +285,8 @@ class Engine:
 
     def _outcome(self, complete: bool) -> Outcome:
         ledger, best = self.ledger, None
-        ranked = ledger.ranking()
-        if complete and len(ranked) and np.isfinite(ledger.last_scores()[ranked[0]]):
+        ranked = ledger.ranked()
+        if complete and len(ranked):
             number = int(ranked[0])
             runner = self.roster.runners[self.roster.static[number]]
             state = runner.state(number)

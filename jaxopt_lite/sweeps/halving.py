@@ -30,6 +30,8 @@ def successive_halving(
 ):
     """At rungs of r, ηr, η²r, … steps, let the best share 1/η of the trials go on.
 
+    A metric that is not finite at a rung is the worst; where it is finite for no trial, all go on to the next rung.
+
     Args:
         factor: η, at least 2.
         min_steps: r, the first rung, rounded up to a multiple of eval_every; None is steps / ηᵏ, where ηᵏ is the
@@ -113,8 +115,10 @@ def _synchronous(ledger: Ledger, rungs: list[int], bracket: np.ndarray, factor: 
                 target[going] = rungs[b]
             elif step < ledger.steps:
                 rung = rungs.index(step)
-                n = max(1, int(members.sum()) // factor ** int(rung - b + 1))
-                best = going[np.lexsort((going, ledger.score_at(step)[going]))]
+                n, scores = max(1, int(members.sum()) // factor ** int(rung - b + 1)), ledger.score_at(step)[going]
+                if np.isinf(scores).all():  # nobody has a score yet, so nothing tells who is to be stopped
+                    n = len(going)
+                best = going[np.lexsort((going, scores))]
                 target[best[:n]] = rungs[rung + 1]
                 stop[best[n:]] = True
     return Decision(target=target, stop=stop)

@@ -27,7 +27,8 @@ def population_based(
     """Every `interval` steps the worst trials take over parameters and config of some of the best, and vary the config.
 
     A number x becomes x·f with f drawn from `perturb`, or is drawn anew from the space, and stays within its range;
-    a number that is no more than zero is moved by as much of its range. Choices stay as they were copied.
+    a number that is no more than zero is moved by as much of its range. Choices stay as they were copied. A trial whose
+    metric is not finite at an exchange is among the worst, and is never copied from.
 
     Args:
         interval: steps between two exchanges, a multiple of eval_every; None is a tenth of `steps`, at least a point.
@@ -71,7 +72,7 @@ def population_based(
         scores = np.where(ledger.running, ledger.score_at(step), np.inf)[members]
         order = members[np.lexsort((members, scores))]
         n = max(1, int(len(order) * fraction)) if len(order) > 1 else 0
-        best = [trial for trial in order[:n] if ledger.running[trial]]
+        best = [trial for trial, score in zip(order[:n], np.sort(scores)) if np.isfinite(score)]
         lost = [trial for trial in order if not ledger.running[trial]]
         worst = list(dict.fromkeys([*order[len(order) - n :], *lost]))
         rng = np.random.default_rng([ledger.seed, step])
