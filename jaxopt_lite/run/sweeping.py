@@ -28,6 +28,7 @@ from jaxopt_lite.sweeps.events import (
     Proposed,
     Reply,
     Snapshot,
+    Unread,
 )
 from jaxopt_lite.sweeps.ledger import Ledger
 from jaxopt_lite.sweeps.member import SweepPlan
@@ -236,7 +237,7 @@ def _drive(engine: Engine, folder: SweepFolder | None, saves: Any, board: Scoreb
                     said = _say(event, engine, folder)
                     if said:
                         board.say(said)
-                    if isinstance(event, GroupFailed):
+                    if isinstance(event, (GroupFailed, Unread)):
                         notes.append(said)
                 last = time.perf_counter()
                 reply = Reply(save, interrupted.is_set(), quanta, width)
@@ -270,6 +271,8 @@ def _say(event: Any, engine: Engine, folder: SweepFolder | None) -> str:
         case GroupFailed(group, trials, error):
             facts = {"group": group, "trials": trials, "error": f"{type(error).__name__}: {error}"}
             text = f"{len(trials)} trials failed, trial raised for {group}: {error}"
+        case Unread(names, text):
+            facts = {"names": names, "text": text}
         case Narrowed(group, width):
             facts, text = {"group": group, "width": width}, f"{group}: memory did not suffice, now {width} at a time"
         case _:

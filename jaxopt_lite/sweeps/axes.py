@@ -84,11 +84,12 @@ class Range:
     def read(self, value: Any) -> float:
         """The number that stands for what a config holds; raises a ValueError that says what is expected."""
         if isinstance(value, numbers.Real) and not isinstance(value, (bool, np.bool_)):
+            number: Any = value
             low, high = self._ends
-            if not self.integer and abs(value) < _LARGEST:
-                value = float(np.float32(float(value)))
-            if low <= value <= high and (value == int(value) or not self.integer):
-                return float(value)
+            if not self.integer and abs(number) < _LARGEST:
+                number = float(np.float32(float(number)))
+            if low <= number <= high and (number == int(number) or not self.integer):
+                return float(number)
         raise ValueError(f"must be {self}, got {describe(value)}")
 
     def plain(self, number: float) -> Any:
