@@ -168,7 +168,8 @@ class Engine:
         except Exception as error:
             if not self.keep_on:
                 raise
-            roster.failed[static] = f"{type(error).__name__}: {error}"
+            hints = [note.removeprefix("sweep: ") for note in error.__notes__ if note.startswith("sweep: config")]
+            roster.failed[static] = "; ".join([f"{type(error).__name__}: {error}", *hints])
             config = self.ledger.space.configs(row[None])[0]
             yield from self._say(GroupFailed(str(config), np.array(members), error))
             return

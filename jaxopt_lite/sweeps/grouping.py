@@ -37,22 +37,30 @@ class Reading:
 
     Attributes:
         read: the paths of the values that were read: ("rule", "b1") for config["rule"]["b1"].
-        missing: the paths that were asked for, by `get` or `in`, and are not there.
+        missing: the paths that were asked for and are not there: what is there instead, and the path of the nearest.
         as_tree: whether a config, or a dict in it, was used as a pytree.
     """
 
     read: set[Path] = dataclasses.field(default_factory=set)
-    missing: set[Path] = dataclasses.field(default_factory=set)
+    missing: dict[Path, tuple[str, Path | None]] = dataclasses.field(default_factory=dict)
     as_tree: bool = False
 
     def has(self, path: Path, is_name: bool) -> bool:
         """Whether a value was read; the name of a sub-space also counts where the sub-space was looked into."""
         inside = path[:-1] if is_name else path
-        return any(p[: len(inside)] == inside for p in (self.read | self.missing if is_name else self.read))
+        return any(p[: len(inside)] == inside for p in (self.read.union(self.missing) if is_name else self.read))
+
+    def explain(self, error: Exception) -> list[str]:
+        """What to add to an error of the trial: of a missing key, or one asked for in place of one that was not read."""
+        return [
+            text
+            for path, (text, near) in self.missing.items()
+            if (isinstance(error, KeyError) and error.args == path[-1:]) or (near is not None and near not in self.read)
+        ]
 
 
 class Observed(dict):
-    """A config, and each dict in it, that notes which values are read, and names its keys where one is missing.
+    """A config, and each dict in it, that notes which values are read, and which keys are missing.
 
     It is read through the methods below even by `**config`, `dict(config)` and `match`, since they look for another
     `__iter__`. To print it reads nothing.
@@ -66,7 +74,7 @@ class Observed(dict):
     def _note(self, *keys: Any) -> None:
         for key in keys:
             if not dict.__contains__(self, key):
-                self._reading.missing.add((*self._path, key))
+                self._reading.missing[*self._path, key] = self._instead_of(key)
             elif not isinstance(dict.__getitem__(self, key), Observed):
                 self._reading.read.add((*self._path, key))
 
@@ -77,11 +85,11 @@ class Observed(dict):
         self._note(key)
         return super().__getitem__(key)
 
-    def __missing__(self, key: Any) -> Any:
+    def _instead_of(self, key: Any) -> tuple[str, Path | None]:
         at = "config" + "".join(f"[{k!r}]" for k in self._path)
-        near = difflib.get_close_matches(str(key), map(str, self), 1)
+        near = difflib.get_close_matches(str(key), [k for k in self if isinstance(k, str)], 1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
-        raise KeyError(f"{at} has no {key!r}{hint}; it has {self._listed()}")
+        return f"{at} has no {key!r}{hint}; it has {self._listed()}", (*self._path, *near) if near else None
 
     def _listed(self) -> str:
         inner = lambda value: f" (with {value._listed()})" if isinstance(value, Observed) else ""
@@ -92,7 +100,7 @@ class Observed(dict):
         return super().__contains__(key)
 
     def __delitem__(self, key: Any) -> None:
-        self[key]
+        self._note(key)
         super().__delitem__(key)
 
     def __eq__(self, other: object) -> bool:
@@ -114,7 +122,7 @@ class Observed(dict):
 
     def pop(self, key: Any, *default: Any) -> Any:
         self._note(key)
-        return super().pop(key, *default) if default or dict.__contains__(self, key) else self[key]
+        return super().pop(key, *default)
 
     def popitem(self) -> tuple:
         self._note(*self)

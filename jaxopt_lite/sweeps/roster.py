@@ -72,6 +72,8 @@ class Roster:
                 return made(None)  # jax.tree.map(f, config, other) takes no other class of dicts
         except Exception as error:
             error.add_note(f"sweep: trial was called with {config}")
+            for text in reading.explain(error):
+                error.add_note(f"sweep: {text}")
             raise
 
     def unread(self) -> tuple[list[str], list[str], list[str]]:
@@ -92,7 +94,11 @@ class Roster:
             here = [reading for reading, is_active in zip(known.values(), active[:, j], strict=True) if is_active]
             if not any(reading.has(path, is_name=getattr(axis, "branches", None) is not None) for reading in here):
                 unread.append(dimension.name)
-            elif axis.options and not axis.traced and len(np.unique(table[~np.isnan(table[:, j]), j])) < len(axis.options):
+            elif (
+                axis.options
+                and not axis.traced
+                and len(np.unique(table[~np.isnan(table[:, j]), j])) < len(axis.options)
+            ):
                 return [], [], []
         flat = lambda paths: sorted({".".join(map(str, path)) for path in paths})
         read, missing = (set().union(*(getattr(r, name) for r in known.values())) for name in ("read", "missing"))
