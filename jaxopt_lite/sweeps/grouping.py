@@ -51,7 +51,7 @@ class Reading:
         return any(p[: len(inside)] == inside for p in (self.read.union(self.missing) if is_name else self.read))
 
     def explain(self, error: Exception) -> list[str]:
-        """What to add to an error of the trial: of a missing key, or one asked for in place of one that was not read."""
+        """What to add to an error of the trial: of a missing key, or one asked for in place of one never read."""
         return [
             text
             for path, (text, near) in self.missing.items()
