@@ -154,6 +154,15 @@ REFUSED = {
     "no trials": ({"trials": 0}, ValueError, "sweep: trials must be at least 1; got 0"),
     "no number of trials": ({"trials": None}, ValueError, r"sweep: trials must be given: sobol\(\) has no end"),
     "no seeds": ({"seeds": 0}, ValueError, "sweep: seeds must be an int of at least 1, got 0"),
+    "a seed of 33 bits": ({"seed": 2**32}, ValueError, "seed must be at most 4294967294, because .* 32 bits"),
+    "a last seed of 33 bits": ({"seed": 2**32 - 1}, ValueError, "seed must be at most 4294967294, .*got 4294967295"),
+    "too many steps": ({"steps": 3 * 10**9}, ValueError, "steps must be at most 2147483647, .*got 3000000000"),
+    "too rare": ({"steps": 2**31, "eval_every": 2**31}, ValueError, "steps must be at most 2147483647"),
+    "too many seeds": ({"seeds": 2**32}, ValueError, "seeds must be at most 2147483647"),
+    "too large batches": ({"batch_size": 2**40}, ValueError, "batch_size must be at most 2147483647"),
+    "too wide": ({"width": 2**40}, ValueError, "width must be at most 2147483647"),
+    "too many trials": ({"trials": 2**31}, ValueError, "trials must be at most 2147483647"),
+    "too many points": ({"trials": 2**30 + 1}, ValueError, r"sobol: there are at most 2\*\*30 points"),
     "steps": ({"steps": 15}, ValueError, "steps=15 must be a multiple of eval_every=2, such as 16"),
     "metric": (
         {"metric": "valid.los"},
@@ -260,6 +269,18 @@ def test_the_same_call_and_resume_read_a_finished_sweep_back(kept):
     equal(jo.resume(folder), result)
     status = json.loads((folder / "sweep.json").read_text())
     assert status["arguments"]["policy_from"] == "tests.test_sweep:worse_half" and status["status"] == "finished"
+
+
+def test_options_that_are_not_finite_are_read_back(tmp_path):
+    space = {**small.SPACE, "clip": jo.choice([0.5, float("inf"), float("nan")])}
+    for clip in (float("inf"), float("nan")):
+        initial = [{"learning_rate": 0.01, "momentum": 0.5, "clip": clip}]
+        call = lambda i=initial, c=clip: sweep(space=space, initial=i, trials=1, directory=tmp_path / str(c))
+        first = call()
+        equal(call(), first)
+        equal(jo.resume(tmp_path / str(clip)), first)
+        read = json.loads((tmp_path / str(clip) / "sweep.json").read_text(), parse_constant=pytest.fail)
+        assert read["best"]["config"]["clip"] == {"inf": "Infinity", "nan": "NaN"}[str(clip)]
 
 
 def test_another_sweep_is_refused_with_what_differs(kept):

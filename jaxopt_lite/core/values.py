@@ -209,6 +209,8 @@ def _freeze(value: Any, what: str) -> Any:
     if isinstance(value, (np.ndarray, jax.Array)):
         array = np.asarray(value)
         return (type(value), array.dtype.str, array.shape, array.tobytes())
+    if isinstance(value, float) and value != value:
+        return (type(value), "nan")  # equal to itself
     try:
         hash(value)
     except TypeError:

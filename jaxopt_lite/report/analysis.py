@@ -53,9 +53,7 @@ def over_seeds(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def ranked(ledger: Ledger) -> np.ndarray:
     """The trials that have a score, from the best to the worst, int [m]: neither diverged, nor failed, nor NaN."""
-    order = ledger.ranking()
-    lost = np.isin(ledger.status, (DIVERGED, FAILED))
-    return order[(~lost & np.isfinite(ledger.last_scores()))[order]]
+    return ledger.ranked()
 
 
 def importance(ledger: Ledger) -> dict[str, float]:
@@ -88,9 +86,8 @@ def importance(ledger: Ledger) -> dict[str, float]:
 
 def _ranks(ledger: Ledger) -> np.ndarray:
     """Ranks of all trials, equal ones with the mean of theirs, float64 [n]."""
-    lost = np.isin(ledger.status, (DIVERGED, FAILED))
-    score = np.where(np.isfinite(ledger.last_scores()), ledger.last_scores(), np.inf)
-    keys = np.stack([lost, np.where(lost, 0, -ledger.step), np.where(lost, 0, score)], axis=1)
+    keys = ledger.ranks()
+    keys[np.isin(ledger.status, (DIVERGED, FAILED)), 1:] = 0  # they are all alike
     _, place, counts = np.unique(keys, axis=0, return_inverse=True, return_counts=True)
     return (np.cumsum(counts) - (counts - 1) / 2)[place.reshape(-1)]
 
@@ -144,7 +141,7 @@ def edges(ledger: Ledger, trial: int) -> list[str]:
             which, way = "upper", "upwards"
         else:
             continue
-        shown = f"{dimension.name} = {axis.plain(number):.4g}"
+        shown = f"{dimension.name} = {axis.plain(number) if axis.integer else f'{number:.4g}'}"
         said.append(f"{shown} lies at the {which} edge of {dimension.distribution!r}: widen the range {way}")
     return said
 
@@ -214,10 +211,10 @@ def label(value: Any) -> str:
 
 def settings(ledger: Ledger, trial: int) -> dict[str, str]:
     """A trial's hyperparameters as short texts, by flat name; without those that play no part."""
-    texts = {name: label(value) for name, value in ledger.space.encode(ledger.table[trial]).items()}
+    texts = {}
     for dimension, x in zip(ledger.space.dimensions, ledger.table[trial], strict=True):
-        if dimension.axis.kind == "choice" and not np.isnan(x):
-            option = dimension.axis.options[int(x)]
-            if isinstance(option, Value):  # what is kept has all arguments; what is read has those that were given
-                texts[dimension.name] = repr(option)
+        if not np.isnan(x):
+            option = dimension.axis.options[int(x)] if dimension.axis.kind == "choice" else None
+            # What is kept of an optimizer has all arguments; what is read has those that were given.
+            texts[dimension.name] = repr(option) if isinstance(option, Value) else label(dimension.axis.printed(x))
     return texts

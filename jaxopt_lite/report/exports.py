@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from jaxopt_lite.report.analysis import columns, label, last_measured, last_values, over_seeds
+from jaxopt_lite.sweeps.axes import plain
 from jaxopt_lite.sweeps.ledger import DIVERGED, FAILED, FINISHED, STATUSES, STOPPED, Ledger
 
 __all__ = []
@@ -33,7 +34,7 @@ def _with_errors(ledger: Ledger) -> dict[str, np.ndarray]:
 def _cells(column: np.ndarray) -> list[Any]:
     if column.dtype.kind == "f":  # the shortest digits that give back the number
         return ["" if text == "nan" else text for text in column.astype(str).tolist()]
-    return [json.dumps(cell) if isinstance(cell, list) else cell for cell in column.tolist()]
+    return [json.dumps(plain(cell)) if isinstance(cell, list) else cell for cell in column.tolist()]
 
 
 def write_curves(ledger: Ledger, path: Path) -> None:
@@ -141,7 +142,7 @@ def _param(axis: Any, number: float, distribution: Any) -> Any:
 
 def _options(axis: Any) -> list[Any]:
     """Options as Optuna and TensorBoard take them: numbers, bools or strings where all are, else all as text."""
-    options = [axis.plain(i) for i in range(len(axis.options))]
+    options = [axis.printed(i) for i in range(len(axis.options))]
     alike = any(all(isinstance(option, kind) for option in options) for kind in (bool, str)) or all(
         isinstance(option, int | float) and not isinstance(option, bool) for option in options
     )

@@ -56,7 +56,8 @@ def ticks(axis: Any, column: np.ndarray, longest: int = 14, closest: float = 0.1
         every = math.ceil(len(axis.options) / 12)
         indices = np.arange(0, len(axis.options), every, dtype=np.float64)
         drawn = [
-            (float(u), _cut(label(axis.plain(i)), longest)) for u, i in zip(axis.to_unit(indices), indices, strict=True)
+            (float(u), _cut(label(axis.printed(i)), longest))
+            for u, i in zip(axis.to_unit(indices), indices, strict=True)
         ]
     else:
         candidates = _candidates(axis)
@@ -85,9 +86,10 @@ def _candidates(axis: Any) -> list[Any]:
             low, high = axis.draw(np.array([0.02, 0.98]))
         found = list(MaxNLocator(nbins=5, integer=axis.integer).tick_values(low, high))
     slack = 1e-6 * (high - low)
-    inside = [float(f"{x:.6g}") for x in found if low - slack <= x <= high + slack]
-    inside = inside or [low, high]
-    return [int(x) for x in inside] if axis.integer else inside
+    inside = [x for x in found if low - slack <= x <= high + slack]
+    if axis.integer:
+        return [round(x) for x in inside] or [low, high]
+    return [float(f"{x:.6g}") for x in inside] or [low, high]
 
 
 def _is_close_to_one(axis: Range) -> bool:

@@ -17,6 +17,7 @@ from jaxopt_lite.log.scoreboard import Scoreboard
 from jaxopt_lite.report.result import SweepResult
 from jaxopt_lite.run.files import SweepFolder, read_arguments
 from jaxopt_lite.run.signals import interruptible
+from jaxopt_lite.sweeps.axes import MOST
 from jaxopt_lite.sweeps.engine import Engine
 from jaxopt_lite.sweeps.events import (
     Advanced,
@@ -29,6 +30,7 @@ from jaxopt_lite.sweeps.events import (
     Proposed,
     Reply,
     Snapshot,
+    Unread,
 )
 from jaxopt_lite.sweeps.ledger import Ledger
 from jaxopt_lite.sweeps.member import SweepPlan
@@ -84,7 +86,7 @@ def sweep(
         policy: which trials go on; None is `run_all()`.
         metric: the watched curve; None is valid.accuracy, or else valid.loss, or train.loss without valid data.
         mode: "min" or "max"; None where the metric's name ends in loss or accuracy.
-        seed: of configs, initialisation, data order and steps, at least 0.
+        seed: of configs, initialisation, data order and steps, at least 0; seed + seeds is at most 2**32.
         width: trials in a cohort; None is a fixed rule, "measure" times several (and results then depend, in the last
             bits, on what was fastest).
         initial: configs that go first.
@@ -121,11 +123,12 @@ def sweep(
     sampler = sobol() if sampler is None else Sampler.accept(sampler, "sweep", "sampler")
     policy = run_all() if policy is None else Policy.accept(policy, "sweep", "policy")
     space = make_space(space)
-    steps, eval_every, seeds = _int("steps", steps), _int("eval_every", eval_every), _int("seeds", seeds)
-    seed, max_groups = _int("seed", seed, least=0), _int("max_groups", max_groups)
-    batch_size = None if batch_size is None else _int("batch_size", batch_size)
+    steps, eval_every = _int("steps", steps, MOST), _int("eval_every", eval_every, MOST)
+    seeds, max_groups = _int("seeds", seeds, MOST), _int("max_groups", max_groups)
+    seed = _int("seed", seed, 2**32 - seeds, least=0)
+    batch_size = None if batch_size is None else _int("batch_size", batch_size, MOST)
     save_calls = None if save_calls is None else _int("save_calls", save_calls)
-    width = width if width is None or width == "measure" else _int("width", width)
+    width = width if width is None or width == "measure" else _int("width", width, MOST)
     if steps % eval_every:
         near = max(1, round(steps / eval_every)) * eval_every
         raise ValueError(f"sweep: steps={steps} must be a multiple of eval_every={eval_every}, such as {near}")
@@ -238,7 +241,7 @@ def _drive(engine: Engine, folder: SweepFolder | None, saves: Any, board: Scoreb
                     said = _say(event, engine, folder)
                     if said:
                         board.say(said)
-                    if isinstance(event, GroupFailed):
+                    if isinstance(event, (GroupFailed, Unread)):
                         notes.append(said)
                 last = time.perf_counter()
                 reply = Reply(save, interrupted.is_set(), quanta, width)
@@ -279,6 +282,8 @@ def _say(event: Any, engine: Engine, folder: SweepFolder | None) -> str:
         case GroupFailed(group, trials, error):
             facts = {"group": group, "trials": trials, "error": f"{type(error).__name__}: {error}"}
             text = f"{len(trials)} trials failed, trial raised for {group}: {error}"
+        case Unread(names, text):
+            facts = {"names": names, "text": text}
         case Narrowed(group, width):
             facts, text = {"group": group, "width": width}, f"{group}: memory did not suffice, now {width} at a time"
         case _:
@@ -336,7 +341,10 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
 
 
-def _int(name: str, value: Any, least: int = 1) -> int:
+def _int(name: str, value: Any, most: int | None = None, least: int = 1) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
         raise ValueError(f"sweep: {name} must be an int of at least {least}, got {value!r}")
+    if most is not None and value > most:
+        why = "the last run's seed has 32 bits" if name == "seed" else "it is counted in int32"
+        raise ValueError(f"sweep: {name} must be at most {most}, because {why}, got {value}")
     return int(value)

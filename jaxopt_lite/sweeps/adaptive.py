@@ -24,6 +24,7 @@ from jaxopt_lite.sweeps.space import Space
 __all__ = ["cma_es", "gp", "tpe"]
 
 _TRIES = 100
+_MOST_IN_GENERATION = 1_000_000  # each of which has a weight
 
 
 @sampler
@@ -100,8 +101,8 @@ def cma_es(batch: int | None = None, sigma: Positive = 0.3):
     """
     if batch is not None:
         _check_positive("cma_es", batch=batch)
-        if batch < 4:
-            raise ValueError(f"cma_es: batch must be at least 4, got {batch}")
+        if not 4 <= batch <= _MOST_IN_GENERATION:
+            raise ValueError(f"cma_es: batch must be at least 4 and at most {_MOST_IN_GENERATION:,}, got {batch}")
 
     def population(space: Space) -> int:
         return batch or 4 + int(3 * np.log(max(len(_numbers(space)), 1)))

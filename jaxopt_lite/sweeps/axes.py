@@ -7,6 +7,8 @@ is just what a program is given.
 
 import dataclasses
 import functools
+import json
+import math
 import numbers
 from collections.abc import Callable
 from typing import Any
@@ -24,6 +26,7 @@ __all__ = []
 Map = Callable[[np.ndarray], Any]  # arrays [n] to arrays [n]
 
 _LARGEST = float(np.finfo(np.float32).max)
+MOST = 2**31 - 1  # steps, trials and seeds are counted in int32
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -81,25 +84,28 @@ class Range:
     def read(self, value: Any) -> float:
         """The number that stands for what a config holds; raises a ValueError that says what is expected."""
         if isinstance(value, numbers.Real) and not isinstance(value, (bool, np.bool_)):
-            number = float(value)
-            if not self.integer and abs(number) < _LARGEST:
-                number = float(np.float32(number))
+            number: Any = value
             low, high = self._ends
-            if low <= number <= high and (number.is_integer() or not self.integer):
-                return number
+            if not self.integer and abs(number) < _LARGEST:
+                number = float(np.float32(float(number)))
+            if low <= number <= high and (number == int(number) or not self.integer):
+                return float(number)
         raise ValueError(f"must be {self}, got {describe(value)}")
 
     def plain(self, number: float) -> Any:
         """The number as JSON has it: an int, or the shortest digits that give back the float32."""
         return int(number) if self.integer else shortest(number)
 
+    printed = plain
+
     def unplain(self, value: Any) -> float:
         """The inverse of `plain`; raises a ValueError for what is outside the range."""
         return self.read(value)
 
     def __str__(self) -> str:
-        what = "an integer" if self.integer else "a number"
-        return f"{what} between {self.low:g} and {self.high:g}"
+        if self.integer:
+            return f"an integer between {self.low} and {self.high}"
+        return f"a number between {self.low:g} and {self.high:g}"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -123,7 +129,7 @@ class Options:
 
     def _key(self, value: Any) -> Any:
         if self.traced:
-            return float(np.float32(value))
+            return frozen(float(np.float32(value)))
         return frozen(value.item() if isinstance(value, np.generic) else value)
 
     def clip(self, indices: np.ndarray) -> np.ndarray:
@@ -144,9 +150,9 @@ class Options:
         return [copied(options[i]) for i in indices.astype(np.int64).tolist()]
 
     def column(self, indices: np.ndarray) -> np.ndarray:
-        """The options as a table prints them, objects in the form of `plain`; None where there is no value."""
+        """The options as a table prints them, objects in the form of `printed`; None where there is no value."""
         labels = np.empty(len(self.options) + 1, object)
-        labels[:-1] = [plain(option) for option in self.options]
+        labels[:-1] = [printed(option) for option in self.options]
         return labels[np.where(np.isnan(indices), len(self.options), indices).astype(np.int64)]
 
     def read(self, value: Any) -> float:
@@ -157,8 +163,12 @@ class Options:
             raise ValueError(f"must be {self}, got {describe(value)}") from None
 
     def plain(self, index: float) -> Any:
-        """The option as JSON has it: optimizers and functions as text."""
+        """The option as JSON has it: optimizers, functions, infinite numbers and NaN as text."""
         return plain(self.options[int(index)])
+
+    def printed(self, index: float) -> Any:
+        """The option as one prints it: optimizers and functions as text."""
+        return printed(self.options[int(index)])
 
     def unplain(self, value: Any) -> float:
         """The inverse of `plain`; raises a ValueError for what is no option."""
@@ -168,7 +178,9 @@ class Options:
             raise ValueError(f"must be {self}, got {describe(value)}") from None
 
     def __str__(self) -> str:
-        shown = ", ".join(repr(option) if isinstance(option, Value) else repr(plain(option)) for option in self.options)
+        shown = ", ".join(
+            repr(option) if isinstance(option, Value) else repr(printed(option)) for option in self.options
+        )
         return f"one of {shown if len(shown) <= 300 else shown[:297] + '...'}"
 
 
@@ -215,24 +227,44 @@ def check_static(value: Any, what: str) -> None:
         raise TypeError(f"{what} must be hashable, because it is static, got {describe(value)}") from None
 
 
+def check_float32(value: float, what: str) -> None:
+    """Raise where a finite number is infinite as a float32."""
+    if _LARGEST < abs(value) < float("inf"):
+        raise ValueError(f"{what} must be at most 3.4e38, because it is a float32, got {value!r}")
+
+
 def frozen(value: Any) -> Any:
-    """A hashable stand-in, equal just where types and values are equal; lists and tuples are one type here."""
+    """A hashable stand-in, equal just where types and values are equal; lists and tuples are one type, NaN is NaN."""
     if isinstance(value, (list, tuple)) and not isinstance(value, Value):
         return (list, tuple(map(frozen, value)))
+    if isinstance(value, (float, np.floating)) and np.isnan(value):
+        return (type(value), "nan")
     return (type(value), value)
 
 
-def plain(value: Any) -> Any:
-    """A static value as JSON has it: optimizers as the calls that make them, functions as their names."""
-    if value is None or isinstance(value, (bool, int, float, str)):
+def printed(value: Any) -> Any:
+    """A static value as one prints it: optimizers as the calls that make them, functions as their names."""
+    if value is None or type(value) in (bool, int, float, str):
         return value
+    if isinstance(value, (int, float, str)):
+        return json.loads(json.dumps(value))  # an Enum of such, as the number or the string
     if isinstance(value, Value):
         return spell(value, defaults=True)
     if isinstance(value, (list, tuple)):
-        return [plain(element) for element in value]
+        return [printed(element) for element in value]
     if hasattr(value, "__qualname__"):
         return f"{value.__module__}.{value.__qualname__}"
     return repr(value)
+
+
+def plain(value: Any) -> Any:
+    """A static value as JSON has it: as it is printed, but infinite numbers and NaN as text."""
+    if isinstance(value, (list, tuple)) and not isinstance(value, Value):
+        return [plain(element) for element in value]
+    value = printed(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value
 
 
 def shortest(number: Any) -> float:

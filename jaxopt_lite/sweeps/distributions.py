@@ -4,7 +4,7 @@
     log_uniform              l (h / l)ᵘ
     one_minus_log_uniform    1 - (1 - l) ((1 - h) / (1 - l))ᵘ        1 - x is log-uniform: for decays close to 1
     normal                   μ + σ Φ⁻¹(u), cut off at six σ
-    int_uniform              ⌊l + u (h - l + 1)⌋
+    int_uniform              l + ⌊u (h - l + 1)⌋
     log_int_uniform          as log_uniform between l - ½ and h + ½, rounded
     choice                   the ⌊u n⌋-th of n options
 
@@ -20,7 +20,7 @@ from scipy import special
 
 from jaxopt_lite.core.numbers import Decay, Positive, Scalar, describe
 from jaxopt_lite.core.values import Value, register, remember_calls
-from jaxopt_lite.sweeps.axes import Map, Options, Range, check_static, frozen, keep, plain
+from jaxopt_lite.sweeps.axes import Map, Options, Range, check_float32, check_static, frozen, keep, plain, printed
 
 __all__ = [
     "Distribution",
@@ -36,6 +36,8 @@ __all__ = [
 P = ParamSpec("P")
 
 _EXACT = 2**24  # float32 holds every int up to here
+_EXACT_IN_TABLE = 2**53  # and float64, in which tables hold them
+_EXACT_BY_LOG = 2**45  # up to here a logarithm in float64 tells neighbouring ints apart
 _CUT = 6.0  # standard deviations
 
 
@@ -129,11 +131,11 @@ def int_uniform(low: int, high: int, traced: bool = False):
 
     Raises:
         TypeError: if an end is not an int.
-        ValueError: if low is not below high.
+        ValueError: if low is not below high, or an end is beyond ±2**53 (±2**24 where traced).
     """
-    _check_ints("int_uniform", low, high, traced)
+    _check_ints("int_uniform", low, high, traced, _EXACT_IN_TABLE)
     n = high - low + 1
-    draw, place = (lambda u: np.minimum(np.floor(low + u * n), high)), (lambda x: (x - low + 0.5) / n)
+    draw, place = (lambda u: np.minimum(low + np.floor(u * n), high)), (lambda x: (x - low + 0.5) / n)
     return Range(low, high, draw, place, integer=True, traced=traced)
 
 
@@ -149,9 +151,9 @@ def log_int_uniform(low: int, high: int, traced: bool = False):
 
     Raises:
         TypeError: if an end is not an int.
-        ValueError: if low is below 1 or not below high.
+        ValueError: if low is below 1 or not below high, or high is above 2**45 (2**24 where traced).
     """
-    _check_ints("log_int_uniform", low, high, traced)
+    _check_ints("log_int_uniform", low, high, traced, _EXACT_BY_LOG)
     if low < 1:
         raise ValueError(f"log_int_uniform: low must be at least 1, got {low}")
     draw, place = _log_maps(low - 0.5, high + 0.5)
@@ -170,7 +172,8 @@ def choice(options: Any, traced: bool = False):
 
     Raises:
         TypeError: if an option cannot be hashed or is a distribution, or traced options are not numbers of one type.
-        ValueError: if there is no option, or two are the same (or are written the same, as two lambdas are).
+        ValueError: if there is no option, two are the same (or are written the same, as two lambdas are), or a traced
+            one is too large for a float32.
     """
     if isinstance(options, dict):
         return _branches(options, traced)
@@ -185,10 +188,14 @@ def choice(options: Any, traced: bool = False):
         check_static(option, "choice: an option")
     if traced and not ({type(o) for o in options} <= {int} or {type(o) for o in options} <= {float}):
         raise TypeError(f"choice: traced options must be numbers of one type, all int or all float, got {options}")
+    for option in options if traced else ():
+        if isinstance(option, int) and abs(option) > _EXACT:
+            raise ValueError(f"choice: traced options that are ints must be at most 2**24, got {option}")
+        check_float32(option, "choice: a traced option")
     texts = [frozen(float(np.float32(o)) if traced else plain(o)) for o in options]
     for i, written in enumerate(texts):
         if written in texts[:i]:
-            raise ValueError(f"choice: options {texts.index(written)} and {i} are both {plain(options[i])!r}")
+            raise ValueError(f"choice: options {texts.index(written)} and {i} are both {printed(options[i])!r}")
     return Options(options, traced)
 
 
@@ -222,6 +229,8 @@ def _inside(u: np.ndarray) -> np.ndarray:
 
 
 def _check_order(who: str, low: Any, high: Any, names: str = "low and high") -> None:
+    for end in (low, high):
+        check_float32(end, f"{who}: each of {names}")
     if np.float32(low) >= np.float32(high):
         same = " (in float32 they are equal)" if low < high else ""
         raise ValueError(
@@ -230,12 +239,18 @@ def _check_order(who: str, low: Any, high: Any, names: str = "low and high") -> 
         )
 
 
-def _check_ints(who: str, low: Any, high: Any, traced: bool) -> None:
+def _check_ints(who: str, low: Any, high: Any, traced: bool, most: int) -> None:
     for name, value in (("low", low), ("high", high)):
         if not isinstance(value, int) or isinstance(value, bool):
             raise TypeError(f"{who}: {name} must be an int, got {describe(value)}")
         if traced and abs(value) > _EXACT:
             raise ValueError(f"{who}: {name} must be at most 2**24 where traced, because it is a float32, got {value}")
+        if abs(value) > most:
+            limit = f"2**{most.bit_length() - 1}"
+            raise ValueError(
+                f"{who}: {name} must be at most {limit}, because float64 does not tell larger ints apart, got {value}; "
+                "draw a smaller one and add to it in trial"
+            )
     if low >= high:
         raise ValueError(
             f"{who}: low must be below high, got {low} and {high}; a constant is written as the number itself"

@@ -25,6 +25,7 @@ from jaxopt_lite.sweeps.events import (
     Outcome,
     Proposed,
     Reply,
+    Unread,
     Winner,
 )
 from jaxopt_lite.sweeps.grouping import Static
@@ -88,15 +89,23 @@ class Engine:
     mode: str | None = None
 
     def __post_init__(self):
+        if jax.config.jax_disable_jit:  # pyright: ignore[reportAttributeAccessIssue]
+            raise RuntimeError(
+                "sweep: jax.disable_jit is on, but trials run side by side in a compiled program; call it under "
+                "`with jax.disable_jit(False):`, and to step through one trial, train it by fit: "
+                "`task, optimizer = trial(config)`, `fit(task, optimizer, ...)`"
+            )
         self.devices = list(self.devices) or jax.local_devices()
         self.roster = Roster(self.trial, self.ledger, self.plan, self.devices)
         self._reply = Reply()
         self._reported: set[tuple] = set()
+        self._told_unread = False
 
     def run(self) -> Saying[Outcome]:
         """Go on to the end, or until told to stop."""
         ledger = self.ledger
         while True:
+            yield from self._tell_unread()
             while ledger.pending.any():
                 yield from self._advance()
                 if self._reply.stop:
@@ -137,6 +146,19 @@ class Engine:
         self.roster.check(new, self.keep_on)
         yield from self._say(Proposed(new, len(groups)))
 
+    def _tell_unread(self) -> Saying[None]:
+        """Tell once, when all groups have begun, which dimensions `trial` never reads."""
+        ledger, space = self.ledger, self.ledger.space
+        if self._told_unread or len(ledger) < (self.trials if space.static else 1):
+            return
+        self._told_unread = True
+        names, read, missing = self.roster.unread()
+        if names:
+            what = "a dimension" if len(names) == 1 else "dimensions"
+            text = f"trial never reads {', '.join(names)}, {what} of the space; it reads {', '.join(read) or 'nothing'}"
+            text += f", and asks for {', '.join(missing)}, which no config has" if missing else ""
+            yield from self._say(Unread(names, text))
+
     def _begin(self, static: Static) -> Saying[None]:
         """Trace what `trial` returns for a group, and find its width."""
         roster, members = self.roster, self.roster.members(static)
@@ -146,7 +168,8 @@ class Engine:
         except Exception as error:
             if not self.keep_on:
                 raise
-            roster.failed[static] = f"{type(error).__name__}: {error}"
+            hints = [note.removeprefix("sweep: ") for note in error.__notes__ if note.startswith("sweep: config")]
+            roster.failed[static] = "; ".join([f"{type(error).__name__}: {error}", *hints])
             config = self.ledger.space.configs(row[None])[0]
             yield from self._say(GroupFailed(str(config), np.array(members), error))
             return
@@ -285,8 +308,8 @@ class Engine:
 
     def _outcome(self, complete: bool) -> Outcome:
         ledger, best = self.ledger, None
-        ranked = ledger.ranking()
-        if complete and len(ranked) and np.isfinite(ledger.last_scores()[ranked[0]]):
+        ranked = ledger.ranked()
+        if complete and len(ranked):
             number = int(ranked[0])
             runner = self.roster.runners[self.roster.static[number]]
             state = runner.state(number)

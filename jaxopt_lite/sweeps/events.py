@@ -67,6 +67,13 @@ class GroupFailed(NamedTuple):
     error: Exception
 
 
+class Unread(NamedTuple):
+    """Dimensions of the space that `trial` reads in no group, so that they change nothing."""
+
+    names: list[str]
+    text: str
+
+
 class Snapshot(NamedTuple):
     """All that is needed to go on from here: arrays to save, and facts about them."""
 

@@ -12,6 +12,7 @@ too, to a config again:
 """
 
 import dataclasses
+import difflib
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -27,6 +28,133 @@ from jaxopt_lite.sweeps.axes import copied, frozen, shortest
 __all__ = ["Static", "group", "split"]
 
 Config = dict[str, Any]
+Path = tuple[Any, ...]
+
+
+@dataclasses.dataclass
+class Reading:
+    """What a trial function read of the configs of a group.
+
+    Attributes:
+        read: the paths of the values that were read: ("rule", "b1") for config["rule"]["b1"].
+        missing: the paths that were asked for and are not there: what is there instead, and the path of the nearest.
+        as_tree: whether a config, or a dict in it, was used as a pytree.
+    """
+
+    read: set[Path] = dataclasses.field(default_factory=set)
+    missing: dict[Path, tuple[str, Path | None]] = dataclasses.field(default_factory=dict)
+    as_tree: bool = False
+
+    def has(self, path: Path, is_name: bool) -> bool:
+        """Whether a value was read; the name of a sub-space also counts where the sub-space was looked into."""
+        inside = path[:-1] if is_name else path
+        return any(p[: len(inside)] == inside for p in (self.read.union(self.missing) if is_name else self.read))
+
+    def explain(self, error: Exception) -> list[str]:
+        """What to add to an error of the trial: of a missing key, or one asked for in place of one never read."""
+        return [
+            text
+            for path, (text, near) in self.missing.items()
+            if (isinstance(error, KeyError) and error.args == path[-1:]) or (near is not None and near not in self.read)
+        ]
+
+
+class Observed(dict):
+    """A config, and each dict in it, that notes which values are read, and which keys are missing.
+
+    It is read through the methods below even by `**config`, `dict(config)` and `match`, since they look for another
+    `__iter__`. To print it reads nothing.
+    """
+
+    def __init__(self, config: Config, reading: Reading, path: Path = ()):
+        inner = {k: Observed(v, reading, (*path, k)) if type(v) is dict else v for k, v in config.items()}
+        super().__init__(inner)
+        self._reading, self._path = reading, path
+
+    def _note(self, *keys: Any) -> None:
+        for key in keys:
+            if not dict.__contains__(self, key):
+                self._reading.missing[*self._path, key] = self._instead_of(key)
+            elif not isinstance(dict.__getitem__(self, key), Observed):
+                self._reading.read.add((*self._path, key))
+
+    def __iter__(self) -> Iterator:
+        return super().__iter__()
+
+    def __getitem__(self, key: Any) -> Any:
+        self._note(key)
+        return super().__getitem__(key)
+
+    def _instead_of(self, key: Any) -> tuple[str, Path | None]:
+        at = "config" + "".join(f"[{k!r}]" for k in self._path)
+        near = difflib.get_close_matches(str(key), [k for k in self if isinstance(k, str)], 1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        return f"{at} has no {key!r}{hint}; it has {self._listed()}", (*self._path, *near) if near else None
+
+    def _listed(self) -> str:
+        inner = lambda value: f" (with {value._listed()})" if isinstance(value, Observed) else ""
+        return ", ".join(f"{key!r}{inner(dict.__getitem__(self, key))}" for key in self) or "nothing"
+
+    def __contains__(self, key: Any) -> bool:
+        self._note(key)
+        return super().__contains__(key)
+
+    def __delitem__(self, key: Any) -> None:
+        self._note(key)
+        super().__delitem__(key)
+
+    def __eq__(self, other: object) -> bool:
+        self._note(*self)
+        return super().__eq__(other)
+
+    def __or__(self, other: Any) -> Any:
+        return dict(self) | other
+
+    def __ror__(self, other: Any) -> Any:
+        return other | dict(self)
+
+    def __reduce__(self) -> tuple:
+        return dict, (dict(self),)
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        self._note(key)
+        return super().get(key, default)
+
+    def pop(self, key: Any, *default: Any) -> Any:
+        self._note(key)
+        return super().pop(key, *default)
+
+    def popitem(self) -> tuple:
+        self._note(*self)
+        return super().popitem()
+
+    def setdefault(self, key: Any, default: Any = None) -> Any:
+        self._note(key)
+        return super().setdefault(key, default)
+
+    def values(self) -> Any:
+        self._note(*self)
+        return super().values()
+
+    def items(self) -> Any:
+        self._note(*self)
+        return super().items()
+
+    def copy(self) -> Config:
+        return dict(self)
+
+
+def _as_tree(config: Observed) -> tuple[list, tuple]:
+    config._reading.as_tree = True
+    keys = sorted(config)
+    return [(jax.tree_util.DictKey(key), config[key]) for key in keys], tuple(keys)
+
+
+def _from_tree(keys: tuple, values: Any) -> Any:
+    return dict(zip(keys, values, strict=True))
+
+
+jax.tree_util.register_pytree_with_keys(Observed, _as_tree, _from_tree)
 
 
 class _Number:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxopt_lite.core.numbers import describe
+from jaxopt_lite.sweeps.axes import MOST
 from jaxopt_lite.sweeps.ledger import Ledger
 from jaxopt_lite.sweeps.policies import Decision, check_int, policy
 
@@ -28,6 +29,8 @@ def successive_halving(
     concurrency: int = 32,
 ):
     """At rungs of r, ηr, η²r, … steps, let the best share 1/η of the trials go on.
+
+    A metric that is not finite at a rung is the worst; where it is finite for no trial, all go on to the next rung.
 
     Args:
         factor: η, at least 2.
@@ -48,8 +51,8 @@ def successive_halving(
         arXiv:1502.07943; Li et al., "Hyperband", 2018, arXiv:1603.06560; Li et al., "A System for Massively Parallel
         Hyperparameter Tuning", 2020, arXiv:1810.05934, algorithm 2.
     """
-    check_int("successive_halving", "factor", factor, 2)
-    check_int("successive_halving", "min_steps", min_steps, 1, none=True)
+    check_int("successive_halving", "factor", factor, 2, MOST)
+    check_int("successive_halving", "min_steps", min_steps, 1, MOST, none=True)
     check_int("successive_halving", "brackets", brackets, 1)
     check_int("successive_halving", "concurrency", concurrency, 1)
     if not isinstance(asynchronous, bool):
@@ -112,8 +115,10 @@ def _synchronous(ledger: Ledger, rungs: list[int], bracket: np.ndarray, factor: 
                 target[going] = rungs[b]
             elif step < ledger.steps:
                 rung = rungs.index(step)
-                n = max(1, members.sum() // factor ** (rung - b + 1))
-                best = going[np.lexsort((going, ledger.score_at(step)[going]))]
+                n, scores = max(1, int(members.sum()) // factor ** int(rung - b + 1)), ledger.score_at(step)[going]
+                if np.isinf(scores).all():  # nobody has a score yet, so nothing tells who is to be stopped
+                    n = len(going)
+                best = going[np.lexsort((going, scores))]
                 target[best[:n]] = rungs[rung + 1]
                 stop[best[n:]] = True
     return Decision(target=target, stop=stop)

@@ -90,13 +90,15 @@ class Ledger:
 
     @property
     def scores(self) -> np.ndarray:
-        """The metric's mean over seeds at each point, float64 [n, points]: lower is better; NaN where not run.
+        """The metric's mean over seeds at each point, float64 [n, points]: lower is better, infinite is the worst.
 
-        From the point on at which a trial diverged it is infinite.
+        A mean that is infinite in either direction is the worst, and so is each from the point on at which a trial
+        diverged. It is NaN where not run, and where the mean is NaN.
         """
-        scores = self.measured.mean(axis=1) * (-1 if self.highest else 1)
+        with np.errstate(invalid="ignore"):  # infinite minus infinite
+            scores = self.measured.mean(axis=1) * (-1 if self.highest else 1)
         bad = (self.status == DIVERGED)[:, None] & (np.arange(1, self.points + 1) >= self._done()[:, None])
-        return np.where(bad, np.inf, scores)
+        return np.where(bad | np.isinf(scores), np.inf, scores)
 
     @property
     def measured(self) -> np.ndarray:
@@ -105,26 +107,47 @@ class Ledger:
         return np.asarray(self.curves.get(self.metric, empty), np.float64)
 
     def score_at(self, step: int) -> np.ndarray:
-        """Scores after a number of steps, float64 [n]: lower is better, infinite for failed, NaN where not run.
+        """Scores after a number of steps, float64 [n]: lower is better, NaN where not run.
+
+        They are infinite, and the worst, for failed trials and wherever the metric was not finite.
 
         Raises:
             ValueError: if the step is no multiple of eval_every between eval_every and steps.
         """
         if step % self.eval_every or not self.eval_every <= step <= self.steps:
             raise ValueError(f"score_at: step must be a multiple of {self.eval_every} up to {self.steps}, got {step}")
-        return np.where(self.status == FAILED, np.inf, self.scores[:, step // self.eval_every - 1])
+        scores = self.scores[:, step // self.eval_every - 1]
+        unknown = (self.step >= step) & np.isnan(scores)
+        return np.where((self.status == FAILED) | unknown, np.inf, scores)
 
     def last_scores(self) -> np.ndarray:
-        """Each trial's score at its last point, float64 [n]: infinite where it diverged, NaN where there is none."""
+        """Each trial's score at its last point, float64 [n]: as `scores`, and NaN for failed trials."""
         scores = np.concatenate([np.full((len(self), 1), np.nan), self.scores], axis=1)
         scores = np.take_along_axis(scores, self._done()[:, None], axis=1)[:, 0]
         return np.where(self.status == FAILED, np.nan, scores)
 
-    def ranking(self) -> np.ndarray:
-        """Trials from the best to the worst, int [n]: those that came further first, diverged and failed ones last."""
-        lost = np.isin(self.status, (DIVERGED, FAILED))
+    def ranks(self) -> np.ndarray:
+        """What trials are ranked by, float64 [n, 3], the first column first: all that look for the best ask here.
+
+        class   0 with a finite score at the last point, 1 without, 2 diverged or failed
+        -step   those that came further are before others
+        score   at the last point
+        """
         scores = np.where(np.isnan(self.last_scores()), np.inf, self.last_scores())
-        return np.lexsort((np.arange(len(self)), scores, -self.step, lost))
+        lost = np.isin(self.status, (DIVERGED, FAILED))
+        kind = np.where(lost, 2, np.isinf(scores))
+        return np.stack([kind, -self.step, scores], axis=1).astype(np.float64)
+
+    def ranking(self) -> np.ndarray:
+        """Trials from the best to the worst, int [n]: those with a finite score first, diverged and failed ones last.
+
+        Among these, trials that came further are before others, then the score decides, then the number.
+        """
+        return np.lexsort((np.arange(len(self)), *self.ranks().T[::-1]))
+
+    def ranked(self) -> np.ndarray:
+        """The trials of `ranking` that have a finite score, int [m]; the first one is the best."""
+        return self.ranking()[: int(np.sum(self.ranks()[:, 0] == 0))]
 
     def extend(self, table: np.ndarray) -> np.ndarray:
         """Add trials, which wait at step 0; returns their numbers."""

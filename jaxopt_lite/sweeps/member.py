@@ -19,8 +19,8 @@ from jaxopt_lite.core.checks import structure_difference
 from jaxopt_lite.core.hyperparameters import arrays, hyperparameters, replace
 from jaxopt_lite.core.numbers import describe
 from jaxopt_lite.core.transformation import GradientTransformation
-from jaxopt_lite.sweeps.axes import plain
-from jaxopt_lite.sweeps.grouping import Static
+from jaxopt_lite.sweeps.axes import printed
+from jaxopt_lite.sweeps.grouping import Observed, Reading, Static
 from jaxopt_lite.sweeps.program import Program, digest, pack, unpack
 from jaxopt_lite.train.step import TrainState, arrays_for, first_state, plain_step, scores_key
 from jaxopt_lite.train.task import Task, scores
@@ -67,14 +67,17 @@ class Group:
         static: the static part of the configs.
         numbers: the numbers of one of them, float32 [k], for the concrete call.
         plan: how each trial trains.
+        reading: where to note what `trial` reads of its configs; None for nowhere.
 
     Raises:
         TypeError, ValueError: if trial returns something else than a task and an optimizer, or its data depend on a
             traced number.
     """
 
-    def __init__(self, trial: Callable, static: Static, numbers: np.ndarray, plan: SweepPlan):
-        self.trial, self.static, self.plan, self._first = trial, static, plan, numbers
+    def __init__(
+        self, trial: Callable, static: Static, numbers: np.ndarray, plan: SweepPlan, reading: Reading | None = None
+    ):
+        self.trial, self.static, self.plan, self._first, self.reading = trial, static, plan, numbers, reading
         with self._explained():
             self.task, _ = self._make(numbers)
         if self.task.train_is_iterator:
@@ -101,7 +104,7 @@ class Group:
     @property
     def label(self) -> str:
         """The static part as text."""
-        return ", ".join(f"{name}={plain(value)}" for name, value in _statics(self.static.skeleton)) or "all trials"
+        return ", ".join(f"{name}={printed(value)}" for name, value in _statics(self.static.skeleton)) or "all trials"
 
     @functools.cached_property
     def bytes(self) -> int:
@@ -189,7 +192,8 @@ class Group:
 
     def _make(self, numbers: Any) -> tuple[Task, GradientTransformation]:
         """Call the user's function."""
-        made = self.trial(self.static.join(numbers))
+        config = self.static.join(numbers)
+        made = self.trial(config if self.reading is None else Observed(config, self.reading))
         if not (isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], Task)):
             raise TypeError(f"sweep: trial must return (task, optimizer), got {_short(made)}")
         return made[0], GradientTransformation.accept(made[1], "sweep", "the optimizer that trial returns")

@@ -32,7 +32,8 @@ import numpy as np
 
 from jaxopt_lite.core.numbers import describe
 from jaxopt_lite.core.values import Value, register, remember_calls
-from jaxopt_lite.sweeps.ledger import Copy, Ledger
+from jaxopt_lite.sweeps.axes import MOST
+from jaxopt_lite.sweeps.ledger import DIVERGED, Copy, Ledger
 
 __all__ = ["Decision", "Policy", "median_stopping", "policy", "run_all"]
 
@@ -111,6 +112,8 @@ def run_all():
 def median_stopping(interval: int | None = None, warmup: int = 0, min_trials: int = 5):
     """Stop a trial whose best score so far is worse than the median, over the others, of the mean score so far.
 
+    Points at which the metric was NaN are left out, and so are trials that have no score yet: they are not judged.
+
     Args:
         interval: steps between decisions; None decides at each point.
         warmup: steps before the first decision, at least 0.
@@ -122,23 +125,25 @@ def median_stopping(interval: int | None = None, warmup: int = 0, min_trials: in
 
     Reference: Golovin et al., "Google Vizier: A Service for Black-Box Optimization", 2017, section 3.2.1.
     """
-    check_int("median_stopping", "interval", interval, 1, none=True)
-    check_int("median_stopping", "warmup", warmup, 0)
+    check_int("median_stopping", "interval", interval, 1, MOST, none=True)
+    check_int("median_stopping", "warmup", warmup, 0, MOST)
     check_int("median_stopping", "min_trials", min_trials, 1)
 
     def decide(ledger: Ledger) -> Decision:
         every = multiple("median_stopping", "interval", interval or ledger.eval_every, ledger)
         first = max(multiple("median_stopping", "warmup", warmup, ledger), every)
-        at = ledger.step
+        at = ledger.step.astype(np.int64)
         stop = np.zeros(len(ledger), bool)
         for step in np.unique(at[ledger.running & (at >= first)]).tolist():
             so_far = ledger.scores[:, : step // ledger.eval_every]
-            there = (at >= step) & np.isfinite(so_far).all(axis=1)
-            best, mean = so_far.min(axis=1), so_far.mean(axis=1)
+            finite = np.isfinite(so_far)
+            there = (at >= step) & finite.any(axis=1) & ~((ledger.status == DIVERGED) & (at == step))
+            mean = np.where(finite, so_far, 0).sum(axis=1) / np.maximum(finite.sum(axis=1), 1)
+            best = np.fmin.reduce(so_far, axis=1)  # NaN where no point has a score
             for trial in np.flatnonzero(ledger.running & (at == step)):
                 others = there & (np.arange(len(ledger)) != trial)
                 if others.sum() >= min_trials:
-                    stop[trial] = not best[trial] <= np.median(mean[others])
+                    stop[trial] = best[trial] > np.median(mean[others])
         nearest = np.where(at < first, first, (at // every + 1) * every)
         return Decision(target=np.minimum(nearest, ledger.steps).astype(np.int32), stop=stop)
 
@@ -151,10 +156,12 @@ def multiple(who: str, name: str, value: int, ledger: Ledger) -> int:
     return value
 
 
-def check_int(who: str, name: str, value: Any, least: int, none: bool = False) -> None:
+def check_int(who: str, name: str, value: Any, least: int, most: int | None = None, none: bool = False) -> None:
     if none and value is None:
         return
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"{who}: {name} must be an int, got {describe(value)}")
     if value < least:
         raise ValueError(f"{who}: {name} must be at least {least}, got {value}")
+    if most is not None and value > most:
+        raise ValueError(f"{who}: {name} must be at most {most}, because steps are counted in int32, got {value}")

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxopt_lite.sweeps.axes import MOST
 from jaxopt_lite.sweeps.ledger import DIVERGED, Copy, Ledger
 from jaxopt_lite.sweeps.policies import Decision, check_int, multiple, policy
 from jaxopt_lite.sweeps.space import Space
@@ -26,7 +27,8 @@ def population_based(
     """Every `interval` steps the worst trials take over parameters and config of some of the best, and vary the config.
 
     A number x becomes x·f with f drawn from `perturb`, or is drawn anew from the space, and stays within its range;
-    a number that is no more than zero is moved by as much of its range. Choices stay as they were copied.
+    a number that is no more than zero is moved by as much of its range. Choices stay as they were copied. A trial whose
+    metric is not finite at an exchange is among the worst, and is never copied from.
 
     Args:
         interval: steps between two exchanges, a multiple of eval_every; None is a tenth of `steps`, at least a point.
@@ -44,7 +46,7 @@ def population_based(
 
     Reference: Jaderberg et al., "Population Based Training of Neural Networks", 2017, arXiv:1711.09846.
     """
-    check_int("population_based", "interval", interval, 1, none=True)
+    check_int("population_based", "interval", interval, 1, MOST, none=True)
     for name, value, most in (("fraction", fraction, 0.5), ("resample", resample, 1.0)):
         real = isinstance(value, (int, float)) and not isinstance(value, bool)
         if not real or not (0 if name == "resample" else 1e-9) <= value <= most:
@@ -70,7 +72,7 @@ def population_based(
         scores = np.where(ledger.running, ledger.score_at(step), np.inf)[members]
         order = members[np.lexsort((members, scores))]
         n = max(1, int(len(order) * fraction)) if len(order) > 1 else 0
-        best = [trial for trial in order[:n] if ledger.running[trial]]
+        best = [trial for trial, score in zip(order[:n], np.sort(scores)) if np.isfinite(score)]
         lost = [trial for trial in order if not ledger.running[trial]]
         worst = list(dict.fromkeys([*order[len(order) - n :], *lost]))
         rng = np.random.default_rng([ledger.seed, step])

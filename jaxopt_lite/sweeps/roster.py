@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxopt_lite.sweeps.cohorts import Runner
 from jaxopt_lite.sweeps.events import Snapshot
-from jaxopt_lite.sweeps.grouping import Static, split
+from jaxopt_lite.sweeps.grouping import Reading, Static, split
 from jaxopt_lite.sweeps.ledger import FAILED, RUNNING, Copy, Ledger
 from jaxopt_lite.sweeps.member import Group, SweepPlan
 from jaxopt_lite.sweeps.space import Space
@@ -56,13 +56,53 @@ class Roster:
         """Call `trial` for a row of the table, and trace what it returns."""
         config = self._ledger.space.configs(row[None])[0]
         static, numbers = split(config)
-        try:
-            group = Group(self._trial, static, numbers, self._plan)
+
+        def made(reading: Reading | None) -> Group:
+            group = Group(self._trial, static, numbers, self._plan, reading)
             group.metrics  # noqa: B018  (traces)
+            return group
+
+        reading = Reading()
+        try:
+            try:
+                return made(reading)
+            except (TypeError, ValueError):
+                if not reading.as_tree:
+                    raise
+                return made(None)  # jax.tree.map(f, config, other) takes no other class of dicts
         except Exception as error:
             error.add_note(f"sweep: trial was called with {config}")
+            for text in reading.explain(error):
+                error.add_note(f"sweep: {text}")
             raise
-        return group
+
+    def unread(self) -> tuple[list[str], list[str], list[str]]:
+        """What dimensions `trial` reads in no group, what it reads, and what it asked for that is not there.
+
+        Nothing is said while some group might read more: one whose reading is not known, or one with an option that
+        no trial has.
+        """
+        space, table = self._ledger.space, self._ledger.table
+        readings = {static: runner.group.reading for static, runner in self.runners.items()}
+        known = {static: reading for static, reading in readings.items() if reading is not None}
+        if not table.size or set(self.static) - set(known):
+            return [], [], []
+        rows = np.array([self.runners[static].row for static in known])
+        active, unread = space.active(rows), []
+        for j, dimension in enumerate(space.dimensions):
+            axis, path = dimension.axis, dimension.path
+            here = [reading for reading, is_active in zip(known.values(), active[:, j], strict=True) if is_active]
+            if not any(reading.has(path, is_name=getattr(axis, "branches", None) is not None) for reading in here):
+                unread.append(dimension.name)
+            elif (
+                axis.options
+                and not axis.traced
+                and len(np.unique(table[~np.isnan(table[:, j]), j])) < len(axis.options)
+            ):
+                return [], [], []
+        flat = lambda paths: sorted({".".join(map(str, path)) for path in paths})
+        read, missing = (set().union(*(getattr(r, name) for r in known.values())) for name in ("read", "missing"))
+        return unread, flat(read), flat(missing - read)
 
     def runner(self, group: Group, row: np.ndarray, width: int) -> Runner:
         """What runs a group in cohorts of a width."""

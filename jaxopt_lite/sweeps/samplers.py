@@ -33,6 +33,7 @@ import numpy as np
 
 from jaxopt_lite.core.numbers import describe
 from jaxopt_lite.core.values import Value, register, remember_calls
+from jaxopt_lite.sweeps.axes import MOST
 from jaxopt_lite.sweeps.space import Space
 
 __all__ = ["Sampler", "grid", "halton", "random", "sampler", "sobol"]
@@ -41,6 +42,7 @@ P = ParamSpec("P")
 Stream = Callable[[int, int, int], np.ndarray]  # (seed, n, d) -> the first n points of the unit cube, [n, d]
 
 _MOST_GRID_POINTS = 1_000_000
+_MOST_SOBOL_POINTS = 2**30  # of SciPy's
 _POINTS = 5  # of a number, in a grid
 _MOST_DRAWS = 10_000  # for one point that the constraint allows
 
@@ -122,6 +124,8 @@ def sobol(scramble: bool = True):
     """
 
     def stream(seed, n, d):
+        if n > _MOST_SOBOL_POINTS:
+            raise ValueError(f"sobol: there are at most 2**30 points, and {n} are needed; use random()")
         draws = _points("Sobol", d, scramble, seed)
         return draws.random_base2(max(n - 1, 0).bit_length())[:n]  # it warns of other numbers than powers of 2
 
@@ -157,14 +161,15 @@ def grid(points: Any = _POINTS):
 
     Raises:
         TypeError: if points is neither an int nor a dict of ints.
-        ValueError: if one is below 1; when used, if it names no number, or there are more than a million combinations.
+        ValueError: if one is below 1 or above a million; when used, if it names no number, or there are more than a
+            million combinations.
     """
     sizes = points if isinstance(points, dict) else {"": points}
     for size in sizes.values():
         if not isinstance(size, int) or isinstance(size, bool):
             raise TypeError(f"grid: points must be an int, or a dict of ints by name, got {points!r}")
-        if size < 1:
-            raise ValueError(f"grid: points must be at least 1, got {points!r}")
+        if not 1 <= size <= _MOST_GRID_POINTS:
+            raise ValueError(f"grid: points must be at least 1 and at most {_MOST_GRID_POINTS:,}, got {points!r}")
     all_points = functools.lru_cache(maxsize=1)(lambda space: _grid(space, points))
 
     def ask(space, seed, start, count, past, scores):
@@ -282,6 +287,8 @@ def trial_count(sampler: Sampler, space: Space, trials: int | None, initial: Seq
     if trials < 1:
         why = f"{sampler!r} has no points in this space" if total == 0 else f"got {trials}"
         raise ValueError(f"sweep: trials must be at least 1; {why}")
+    if trials > MOST:
+        raise ValueError(f"sweep: trials must be at most {MOST}, because it is counted in int32, got {trials}")
     if trials < len(initial):
         raise ValueError(f"sweep: trials={trials} has no room for the {len(initial)} configs of initial")
     if whole is not None and trials != whole:

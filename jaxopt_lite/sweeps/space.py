@@ -20,7 +20,7 @@ import numpy as np
 
 from jaxopt_lite.core.numbers import describe
 from jaxopt_lite.core.values import Value, register, remember_calls
-from jaxopt_lite.sweeps.axes import Options, Range, check_static, copied, frozen, keep, plain
+from jaxopt_lite.sweeps.axes import Options, Range, check_float32, check_static, copied, frozen, keep, plain
 from jaxopt_lite.sweeps.distributions import Distribution
 
 __all__ = ["Space", "space"]
@@ -157,13 +157,13 @@ class Space(Value):
     def columns(self, table: np.ndarray) -> dict[str, np.ndarray]:
         """The columns of a table as one prints them, by flat name.
 
-        Traced numbers are float32 (NaN where not active), ints int64, choices objects in the form of `encode` (None
-        where not active; ints of sub-spaces are objects too).
+        Traced numbers are float32 (NaN where not active), ints int64, choices objects, optimizers as text (None where
+        not active; ints of sub-spaces are objects too).
         """
         return {d.name: d.axis.column(table[:, j]) for j, d in enumerate(self.built)}
 
     def encode(self, row: np.ndarray) -> dict[str, Any]:
-        """One row [d] of a table as JSON has it, by flat name: optimizers as the calls that make them."""
+        """One row [d] of a table as JSON has it, by flat name: optimizers as the calls that make them, NaN as "NaN"."""
         return {d.name: d.axis.plain(x) for d, x in zip(self.built, row, strict=True) if not np.isnan(x)}
 
     def decode(self, encoded: dict[str, Any]) -> np.ndarray:
@@ -284,7 +284,9 @@ def _dimensions(spec: Any) -> list[Dimension]:
             if isinstance(node, dict):
                 walk(node, at, inner, parent, option)
             elif not isinstance(node, Distribution):
-                check_static(node, f"space: the constant {take(inner)!r}")
+                check_static(node, what := f"space: the constant {take(inner)!r}")
+                if isinstance(node, (float, np.floating)):
+                    check_float32(float(node), what)
             elif (branches := _branches_of(node)) is None:
                 dimensions.append(Dimension(take(inner), at, node, parent, option))
             else:

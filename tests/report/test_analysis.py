@@ -134,6 +134,7 @@ EDGES = {
     "a fraction ends at one": (uniform(0.0, 1.0), 0.999, None),
     "a decay": (one_minus_log_uniform(0.0, 0.99), 0.9899, "upper edge"),
     "an int": (int_uniform(2, 6), 6, "x = 6 lies at the upper edge of int_uniform(2, 6): widen the range upwards"),
+    "a large int": (int_uniform(10**9, 10**9 + 10), 10**9 + 10, "x = 1000000010 lies at the upper edge"),
     "an int, nearly": (log_int_uniform(16, 1024), 1023, None),
     "an int begins at one": (int_uniform(1, 6), 1, None),
     "no ends": (normal(0.0, 1.0), 5.9, None),

@@ -129,6 +129,8 @@ def test_ends_of_ranges_fit_into_a_study():
         ([True, False], [True, False]),
         (["a", None, [8, 8]], ["a", "None", "[8, 8]"]),
         ([True, 1, 1.0, "1"], ["True", "1", "1.0", "'1'"]),
+        ([0.5, float("inf"), -float("inf")], [0.5, float("inf"), -float("inf")]),
+        (["nan", float("nan"), [float("inf")]], ["'nan'", "nan", "[inf]"]),
     ],
 )
 def test_options_stay_apart(options, written, tmp_path):

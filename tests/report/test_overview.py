@@ -55,6 +55,7 @@ LEDGERS = {
     "none has begun, some have failed": half_failed,
     "one dimension": lambda: ledger(40, {"learning_rate": log_uniform(1e-4, 1e-1)}),
     "nothing is varied": lambda: ledger(3, {"learning_rate": 0.1}),
+    "options that are not finite": lambda: ledger(9, {"clip": choice([1.0, float("inf"), float("nan")])}),
     "sub-spaces": lambda: ledger(60, SPEC),
     "many dimensions": lambda: ledger(9, {f"a_long_name_{i}.of_a_number": uniform(0.0, 1.0) for i in range(14)}),
     "zero, negative, and far off": lambda: with_scores([0.0, -1.0, 1e30, *np.linspace(0, 1, 20)]),

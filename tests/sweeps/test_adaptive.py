@@ -167,6 +167,7 @@ def test_a_missing_package_is_named(monkeypatch, value, package, says):
         (lambda: tpe(batch=0), ValueError, "tpe: batch must be at least 1, got 0"),
         (lambda: gp(startup=1.5), TypeError, "gp: startup must be an int, got 1.5"),
         (lambda: cma_es(batch=3), ValueError, "cma_es: batch must be at least 4"),
+        (lambda: cma_es(batch=10**30), ValueError, "batch must be at least 4 and at most 1,000,000"),
         (lambda: cma_es(sigma=0), ValueError, "cma_es: sigma must be above 0"),
     ],
 )

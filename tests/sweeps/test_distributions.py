@@ -102,6 +102,21 @@ def test_integers_are_equally_likely_ends_included():
     np.testing.assert_allclose(counts / 8000, weights / weights.sum(), atol=2e-3)
 
 
+@pytest.mark.parametrize("make", [int_uniform, log_int_uniform])
+def test_large_integers_are_drawn_saved_and_read_as_exactly_as_small_ones(make):
+    most = 2**53 if make is int_uniform else 2**45
+    for low in (10, 10**9, most - 7):
+        axis, whole = make(low, low + 7).built, list(range(low, low + 8))
+        drawn = axis.from_unit((np.arange(8000) + 0.5) / 8000)
+        values, counts = np.unique(drawn, return_counts=True)
+        assert axis.show(values) == whole == [axis.plain(x) for x in values] == [axis.read(n) for n in whole]
+        assert counts.max() < 1.2 * counts.min() or low == 10
+        np.testing.assert_array_equal(axis.from_unit(axis.to_unit(values)), values)
+        for outside in (low - 1, low + 8, 10**400):
+            with pytest.raises(ValueError, match=f"an integer between {low} and {low + 7}, got"):
+                axis.read(outside)
+
+
 def test_what_is_traced_is_a_float32_scalar():
     for distribution, kind in [
         (uniform(0, 1), np.float32),
@@ -138,6 +153,14 @@ def bad_calls():
     yield lambda: int_uniform(1.0, 3), TypeError, "int_uniform: low must be an int"
     yield lambda: int_uniform(True, 3), TypeError, "int_uniform: low must be an int"
     yield lambda: int_uniform(0, 2**25, traced=True), ValueError, "2\\*\\*24"
+    yield lambda: int_uniform(2**60, 2**60 + 10), ValueError, r"low must be at most 2\*\*53, because float64 .*got 115"
+    yield lambda: int_uniform(-(2**60), 0), ValueError, r"low must be at most 2\*\*53"
+    yield lambda: int_uniform(0, 10**400), ValueError, r"high must be at most 2\*\*53"
+    yield lambda: log_int_uniform(2**50, 2**50 + 10), ValueError, r"low must be at most 2\*\*45"
+    yield lambda: log_int_uniform(1, 10**400), ValueError, r"high must be at most 2\*\*45"
+    yield lambda: choice([1, 2**24 + 1], traced=True), ValueError, r"ints must be at most 2\*\*24, got 16777217"
+    yield lambda: choice([0.5, 1e39], traced=True), ValueError, "must be at most 3.4e38, because it is a float32, got"
+    yield lambda: normal(0.0, 1e38), ValueError, r"mean \+ 6 std must be at most 3.4e38, because it is a float32"
     yield lambda: log_int_uniform(0, 3), ValueError, "low must be at least 1, got 0"
     yield lambda: choice([]), ValueError, "must not be empty"
     yield lambda: choice({}), ValueError, "must not be empty"

@@ -172,6 +172,11 @@ def test_a_diverged_trial_is_replaced():
         (lambda: jo.successive_halving(2.5), "factor must be an int, got"),
         (lambda: jo.successive_halving(asynchronous=1), "asynchronous must be True or False"),
         (lambda: jo.median_stopping(min_trials=0), "min_trials must be at least 1"),
+        (lambda: jo.successive_halving(10**30), "factor must be at most 2147483647"),
+        (lambda: jo.successive_halving(min_steps=2**31), "min_steps must be at most 2147483647"),
+        (lambda: jo.median_stopping(interval=2**31), "interval must be at most 2147483647"),
+        (lambda: jo.median_stopping(warmup=2**31), "warmup must be at most 2147483647"),
+        (lambda: jo.population_based(interval=2**31), "interval must be at most 2147483647"),
         (lambda: jo.population_based(fraction=0.7), "fraction must be a number above 0 and at most 0.5"),
         (lambda: jo.population_based(perturb=(0.0,)), "perturb must be numbers above 0"),
         (lambda: jo.population_based(reset=1), "reset must be True or False, got 1"),
@@ -203,6 +208,14 @@ def test_bad_decisions(decision, message):
 
     with pytest.raises((TypeError, ValueError), match=message):
         rule().decide(ledger(4, every=2))
+
+
+def test_steps_up_to_the_largest_count_in_every_policy():
+    steps = 3 * 715_827_882  # the next multiple of two points is beyond int32
+    for rule in (jo.median_stopping(interval=2 * steps // 3), jo.successive_halving(2**31 - 1), jo.population_based()):
+        made = ledger(2, steps=steps, every=steps // 3)
+        run(made, rule, np.zeros(2))
+        assert made.step.max() == steps, rule
 
 
 def test_policies_are_values():

@@ -146,6 +146,7 @@ def test_a_grid_says_how_many_trials_it_has():
     ("call", "error", "says"),
     [
         (lambda: grid(0), ValueError, "points must be at least 1"),
+        (lambda: grid(10**10), ValueError, "points must be at least 1 and at most 1,000,000, got 10000000000"),
         (lambda: grid(2.0), TypeError, "points must be an int"),
         (lambda: grid({"x": True}), TypeError, "points must be an int"),
         (lambda: grid({"z": 3}).total(SQUARE), ValueError, "'z' is no number of the space; there are x, y"),

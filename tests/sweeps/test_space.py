@@ -1,3 +1,4 @@
+import enum
 import json
 import pickle
 import time
@@ -153,6 +154,7 @@ def test_numbers_are_clipped_into_their_ranges():
         ({1: uniform(0, 1)}, TypeError, "keys must be strings, got 1 of type int in spec"),
         ({"a": {2: 3}}, TypeError, "keys must be strings, got 2 of type int in a"),
         ({"a": {"b": {1, 2}}}, TypeError, "the constant 'a.b' must be hashable"),
+        ({"a": 1e39}, ValueError, "the constant 'a' must be at most 3.4e38, because it is a float32"),
         ({"a": np.zeros(3)}, TypeError, "the constant 'a' must be hashable"),
         ({"a": [uniform(0, 1)]}, TypeError, "the constant 'a' must not hold a distribution"),
         ({"a": uniform}, TypeError, "the constant 'a' is the function uniform, which makes a distribution; call it"),
@@ -239,6 +241,44 @@ def test_a_saved_config_of_another_space_is_refused(change, says):
     del encoded["shift"]
     with pytest.raises(ValueError, match="shift is missing"):
         SPACE.decode(encoded)
+
+
+class Kind(enum.StrEnum):
+    RELU = "relu"
+
+
+INF, NAN = float("inf"), float("nan")
+NOT_FINITE = {
+    "static": [0.5, INF, -INF, NAN, "inf", "nan", None],
+    "lists": [[1.0, INF], [1.0, NAN], (1.0, [-INF])],
+    "optimizers": [jo.clip_by_global_norm(INF), jo.clip_by_global_norm(1.0)],
+    "an enum": [Kind.RELU, "tanh", np.float64(0.5)],
+    "traced": [0.5, INF, NAN],
+}
+
+
+@pytest.mark.parametrize("which", NOT_FINITE)
+def test_options_that_are_not_finite_are_saved_and_found_again(which):
+    spec = {"a": choice({"one": {"x": choice(NOT_FINITE[which], traced=which == "traced")}, "none": {}}), "b": NAN}
+    s = space(spec)
+    for i in range(len(NOT_FINITE[which])):
+        row = s.from_unit(np.array([[0.2, (i + 0.5) / len(NOT_FINITE[which])]]))[0]
+        saved = json.dumps(s.encode(row), allow_nan=False)
+        np.testing.assert_array_equal(s.decode(json.loads(saved)), row)
+        config = s.configs(row[None])[0]
+        np.testing.assert_array_equal(s.table([config])[0], row)
+        fresh = {"a": {"name": "one", "x": NOT_FINITE[which][i]}, "b": float("nan")}  # another NaN is a NaN, too
+        fresh["a"]["x"] = float("nan") if config["a"]["x"] != config["a"]["x"] else fresh["a"]["x"]
+        np.testing.assert_array_equal(s.table([fresh])[0], row)
+
+
+def test_a_space_with_nan_equals_itself():
+    make = lambda: space({"a": choice([0.5, float("nan"), float("inf")]), "b": float("nan")})
+    assert make() == make() == jo.parse(repr(make())) and hash(make()) == hash(make())
+    assert make() != space({"a": choice([0.5, float("inf"), float("nan")]), "b": float("nan")})
+    for same in ([float("nan"), float("nan")], [INF, "Infinity"]):
+        with pytest.raises(ValueError, match="options 0 and 1 are both"):
+            choice(same)
 
 
 def test_a_space_of_constants_has_no_dimensions():
