@@ -31,7 +31,7 @@ PLAN = (
         )
     },
     {"optimizers": (), "solvers": (), "search": ()},
-    {"solve": (), "train": ("task", "step", "data", "programs", "loop"), "sharding": ()},
+    {"solve": (), "train": ("task", "calls", "step", "data", "programs", "loop"), "sharding": ()},
     {
         "sweeps": (
             *("axes", "distributions", "space", "grouping", "proposal"),  # what is searched

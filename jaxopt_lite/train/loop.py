@@ -15,6 +15,7 @@ import numpy as np
 
 from jaxopt_lite.core.hyperparameters import hyperparameters
 from jaxopt_lite.core.numbers import describe
+from jaxopt_lite.core.transformation import GradientTransformation
 from jaxopt_lite.train import data as batches
 from jaxopt_lite.train.programs import (
     INTERRUPTED,
@@ -28,7 +29,7 @@ from jaxopt_lite.train.programs import (
     programs,
     watched,
 )
-from jaxopt_lite.train.step import TrainState, accept_optimizer, init_state
+from jaxopt_lite.train.step import TrainState, accept_optimizer, adopted, check_seed, init_state
 from jaxopt_lite.train.task import Task, check_task
 
 __all__ = ["Point", "Result", "training"]
@@ -108,8 +109,7 @@ def training(
         start = functools.partial(init_state, task, optimizer, params=params)
         begun = jax.vmap(start)(jnp.stack(keys)) if many else start(keys[0])
     else:
-        _check_state(state, optimizer, seeds, params)
-        begun = jax.tree.map(lambda x: jnp.array(x, copy=True), state)  # the steps donate it
+        begun = _begun(state, optimizer, seeds, params)
     kind = "stream" if task.train_is_iterator else "whole" if task.rows is None or plan.batch_size is None else "drawn"
     rules = dataclasses.replace(plan, steps=1, batch_size=1, eval_every=1)  # the lengths do not shape the program
     compiled = programs(task.loss, task.evaluate, task.stateful, kind, rules, many)
@@ -214,8 +214,7 @@ def _check(task: Task, plan: Plan, seed: int, seeds: int | None) -> None:
     check_task("fit", task)
     if seeds is not None and (isinstance(seeds, bool) or not isinstance(seeds, (int, np.integer)) or seeds < 1):
         raise ValueError(f"fit: seeds must be an int of at least 1 (the number of runs), got {seeds!r:.80}")
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
-        raise ValueError(f"fit: seed must be an int of at least 0, got {seed!r:.80}")
+    check_seed("fit", seed, seeds or 1)
     if task.rows is not None and plan.batch_size is not None and plan.batch_size > task.rows:
         raise ValueError(
             f"fit: batch_size={plan.batch_size} is more than the {task.rows} training examples; batch_size=None takes "
@@ -223,22 +222,27 @@ def _check(task: Task, plan: Plan, seed: int, seeds: int | None) -> None:
         )
 
 
-def _check_state(state: Any, optimizer: Any, seeds: int | None, params: Any) -> None:
-    """Raise unless a run can go on from the state, and all else that was given agrees with it."""
+def _begun(state: Any, optimizer: Any, seeds: int | None, params: Any) -> TrainState:
+    """A copy of a state to go on from; raise unless all else that was given agrees with it."""
     if not isinstance(state, TrainState):
         raise TypeError(f"fit: state must be a TrainState, such as the state of a result, got {describe(state)}")
     if params is not None:
         raise ValueError("fit: state holds params already; give one of the two, or state._replace(params=...)")
+    state = adopted("fit", state)
     runs = state.key.shape[0] if state.key.ndim else None
     if runs != seeds:
         raise ValueError(f"fit: seeds must be {runs}, as in the run that the state is of, got {seeds}")
-    if optimizer is None:
-        return
-    given = accept_optimizer("fit", optimizer)
-    old, new, changed = hyperparameters(state.optimizer), hyperparameters(given), ["what they chain"]
-    if jax.tree.structure(given) == jax.tree.structure(state.optimizer):
-        numbers = {name: kept for name, kept in old.items() if jnp.issubdtype(kept.dtype, jnp.number)}
-        changed = [n for n, kept in numbers.items() if np.any(np.asarray(new[n], kept.dtype) != np.asarray(kept))]
+    if optimizer is not None:
+        _check_same_optimizer(accept_optimizer("fit", optimizer), state.optimizer)
+    return state
+
+
+def _check_same_optimizer(given: GradientTransformation, kept: GradientTransformation) -> None:
+    """Raise unless the optimizer given is the one in the state."""
+    old, new, changed = hyperparameters(kept), hyperparameters(given), ["what they chain"]
+    if jax.tree.structure(given) == jax.tree.structure(kept):
+        numbers = {name: value for name, value in old.items() if jnp.issubdtype(value.dtype, jnp.number)}
+        changed = [n for n, value in numbers.items() if np.any(np.asarray(new[n], value.dtype) != np.asarray(value))]
     if changed:
         raise ValueError(
             f"fit: the optimizer given and that in state differ in {', '.join(changed)}; give None to go on with that "

@@ -226,7 +226,7 @@ def as_array(who: str, value: Any) -> np.ndarray | jax.Array:
                 f"{who} must be an array [n, ...], got a {kind} that NumPy cannot read ({error}); give NumPy arrays"
             ) from error
     is_key = isinstance(array, jax.Array) and jnp.issubdtype(array.dtype, jax.dtypes.prng_key)
-    is_number = jnp.issubdtype(array.dtype, np.number) or array.dtype == np.bool_
+    is_number = array.dtype == np.bool_ or (jnp.issubdtype(array.dtype, np.number) and array.dtype.kind != "m")
     if not is_key and not is_number:
         of = "" if array is value else f" from a {type(value).__name__}; give its columns of numbers as NumPy arrays"
         raise TypeError(f"{who} must be an array of numbers, got dtype {array.dtype}{of}")
