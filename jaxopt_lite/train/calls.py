@@ -1,8 +1,9 @@
-"""How compiled functions are called: compiled once for each text."""
+"""How compiled functions are called: compiled once for each text, and waited for such that signals are heard."""
 
 import dataclasses
 import functools
 import hashlib
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -66,3 +67,18 @@ def copied(arguments: Any) -> Any:
     The call returns before JAX has read their memory, and by then a loader may have filled it with the next batch.
     """
     return jax.tree.map(lambda x: np.array(x) if isinstance(x, np.ndarray) else x, arguments)
+
+
+def fetched(arrays: Any) -> Any:
+    """`jax.device_get`, waiting in short pauses.
+
+    Python runs the handlers of signals between its own operations, and not while a call into JAX waits for the device:
+    a point of an hour could not be interrupted. A pause is a 32nd of the time waited so far, so little is lost by it.
+    """
+    leaves = [leaf for leaf in jax.tree.leaves(arrays) if isinstance(leaf, jax.Array)]
+    waited, nobody = 1e-3, threading.Event()
+    while not all(leaf.is_ready() for leaf in leaves):
+        pause = min(waited / 32, 0.05)
+        nobody.wait(pause)
+        waited += pause
+    return jax.device_get(arrays)

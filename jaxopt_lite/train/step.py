@@ -63,15 +63,15 @@ def init_state(task: Task, optimizer: Any, seed: int | jax.Array = 0, params: An
     """
     check_task("init_state", task)
     optimizer = accept_optimizer("init_state", optimizer)
-    key = _run_key(seed)
+    key = _run_key("init_state: seed", seed)
     check_params("init_state", params)
     return compiled_once(functools.partial(first_state, task.init, task.stateful), optimizer, key, copied(params))
 
 
-def _run_key(seed: Any) -> jax.Array:
+def _run_key(who: str, seed: Any) -> jax.Array:
     """The key of a run from a seed, or from a key in either of JAX's forms."""
     if isinstance(seed, int) and not isinstance(seed, bool) or isinstance(seed, np.integer):
-        check_seed("init_state", seed)
+        check_seed(who, seed)
         return jax.random.key(int(seed))
     if isinstance(seed, (np.ndarray, jax.Array)):
         if is_random_key(seed) and seed.ndim == 0:
@@ -79,17 +79,17 @@ def _run_key(seed: Any) -> jax.Array:
         if seed.dtype == np.uint32 and seed.shape == jax.random.key_data(jax.random.key(0)).shape:
             return jax.random.wrap_key_data(jnp.array(seed))
         if jnp.issubdtype(seed.dtype, np.integer) and seed.ndim == 0:
-            return jax.random.key(seed) if isinstance(seed, jax.core.Tracer) else _run_key(int(seed))
-    raise TypeError(f"init_state: seed must be an int or a key, got {describe(seed)}")
+            return jax.random.key(seed) if isinstance(seed, jax.core.Tracer) else _run_key(who, int(seed))
+    raise TypeError(f"{who} must be an int or a key, got {describe(seed)}")
 
 
 def check_seed(who: str, seed: Any, seeds: int = 1) -> None:
     """Raise unless seed, seed + 1, ... are seeds. JAX takes 32 bits of one: 2**32 would be 0 again."""
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
-        raise ValueError(f"{who}: seed must be an int of at least 0, got {seed!r:.80}")
+        raise ValueError(f"{who} must be an int of at least 0, got {seed!r:.80}")
     if int(seed) + seeds > 2**32:
         last = f" (that of the last run is {int(seed) + seeds - 1})" if seeds > 1 else ""
-        raise ValueError(f"{who}: seed must be less than 2**32 = {2**32}, got {seed!r:.80}{last}")
+        raise ValueError(f"{who} must be less than 2**32 = {2**32}, got {seed!r:.80}{last}")
 
 
 def accept_optimizer(who: str, optimizer: Any) -> GradientTransformation:
@@ -151,7 +151,9 @@ def adopted(who: str, state: TrainState) -> TrainState:
 
     Numbers of the optimizer become arrays; where the state is of several runs, they are shared by all of them.
     """
-    key = state.key if is_random_key(state.key) else jax.random.wrap_key_data(jnp.array(state.key))
+    of_raw = isinstance(state.key, (np.ndarray, jax.Array)) and state.key.dtype == np.uint32 and state.key.ndim
+    key = jax.random.wrap_key_data(jnp.array(state.key)) if of_raw else state.key
+    key = key if is_random_key(key) else _run_key(f"{who}: the state's key", key)
     params = jax.tree.map(lambda p: jnp.array(p, jnp.result_type(p), copy=True), state.params)
     optimizer = accept_optimizer(who, state.optimizer)
     converted, runs = arrays_for(optimizer, params), key.shape
