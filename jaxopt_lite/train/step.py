@@ -120,8 +120,8 @@ def first_state(
 
 def arrays_for(optimizer: GradientTransformation, params: Any) -> GradientTransformation:
     """The optimizer with its hyperparameters as arrays of the widest of the parameters' dtypes, float32 at least."""
-    floats = [jnp.result_type(p) for p in jax.tree.leaves(params) if jnp.issubdtype(jnp.result_type(p), jnp.floating)]
-    return arrays(optimizer, functools.reduce(jnp.promote_types, floats, jnp.float32))
+    dtypes = {jnp.result_type(p) for p in jax.tree.leaves(params)}
+    return arrays(optimizer, jnp.float64 if jnp.dtype(jnp.float64) in dtypes else jnp.float32)
 
 
 def first_opt_state(optimizer: GradientTransformation, params: Any, key: jax.Array) -> Any:
@@ -263,7 +263,8 @@ def step_parts(loss: Callable, stateful: bool, compute_dtype: Any) -> StepParts:
         if compute_dtype is not None:
             params, batch = _cast(params, compute_dtype), _cast(batch, compute_dtype)
         value, aux = call_loss(loss, stateful, params, model_state, batch, key)
-        return jnp.asarray(value, jnp.promote_types(jnp.result_type(value), jnp.float32)), aux
+        dtype = jnp.result_type(value)
+        return jnp.asarray(value, tree.compute_dtype(dtype) if jnp.issubdtype(dtype, jnp.inexact) else jnp.float32), aux
 
     def steps_key(state):
         return jax.random.fold_in(jax.random.fold_in(state.key, _STEPS), state.step)
