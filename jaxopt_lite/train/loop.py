@@ -311,8 +311,12 @@ def _result(task: Task, plan: Plan, compiled: Programs, carry: Carry, rows: list
     if unjudged.any():
         first = {f"valid.{name}": value for name, value in score(task.valid).items()} if task.valid is not None else {}
         metrics = {name: np.where(unjudged, first.get(name, np.float32(np.nan)), x) for name, x in metrics.items()}
+    untested = ""
     if task.test is not None:
-        metrics |= {f"test.{name}": np.asarray(value) for name, value in fetched(score(task.test)).items()}
+        try:
+            metrics |= {f"test.{name}": np.asarray(value) for name, value in fetched(score(task.test)).items()}
+        except jax.errors.JaxRuntimeError as error:  # most often for lack of memory: the run is not lost by it
+            untested = f" test could not be evaluated: {error!s:.200}"
     metric = watched("fit", plan.metric, rows[0][1], plan.decides)
     best = "" if many else _best(history, metric, int(carry.monitor.best_point))
     return Result(
@@ -323,5 +327,5 @@ def _result(task: Task, plan: Plan, compiled: Programs, carry: Carry, rows: list
         status=names if many else names[0],
         steps=np.asarray(state.step).tolist(),
         metrics={name: value if many else float(value) for name, value in metrics.items()},
-        message=_message(names, metric=metric, patience=plan.patience, best=best) + _of_none(unjudged),
+        message=_message(names, metric=metric, patience=plan.patience, best=best) + _of_none(unjudged) + untested,
     )

@@ -77,7 +77,7 @@ def _run_key(who: str, seed: Any) -> jax.Array:
         if is_random_key(seed) and seed.ndim == 0:
             return seed
         if seed.dtype == np.uint32 and seed.shape == jax.random.key_data(jax.random.key(0)).shape:
-            return jax.random.wrap_key_data(jnp.array(seed))
+            return jax.random.wrap_key_data(jnp.asarray(copied(seed)))
         if jnp.issubdtype(seed.dtype, np.integer) and seed.ndim == 0:
             return jax.random.key(seed) if isinstance(seed, jax.core.Tracer) else _run_key(who, int(seed))
     raise TypeError(f"{who} must be an int or a key, got {describe(seed)}")
@@ -151,8 +151,9 @@ def adopted(who: str, state: TrainState) -> TrainState:
 
     Numbers of the optimizer become arrays; where the state is of several runs, they are shared by all of them.
     """
+    state = copied(state)
     of_raw = isinstance(state.key, (np.ndarray, jax.Array)) and state.key.dtype == np.uint32 and state.key.ndim
-    key = jax.random.wrap_key_data(jnp.array(state.key)) if of_raw else state.key
+    key = jax.random.wrap_key_data(jnp.asarray(state.key)) if of_raw else state.key
     key = key if is_random_key(key) else _run_key(f"{who}: the state's key", key)
     params = jax.tree.map(lambda p: jnp.array(p, jnp.result_type(p), copy=True), state.params)
     optimizer = accept_optimizer(who, state.optimizer)

@@ -236,8 +236,9 @@ def as_array(who: str, value: Any) -> np.ndarray | jax.Array:
 def own(array: Any) -> jax.Array:
     """The array on the device, in memory that nobody else writes to.
 
-    JAX may share the memory of a NumPy array, or read it only later: what its owner does to it would be seen.
+    JAX may share the memory of a NumPy array, or read it only later (`jnp.array(copy=True)` too): what its owner does
+    to it would be seen.
     """
     if isinstance(array, jax.Array) or isinstance(jnp.zeros(()), jax.core.Tracer):  # a trace reads no data
         return jnp.asarray(array)
-    return jnp.array(array, copy=True)
+    return jnp.asarray(np.array(array))
