@@ -150,20 +150,20 @@ class _Folder:
             raise FileExistsError(f"fit: {path} holds a run already ({present[0]}); give another, or overwrite=True")
 
     def add(self, point: Point) -> None:
+        if "metrics.jsonl" in self._given_up:
+            return
         with self._tried("metrics.jsonl"):
-            if self._rows is None and "metrics.jsonl" not in self._given_up:
+            if self._rows is None:
                 self.path.mkdir(parents=True, exist_ok=True)
                 for name in self.FILES:
                     (self.path / name).unlink(missing_ok=True)
                 self._rows = JsonLines(self.path / "metrics.jsonl")
-            if self._rows is not None:
-                self._rows.write({"step": point.step, **point.metrics})
+            self._rows.write({"step": point.step, **point.metrics})
 
     def close(self) -> None:
         with self._tried("metrics.jsonl"):
-            rows, self._rows = self._rows, None
-            if rows is not None:
-                rows.close()
+            if self._rows is not None:
+                self._rows.close()
 
     @contextlib.contextmanager
     def _tried(self, name: str) -> Iterator[None]:
@@ -175,7 +175,6 @@ class _Folder:
                 self._given_up.add(name)
                 said = f"fit: {self.path / name} could not be written ({type(error).__name__}: {error})"
                 warnings.warn(f"{said}; the run is not changed by it", stacklevel=5)
-            self._rows = None
 
     def finish(self, optimizer, plan: Plan, seed: int, seeds: int | None, result: Result, seconds: float) -> None:
         rule = result.state.optimizer if optimizer is None else optimizer

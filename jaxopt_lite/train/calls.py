@@ -75,7 +75,7 @@ def fetched(arrays: Any) -> Any:
     Python runs the handlers of signals between its own operations, and not while a call into JAX waits for the device:
     a point of an hour could not be interrupted. A pause is a 32nd of the time waited so far, so little is lost by it.
     """
-    leaves = [leaf for leaf in jax.tree.leaves(arrays) if isinstance(leaf, jax.Array)]
+    leaves: list[Any] = [leaf for leaf in jax.tree.leaves(arrays) if isinstance(leaf, jax.Array)]
     waited, nobody = 1e-3, threading.Event()
     while not all(leaf.is_ready() for leaf in leaves):
         pause = min(waited / 32, 0.05)

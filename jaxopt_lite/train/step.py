@@ -5,9 +5,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.core
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from jaxopt_lite import tree
 from jaxopt_lite.core.checks import check_params
@@ -74,12 +74,12 @@ def _run_key(who: str, seed: Any) -> jax.Array:
         check_seed(who, seed)
         return jax.random.key(int(seed))
     if isinstance(seed, (np.ndarray, jax.Array)):
-        if is_random_key(seed) and seed.ndim == 0:
+        if isinstance(seed, jax.Array) and is_random_key(seed) and seed.ndim == 0:
             return seed
         if seed.dtype == np.uint32 and seed.shape == jax.random.key_data(jax.random.key(0)).shape:
             return jax.random.wrap_key_data(jnp.asarray(copied(seed)))
         if jnp.issubdtype(seed.dtype, np.integer) and seed.ndim == 0:
-            return jax.random.key(seed) if isinstance(seed, jax.core.Tracer) else _run_key(who, int(seed))
+            return jax.random.key(seed) if isinstance(seed, Tracer) else _run_key(who, int(seed))
     raise TypeError(f"{who} must be an int or a key, got {describe(seed)}")
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from jaxopt_lite import tree
 from jaxopt_lite.core.checks import structure_difference
@@ -239,6 +240,6 @@ def own(array: Any) -> jax.Array:
     JAX may share the memory of a NumPy array, or read it only later (`jnp.array(copy=True)` too): what its owner does
     to it would be seen.
     """
-    if isinstance(array, jax.Array) or isinstance(jnp.zeros(()), jax.core.Tracer):  # a trace reads no data
+    if isinstance(array, jax.Array) or isinstance(jnp.zeros(()), Tracer):  # a trace reads no data
         return jnp.asarray(array)
     return jnp.asarray(np.array(array))
