@@ -1,11 +1,15 @@
 """In a sweep, too, each seed has noise of its own."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
 import jaxopt_lite as jo
+from jaxopt_lite.sweeps.grouping import split
+from jaxopt_lite.sweeps.member import RESET, Group, SweepPlan
+from jaxopt_lite.sweeps.space import space
 
 TASK = jo.Task(lambda key: {"w": jnp.zeros(3)}, lambda params, batch, key: 0.0 * params["w"].sum())
 RULE = jo.chain(jo.add_noise(0.1, 0.5), jo.lift(optax.add_noise)(0.1, 0.5, 0))
@@ -31,3 +35,14 @@ def test_each_seed_of_a_sweep_has_noise_of_its_own(independent):
     if not independent:
         alone = jo.fit(TASK, jo.chain(RULE, jo.sgd(1.0)), 2, eval_every=1, seed=1)
         np.testing.assert_allclose(first[1], alone.params["w"], rtol=1e-4)
+
+
+def test_an_optimizer_whose_state_is_made_anew_has_the_noise_of_its_seed():
+    sampled = space({"rate": jo.uniform(0.0, 1.0)})
+    static, numbers = split(sampled.configs(sampled.from_unit(np.array([[0.5]])))[0])
+    group = Group(lambda config: (TASK, RULE), static, numbers, SweepPlan(2, None, 1, 1, 0, False, None))
+    for seed in range(2):
+        first = group._begin(numbers, jax.random.key(seed))
+        again = group._refresh(numbers, RESET, first, jax.random.key(seed))
+        keys = [jax.random.key_data(rows.opt_state[0].rng_key) for rows in (first, again)]
+        np.testing.assert_array_equal(*keys)
