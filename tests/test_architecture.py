@@ -32,7 +32,7 @@ PLAN = (
         )
     },
     {"optimizers": (), "solvers": (), "search": ()},
-    {"solve": (), "train": ("task", "step", "data", "programs", "loop"), "sharding": ()},
+    {"solve": (), "train": ("task", "calls", "step", "data", "programs", "loop"), "sharding": ()},
     {
         "sweeps": (
             *("axes", "distributions", "space", "grouping", "proposal"),  # what is searched
@@ -60,6 +60,7 @@ WORLDLY_CALLS = {"print", "open", "input"}
 ALLOWED = {
     "core.text": {"importlib"},  # parse looks names up in the package, which stands below it, when it is called
     "sweeps.adaptive": {"optuna"},  # its samplers, imported when one is asked
+    "train.calls": {"threading"},  # it waits for the device in pauses, so that Python can handle signals
     "core.transformation": {"threading"},  # whether a value is the outermost one is known for each thread
 }
 

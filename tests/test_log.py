@@ -1,6 +1,7 @@
 """What is written can be read by anybody, and what is shown fits where it is shown."""
 
 import contextlib
+import io
 import json
 import math
 import os
@@ -166,6 +167,25 @@ def test_without_rich_there_are_lines(capsys, monkeypatch):
     progress.update(10, METRICS)
     progress.close()
     assert capsys.readouterr().err.startswith("step 10/10")
+
+
+class Gone(io.StringIO):
+    def write(self, text):
+        raise BrokenPipeError
+
+
+@pytest.mark.parametrize("screen", [None, Gone, "closed"], ids=str)
+@pytest.mark.parametrize("show", [None, "lines", "bar"])
+def test_a_terminal_that_is_gone_ends_the_progress_alone(screen, show, monkeypatch, capsys):
+    stream = screen if screen is None else io.StringIO() if screen == "closed" else screen()
+    if screen == "closed":
+        stream.close()
+    monkeypatch.setattr(sys, "stderr", stream)
+    progress = Progress(20, show)
+    for step in (10, 20):
+        progress.update(step, METRICS)
+    progress.close()
+    assert capsys.readouterr().out == ""
 
 
 @contextlib.contextmanager

@@ -1,8 +1,15 @@
 """`fit` drives the loop: files, signals, callbacks."""
 
+import errno
 import json
+import os
+import shutil
 import signal
+import subprocess
+import sys
+import textwrap
 import threading
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +18,7 @@ import optax
 import pytest
 
 import jaxopt_lite as jo
+from jaxopt_lite.log.records import JsonLines
 from tests.train.tasks import LINEAR, RAMP, assert_same
 
 FILES = {"metrics.jsonl", "summary.json", "curves.png"}
@@ -193,6 +201,91 @@ def test_progress_counts_to_the_end_of_a_run_that_goes_on(capsys):
     assert capsys.readouterr().err == ""
     jo.fit(RAMP, None, 3, state=state, progress=None)
     assert capsys.readouterr().err.startswith("step 5/5  train.loss -3")
+
+
+NAMED = jo.Task(
+    RAMP.init,
+    lambda params, batch, key: (params["w"], {r"$\err$": params["w"], "a_$": params["w"], "{x}^$_": params["w"]}),
+)
+
+
+def test_metrics_of_any_name_are_drawn(tmp_path):
+    result = jo.fit(NAMED, jo.sgd(1.0), 4, eval_every=2, directory=tmp_path)
+    assert written(tmp_path) == FILES and r"train.$\err$" in result.metrics
+
+
+def remove(path):
+    shutil.rmtree(path)
+
+
+def replace_by_a_file(path):
+    shutil.rmtree(path)
+    path.write_text("")
+
+
+def block_summary(path):
+    (path / "summary.json.new").mkdir()
+
+
+def block_picture(path):
+    (path / "curves.png").mkdir()
+
+
+@pytest.mark.parametrize("harm", [remove, replace_by_a_file, block_summary, block_picture], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("at", [2, 4], ids="at step {}".format)
+def test_a_result_is_not_lost_where_its_files_cannot_be_written(tmp_path, harm, at):
+    folder = tmp_path / "run"
+    act = lambda point: harm(folder) if point.step == at else None
+    with pytest.warns(UserWarning, match="fit: .*/(summary.json|curves.png) could not be written .* not changed by it"):
+        result = jo.fit(RAMP, jo.sgd(1.0), 4, eval_every=2, directory=folder, callbacks=[act])
+    assert result.params["w"] == -4 and result.status == "max_steps"
+
+
+@pytest.mark.parametrize("fails", ["the directory", "the disk"])
+def test_a_run_is_not_lost_where_its_points_cannot_be_written(tmp_path, monkeypatch, fails):
+    def refuse(*args, **kwargs):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    if fails == "the disk" and not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    if fails == "the directory":
+        monkeypatch.setattr(Path, "mkdir", refuse)
+    else:
+        monkeypatch.setattr("jaxopt_lite.run.training.JsonLines", lambda path: JsonLines(Path("/dev/full")))
+    with pytest.warns(UserWarning, match="could not be written") as warned:
+        result = jo.fit(RAMP, jo.sgd(1.0), 6, eval_every=2, directory=tmp_path / "run")
+    assert result.steps == 6 and len(result.history["step"]) == 3
+    found = [str(warning.message) for warning in warned if "metrics.jsonl" in str(warning.message)]
+    assert len(found) == 1, "one warning, and not one for each point"
+    assert ("No space left" if fails == "the disk" else "Permission denied") in found[0]
+
+
+@pytest.mark.parametrize("handle", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_ends_the_run_in_the_middle_of_a_point(handle):
+    """A point of minutes in one call: neither the run nor the end of the process waits for it."""
+    program = f"""
+        import os, signal, threading, time, jax.numpy as jnp, jaxopt_lite as jo
+        def loss(params, batch, key):
+            return jnp.sin(params["w"] @ params["w"]).sum()
+        task = jo.Task(lambda key: {{"w": jnp.ones((256, 256))}}, loss)
+        jo.fit(task, jo.sgd(0.0), 1)
+        def twice():
+            for _ in range(2):
+                time.sleep(0.5)
+                os.kill(os.getpid(), {int(handle)})
+        threading.Thread(target=twice, daemon=True).start()
+        began = time.perf_counter()
+        try:
+            jo.fit(task, jo.sgd(0.0), 10**6, eval_every=10**6)
+        except KeyboardInterrupt:
+            print("interrupted after", time.perf_counter() - began, flush=True)
+    """
+    env = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    found = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], env=env, timeout=100, capture_output=True, text=True
+    )
+    assert found.stdout.startswith("interrupted after"), found.stderr
+    assert float(found.stdout.split()[-1]) < 30, "the point itself takes minutes"
 
 
 @pytest.mark.parametrize(

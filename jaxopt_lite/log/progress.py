@@ -1,5 +1,6 @@
 """A line of progress while a run goes on."""
 
+import contextlib
 import datetime
 import math
 import sys
@@ -22,7 +23,9 @@ class Progress:
 
     def __init__(self, steps: int, show: str | None = None):
         if show is None:
-            show = "bar" if sys.stderr.isatty() else "lines"
+            show = "bar" if _on_terminal() else "lines"
+        if sys.stderr is None:  # in a program without a console
+            show = "none"
         self.steps = steps
         self._bar = _rich_bar(steps) if show == "bar" else None
         self._lines = show != "none" and self._bar is None
@@ -30,9 +33,15 @@ class Progress:
         self._printed, self._waiting = -math.inf, ""
 
     def update(self, step: int, metrics: dict[str, Any]) -> None:
-        """Say how far the run has come."""
+        """Say how far the run has come. A terminal that is gone ends this, and not the run."""
         if self._bar is None and not self._lines:
             return
+        try:
+            self._show(step, metrics)
+        except (OSError, ValueError):
+            self._bar, self._lines, self._waiting = None, False, ""
+
+    def _show(self, step: int, metrics: dict[str, Any]) -> None:
         now = time.perf_counter()
         self._first = self._first or (step, now)
         said = [f"{name} {np.nanmean(value):.4g}" for name, value in _shown(metrics)]
@@ -51,14 +60,22 @@ class Progress:
 
     def close(self) -> None:
         """Leave the terminal as it was."""
-        if self._bar is not None:
-            self._bar.stop()
-        if self._waiting:
-            self._print(math.inf)
+        with contextlib.suppress(OSError, ValueError):
+            if self._bar is not None:
+                self._bar.stop()
+            if self._waiting:
+                self._print(math.inf)
 
     def _print(self, now: float) -> None:
         print(self._waiting, file=sys.stderr, flush=True)
         self._printed, self._waiting = now, ""
+
+
+def _on_terminal() -> bool:
+    try:
+        return sys.stderr is not None and sys.stderr.isatty()
+    except ValueError:  # it was closed
+        return False
 
 
 def _shown(metrics: dict[str, Any]) -> list[tuple[str, Any]]:

@@ -1,16 +1,26 @@
 """Ctrl-C and SIGTERM, which end a run cleanly."""
 
+import atexit
 import contextlib
+import faulthandler
+import os
 import signal
 import threading
 from collections.abc import Iterator
 
 __all__ = []
 
+_PATIENCE = 1.0  # seconds that the process may take to end, once a run was left in the middle of a call
+_left: list[bool] = []  # of each run that was
+
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[threading.Event]:
-    """Ctrl-C and SIGTERM set an event, and the run ends after the point under way; a second Ctrl-C ends it at once."""
+    """Ctrl-C and SIGTERM set an event, and the run ends after the point under way; a second one ends it at once.
+
+    At once means a KeyboardInterrupt, also while the device works on a point (`train.calls.fetched` waits for it in
+    pauses, since Python handles no signal within a call).
+    """
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield event
@@ -18,6 +28,7 @@ def interruptible() -> Iterator[threading.Event]:
 
     def set_or_raise(number, frame):
         if event.is_set():
+            _left.append(True)
             raise KeyboardInterrupt
         event.set()
 
@@ -27,3 +38,11 @@ def interruptible() -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler or signal.SIG_DFL)  # None is a handler that Python knows nothing of
+
+
+@atexit.register
+def _end_in_time() -> None:
+    """Let the process end although the device still works on what was left: JAX would wait for it, maybe for hours."""
+    if _left:
+        nowhere = open(os.devnull, "w")  # noqa: SIM115  (written to when the process ends)
+        faulthandler.dump_traceback_later(_PATIENCE, exit=True, file=nowhere)

@@ -5,7 +5,8 @@ import dataclasses
 import importlib.util
 import os
 import time
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,8 @@ def fit(
 
     Raises:
         TypeError, ValueError: for arguments that do not fit; nothing has been written then.
-        OSError: if the directory holds a run (FileExistsError), or cannot be written.
+        OSError: if the directory holds a run (FileExistsError), or cannot be written. What cannot be written later,
+            when there are steps to lose, is left out with a warning.
     """
     plan = Plan(
         steps, batch_size, eval_every, target, patience, min_grad_norm, restore_best, metric, mode, compute_dtype
@@ -98,8 +100,8 @@ def fit(
     began = time.perf_counter()
     with interruptible() as interrupted, contextlib.closing(events):
         result = _drive(events, folder, callbacks, Progress(first + steps, progress), interrupted)
-    if folder is not None:
-        folder.finish(optimizer, plan, seed, seeds, result, time.perf_counter() - began)
+        if folder is not None:
+            folder.finish(optimizer, plan, seed, seeds, result, time.perf_counter() - began)
     return result
 
 
@@ -133,7 +135,7 @@ class _Folder:
     FILES = ("metrics.jsonl", "summary.json", "curves.png")
 
     def __init__(self, path: Path, overwrite: bool):
-        self.path, self._rows = path, None
+        self.path, self._rows, self._given_up = path, None, set()
         present = [name for name in self.FILES if (path / name).exists()]
         exists = next(p for p in (path, *path.absolute().parents) if p.exists())
         if not exists.is_dir():
@@ -148,32 +150,49 @@ class _Folder:
             raise FileExistsError(f"fit: {path} holds a run already ({present[0]}); give another, or overwrite=True")
 
     def add(self, point: Point) -> None:
-        if self._rows is None:
-            self.path.mkdir(parents=True, exist_ok=True)
-            for name in self.FILES:
-                (self.path / name).unlink(missing_ok=True)
-            self._rows = JsonLines(self.path / "metrics.jsonl")
-        self._rows.write({"step": point.step, **point.metrics})
+        if "metrics.jsonl" in self._given_up:
+            return
+        with self._tried("metrics.jsonl"):
+            if self._rows is None:
+                self.path.mkdir(parents=True, exist_ok=True)
+                for name in self.FILES:
+                    (self.path / name).unlink(missing_ok=True)
+                self._rows = JsonLines(self.path / "metrics.jsonl")
+            self._rows.write({"step": point.step, **point.metrics})
 
     def close(self) -> None:
-        if self._rows is not None:
-            self._rows.close()
+        with self._tried("metrics.jsonl"):
+            if self._rows is not None:
+                self._rows.close()
+
+    @contextlib.contextmanager
+    def _tried(self, name: str) -> Iterator[None]:
+        """Turn an error in writing a file into a warning, one for each file: steps were done that would be lost."""
+        try:
+            yield
+        except Exception as error:
+            if name not in self._given_up:
+                self._given_up.add(name)
+                said = f"fit: {self.path / name} could not be written ({type(error).__name__}: {error})"
+                warnings.warn(f"{said}; the run is not changed by it", stacklevel=5)
 
     def finish(self, optimizer, plan: Plan, seed: int, seeds: int | None, result: Result, seconds: float) -> None:
         rule = result.state.optimizer if optimizer is None else optimizer
         rule = GradientTransformation.accept(rule, "fit", "optimizer")
-        summary = {
-            "optimizer": spell(rule, defaults=True),
-            **dataclasses.asdict(plan),
-            "seed": seed,
-            "seeds": seeds,
-            "status": result.status,
-            "message": result.message,
-            "steps_done": result.steps,
-            "seconds": round(seconds, 3),
-            "metrics": result.metrics,
-            "versions": versions(),
-        }
-        write_json(self.path / "summary.json", summary)
-        if importlib.util.find_spec("matplotlib"):
-            plot_history(result.history, self.path / "curves.png", title=repr(rule))
+        with self._tried("summary.json"):
+            summary = {
+                "optimizer": spell(rule, defaults=True),
+                **dataclasses.asdict(plan),
+                "seed": seed,
+                "seeds": seeds,
+                "status": result.status,
+                "message": result.message,
+                "steps_done": result.steps,
+                "seconds": round(seconds, 3),
+                "metrics": result.metrics,
+                "versions": versions(),
+            }
+            write_json(self.path / "summary.json", summary)
+        with self._tried("curves.png"):
+            if importlib.util.find_spec("matplotlib"):
+                plot_history(result.history, self.path / "curves.png", title=repr(rule))

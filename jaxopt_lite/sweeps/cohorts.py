@@ -12,6 +12,7 @@ import numpy as np
 from jaxopt_lite.sweeps.member import FRESH, KEEP, RESET, Group, Measured
 from jaxopt_lite.sweeps.pool import Pool
 from jaxopt_lite.sweeps.program import Program, unpack
+from jaxopt_lite.train.calls import fetched
 from jaxopt_lite.train.data import orders
 
 __all__ = []
@@ -98,7 +99,7 @@ class Runner:
     def collect(self, call: Call) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """Wait for a call: curves [quanta, m, seeds] by name, and finite [quanta, m]."""
         m = len(call.trials)
-        curves, finite = jax.device_get((call.measured.curves, call.measured.finite))
+        curves, finite = fetched((call.measured.curves, call.measured.finite))
         self.begun = True
         return {name: x[: call.quanta, :m] for name, x in curves.items()}, finite[: call.quanta, :m]
 

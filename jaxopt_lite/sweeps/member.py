@@ -22,7 +22,7 @@ from jaxopt_lite.core.transformation import GradientTransformation
 from jaxopt_lite.sweeps.axes import printed
 from jaxopt_lite.sweeps.grouping import Observed, Reading, Static
 from jaxopt_lite.sweeps.program import Program, digest, pack, unpack
-from jaxopt_lite.train.step import TrainState, arrays_for, first_state, plain_step, scores_key
+from jaxopt_lite.train.step import TrainState, arrays_for, first_opt_state, first_state, plain_step, scores_key
 from jaxopt_lite.train.task import Task, scores
 
 __all__ = []
@@ -231,7 +231,7 @@ class Group:
     def _refresh(self, numbers: Any, mode: Any, rows: Rows, key: jax.Array) -> Rows:
         """A member's state where it is asked for anew."""
         _, optimizer = self._make(numbers)
-        again = rows._replace(opt_state=arrays_for(optimizer, rows.params).init(rows.params))
+        again = rows._replace(opt_state=first_opt_state(arrays_for(optimizer, rows.params), rows.params, key))
         return tree.where(mode == FRESH, self._begin(numbers, key), tree.where(mode == RESET, again, rows))
 
     def _step(self, numbers: Any, rows: Rows, key: jax.Array, indices: Any, step: Any, train: Any) -> tuple:

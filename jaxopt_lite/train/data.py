@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxopt_lite.train.task import as_array, may_give_batches
+
 __all__ = ["batch_order"]
 
 _BLOCK = 2**15  # permuted indices made in one call, at least an epoch
@@ -122,13 +124,13 @@ def stacks(source: Any, size: int) -> Callable[[int], tuple[Any, int]]:
         filled. It is less than `size` and the number wanted only where the iterator has ended.
     """
     made: Any = source() if callable(source) else source
-    if isinstance(made, (dict, str, np.ndarray, jax.Array)) or not hasattr(made, "__iter__"):
+    if not may_give_batches(made):
         raise TypeError(f"Task: train must return an iterator of batches when it is a function, got {made!r:.80}")
     batches: Iterator[Any] = iter(made)
     shapes: set[str] = set()
 
     def take(wanted: int) -> tuple[Any, int]:
-        taken = list(itertools.islice(batches, min(size, wanted)))
+        taken = [_copied(batch) for batch in itertools.islice(batches, min(size, wanted))]
         if not taken:
             return None, 0
         shapes.update(str(jax.tree.map(lambda leaf: tuple(np.shape(leaf)), batch)) for batch in taken)
@@ -142,3 +144,20 @@ def stacks(source: Any, size: int) -> Callable[[int], tuple[Any, int]]:
         return jax.device_put(stack), len(taken)
 
     return take
+
+
+def _copied(batch: Any) -> Any:
+    """A batch in memory of its own, since its iterator may fill the same arrays again for the next one."""
+    leaves = jax.tree.leaves(batch)
+    if leaves and all(isinstance(leaf, (str, complex, float, int)) for leaf in leaves):
+        raise TypeError(
+            f"Task: an iterator given as train must yield batches, pytrees of arrays [batch, ...], got {batch!r:.80}; "
+            "give a whole data set as arrays [n, ...]"
+        )
+
+    def copy(leaf):
+        if isinstance(leaf, (jax.Array, complex, float, int)):
+            return leaf
+        return np.array(as_array("Task: what an iterator given as train yields", leaf))
+
+    return jax.tree.map(copy, batch)

@@ -15,10 +15,13 @@ import numpy as np
 
 from jaxopt_lite.core.hyperparameters import hyperparameters
 from jaxopt_lite.core.numbers import describe
+from jaxopt_lite.core.transformation import GradientTransformation
 from jaxopt_lite.train import data as batches
+from jaxopt_lite.train.calls import fetched
 from jaxopt_lite.train.programs import (
     INTERRUPTED,
     MAX_STEPS,
+    MOST_STEPS,
     OUT_OF_DATA,
     RUNNING,
     STATUSES,
@@ -28,7 +31,7 @@ from jaxopt_lite.train.programs import (
     programs,
     watched,
 )
-from jaxopt_lite.train.step import TrainState, accept_optimizer, init_state
+from jaxopt_lite.train.step import TrainState, accept_optimizer, adopted, check_seed, init_state
 from jaxopt_lite.train.task import Task, check_task
 
 __all__ = ["Point", "Result", "training"]
@@ -57,7 +60,9 @@ class Result:
             means over the steps of a point; learning_rate, grad_norm and update_norm are those of its last step.
         status: why it ended: max_steps, target, patience, min_grad_norm, non_finite, interrupted or out_of_data.
         steps: number of steps done.
-        metrics: what was measured at the point that params are of, and test.*, evaluated with them.
+        metrics: what was measured at the point that params are of, and test.*, evaluated with them. Where the best
+            point was asked for and none was finite, params are the first ones, valid.* are evaluated with them, and
+            what only a step measures is NaN.
         message: the status in a sentence, with advice.
     """
 
@@ -108,13 +113,16 @@ def training(
         start = functools.partial(init_state, task, optimizer, params=params)
         begun = jax.vmap(start)(jnp.stack(keys)) if many else start(keys[0])
     else:
-        _check_state(state, optimizer, seeds, params)
-        begun = jax.tree.map(lambda x: jnp.array(x, copy=True), state)  # the steps donate it
+        begun = _begun(state, optimizer, seeds, params)
     kind = "stream" if task.train_is_iterator else "whole" if task.rows is None or plan.batch_size is None else "drawn"
     rules = dataclasses.replace(plan, steps=1, batch_size=1, eval_every=1)  # the lengths do not shape the program
     compiled = programs(task.loss, task.evaluate, task.stateful, kind, rules, many)
 
     done = int(np.max(np.asarray(begun.step)))
+    if done + plan.steps > MOST_STEPS:
+        raise ValueError(
+            f"fit: steps must be at most {MOST_STEPS - done} from a state at step {done}, got {plan.steps}"
+        )
     carry, waiting, rows, stop, wanted = None, None, [], False, done + plan.steps
     for data, order, n, point_ends in _stretches(task, plan, kind, begun, many):
         if carry is None:
@@ -122,7 +130,7 @@ def training(
             _rehearse(task, compiled, carry)
         if n:
             if kind == "stream":  # one stack ahead of the device, and no more
-                jax.block_until_ready(carry.steps)
+                fetched(carry.steps)
             carry = compiled.advance(carry, data, order, n)
         done += n
         if not point_ends:
@@ -197,15 +205,17 @@ def _drawn(task: Task, plan: Plan, state: TrainState, many: bool) -> Callable:
     return take
 
 
-def _emit(step: int, measured: dict, state: Any, rows: list) -> Generator[Point, bool | None, bool]:
+def _emit(step: int, row: dict, state: Any, rows: list) -> Generator[Point, bool | None, bool]:
     """Yield a point; return whether to stop: because the driver says so, or because every run has ended."""
-    values = {name: np.asarray(value) for name, value in jax.device_get(measured).items()}
-    status = values.pop("status")
+    values = {name: np.asarray(value) for name, value in fetched(row).items()}
+    status, measured = values.pop("status"), values.pop("measured")
+    if not measured.all():  # some runs have ended before this point
+        values = {name: np.where(measured, value, np.float32(np.nan)) for name, value in values.items()}
     values = dict(sorted(values.items(), key=lambda item: (not item[0].startswith(("train.", "valid.")), item[0])))
     if rows and np.all(rows[-1][2] != RUNNING):
         return True  # the device was a point ahead, and did nothing in it
     rows.append((step, values, status))
-    asked = yield Point(step, values, state)
+    asked = yield Point(step, dict(values), state)  # whose dict may be changed by who is given it
     return bool(asked) or bool(np.all(status != RUNNING))
 
 
@@ -214,8 +224,7 @@ def _check(task: Task, plan: Plan, seed: int, seeds: int | None) -> None:
     check_task("fit", task)
     if seeds is not None and (isinstance(seeds, bool) or not isinstance(seeds, (int, np.integer)) or seeds < 1):
         raise ValueError(f"fit: seeds must be an int of at least 1 (the number of runs), got {seeds!r:.80}")
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
-        raise ValueError(f"fit: seed must be an int of at least 0, got {seed!r:.80}")
+    check_seed("fit: seed", seed, seeds or 1)
     if task.rows is not None and plan.batch_size is not None and plan.batch_size > task.rows:
         raise ValueError(
             f"fit: batch_size={plan.batch_size} is more than the {task.rows} training examples; batch_size=None takes "
@@ -223,22 +232,27 @@ def _check(task: Task, plan: Plan, seed: int, seeds: int | None) -> None:
         )
 
 
-def _check_state(state: Any, optimizer: Any, seeds: int | None, params: Any) -> None:
-    """Raise unless a run can go on from the state, and all else that was given agrees with it."""
+def _begun(state: Any, optimizer: Any, seeds: int | None, params: Any) -> TrainState:
+    """A copy of a state to go on from; raise unless all else that was given agrees with it."""
     if not isinstance(state, TrainState):
         raise TypeError(f"fit: state must be a TrainState, such as the state of a result, got {describe(state)}")
     if params is not None:
         raise ValueError("fit: state holds params already; give one of the two, or state._replace(params=...)")
+    state = adopted("fit", state)
     runs = state.key.shape[0] if state.key.ndim else None
     if runs != seeds:
         raise ValueError(f"fit: seeds must be {runs}, as in the run that the state is of, got {seeds}")
-    if optimizer is None:
-        return
-    given = accept_optimizer("fit", optimizer)
-    old, new, changed = hyperparameters(state.optimizer), hyperparameters(given), ["what they chain"]
-    if jax.tree.structure(given) == jax.tree.structure(state.optimizer):
-        numbers = {name: kept for name, kept in old.items() if jnp.issubdtype(kept.dtype, jnp.number)}
-        changed = [n for n, kept in numbers.items() if np.any(np.asarray(new[n], kept.dtype) != np.asarray(kept))]
+    if optimizer is not None:
+        _check_same_optimizer(accept_optimizer("fit", optimizer), state.optimizer)
+    return state
+
+
+def _check_same_optimizer(given: GradientTransformation, kept: GradientTransformation) -> None:
+    """Raise unless the optimizer given is the one in the state."""
+    old, new, changed = hyperparameters(kept), hyperparameters(given), ["what they chain"]
+    if jax.tree.structure(given) == jax.tree.structure(kept):
+        numbers = {name: value for name, value in old.items() if jnp.issubdtype(value.dtype, jnp.number)}
+        changed = [n for n, value in numbers.items() if np.any(np.asarray(new[n], value.dtype) != np.asarray(value))]
     if changed:
         raise ValueError(
             f"fit: the optimizer given and that in state differ in {', '.join(changed)}; give None to go on with that "
@@ -271,22 +285,38 @@ def _best(history: dict, metric: str, point: int) -> str:
     return f"; its best was {history[metric][point]:.5g}, at step {history['step'][point]}"
 
 
+def _of_none(unjudged: np.ndarray) -> str:
+    """What a message says of runs whose best point was asked for, and that had none."""
+    if not unjudged.any():
+        return ""
+    of = "" if unjudged.all() else f"{unjudged.sum()} of {unjudged.size}: "
+    return f" {of}No point was finite, so params are those that the run began with."
+
+
 def _result(task: Task, plan: Plan, compiled: Programs, carry: Carry, rows: list, many: bool, how: int) -> Result:
     codes = np.where(np.asarray(carry.monitor.status) == RUNNING, how, np.asarray(carry.monitor.status))
     names = [STATUSES[code] for code in np.atleast_1d(codes)]
     state, point = carry.state, np.asarray(carry.monitor.point) - 1  # the last one before the run ended
-    params, model_state = state.params, state.model_state
+    params, model_state, unjudged = state.params, state.model_state, np.zeros(point.shape, bool)
     if plan.restore_best:
         params, model_state = carry.monitor.kept
-        point = np.where(carry.monitor.best_point < 0, point, carry.monitor.best_point)
+        unjudged = np.asarray(carry.monitor.best_point) < 0
+        point = np.where(unjudged, point, carry.monitor.best_point)
     history = {"step": np.array([step for step, _, _ in rows])}
     for name in rows[0][1]:
         history[name] = np.stack([values[name] for _, values, _ in rows], axis=-1)
     columns = [(name, column) for name, column in history.items() if name != "step"]
     metrics = {name: np.take_along_axis(column, point[..., None], axis=-1)[..., 0] for name, column in columns}
+    score = functools.partial(compiled.scores, state._replace(params=params, model_state=model_state))
+    if unjudged.any():
+        first = {f"valid.{name}": value for name, value in score(task.valid).items()} if task.valid is not None else {}
+        metrics = {name: np.where(unjudged, first.get(name, np.float32(np.nan)), x) for name, x in metrics.items()}
+    untested = ""
     if task.test is not None:
-        tested = compiled.scores(state._replace(params=params, model_state=model_state), task.test)
-        metrics |= {f"test.{name}": np.asarray(value) for name, value in tested.items()}
+        try:
+            metrics |= {f"test.{name}": np.asarray(value) for name, value in fetched(score(task.test)).items()}
+        except jax.errors.JaxRuntimeError as error:  # most often for lack of memory: the run is not lost by it
+            untested = f" test could not be evaluated: {error!s:.200}"
     metric = watched("fit", plan.metric, rows[0][1], plan.decides)
     best = "" if many else _best(history, metric, int(carry.monitor.best_point))
     return Result(
@@ -297,5 +327,5 @@ def _result(task: Task, plan: Plan, compiled: Programs, carry: Carry, rows: list
         status=names if many else names[0],
         steps=np.asarray(state.step).tolist(),
         metrics={name: value if many else float(value) for name, value in metrics.items()},
-        message=_message(names, metric=metric, patience=plan.patience, best=best),
+        message=_message(names, metric=metric, patience=plan.patience, best=best) + _of_none(unjudged) + untested,
     )

@@ -22,6 +22,7 @@ from jaxopt_lite.train.task import Task, scores
 __all__ = ["Plan"]
 
 STATUSES = ("running", "max_steps", "target", "patience", "min_grad_norm", "non_finite", "interrupted", "out_of_data")
+MOST_STEPS = 2**31 - 1  # they are counted in 32 bits
 RUNNING, MAX_STEPS, TARGET, PATIENCE, MIN_GRAD_NORM, NON_FINITE, INTERRUPTED, OUT_OF_DATA = range(len(STATUSES))
 
 
@@ -47,6 +48,8 @@ class Plan:
                 continue
             if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
                 raise ValueError(f"fit: {name} must be an int of at least 1, got {value!r:.80}")
+        if self.steps > MOST_STEPS:
+            raise ValueError(f"fit: steps must be at most {MOST_STEPS}, got {self.steps!r:.80}")
         for name, least in (("target", -np.inf), ("min_grad_norm", 0)):
             value = getattr(self, name)
             number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
@@ -136,13 +139,15 @@ def programs(loss: Callable, evaluate: Callable | None, stateful: bool, kind: st
 
     def conclude(carry, valid):
         state, running = carry.state, carry.monitor.status == RUNNING
-        row = {f"train.{name}": total / jnp.maximum(carry.steps, 1) for name, total in carry.sums.items()} | carry.last
+        mean = lambda total: total / jnp.maximum(carry.steps, 1).astype(total.dtype)
+        row = {f"train.{name}": mean(total) for name, total in carry.sums.items()} | carry.last
         if valid is not None:
             row |= {f"valid.{name}": value for name, value in score(state, valid).items()}
         monitor = jax.lax.cond(running, lambda: _judge(plan, row, state, carry.monitor), lambda: carry.monitor)
-        row = {name: jnp.where(running, jnp.asarray(value, jnp.float32), jnp.nan) for name, value in row.items()}
+        # Zeros where the run has ended: with jax_debug_nans, a NaN would raise.
+        row = {name: jnp.where(running, jnp.asarray(value, jnp.float32), 0) for name, value in row.items()}
         sums, last, steps = jax.tree.map(jnp.zeros_like, (carry.sums, carry.last, carry.steps))
-        return Carry(state, sums, last, steps, monitor), {**row, "status": monitor.status}
+        return Carry(state, sums, last, steps, monitor), {**row, "status": monitor.status, "measured": running}
 
     def score(state, data):
         return scores(task, state.params, state.model_state, data, scores_key(state))
@@ -195,15 +200,17 @@ def _judge(plan: Plan, row: dict, state: TrainState, monitor: Monitor) -> Monito
     metric = watched("fit", plan.metric, row, plan.decides)
     sign = 1 if is_highest_best("fit", metric, plan.mode) else -1
     score = jnp.asarray(row[metric], jnp.float32) * sign
-    better = score > monitor.best
+    finite = jnp.isfinite(row["train.loss"]) & tree.all_finite(state.params)
+    # A metric can be finite where the model is not: the largest of NaNs is class 0, which has an accuracy.
+    better = finite & ~_has_nan(state.model_state) & jnp.isfinite(score) & (score > monitor.best)
     best_point = jnp.where(better, monitor.point, monitor.best_point)
-    rules = [(NON_FINITE, ~(jnp.isfinite(row["train.loss"]) & tree.all_finite(state.params)))]
+    rules = [(NON_FINITE, ~finite)]
     if plan.target is not None:
         rules.append((TARGET, score >= plan.target * sign))
     if plan.min_grad_norm is not None:
         rules.append((MIN_GRAD_NORM, row["grad_norm"] <= plan.min_grad_norm))
     if plan.patience is not None:
-        rules.append((PATIENCE, monitor.point - best_point >= plan.patience))
+        rules.append((PATIENCE, monitor.point - best_point >= min(plan.patience, MOST_STEPS)))
     return Monitor(
         status=jnp.select([met for _, met in rules], [jnp.int32(status) for status, _ in rules], jnp.int32(RUNNING)),
         best=jnp.where(better, score, monitor.best),
@@ -211,3 +218,9 @@ def _judge(plan: Plan, row: dict, state: TrainState, monitor: Monitor) -> Monito
         point=monitor.point + 1,
         kept=tree.where(better, (state.params, state.model_state), monitor.kept) if plan.restore_best else (),
     )
+
+
+def _has_nan(model_state: Any) -> jax.Array:
+    """Whether a model's state holds a NaN; an infinity may be meant."""
+    floats = [x for x in jax.tree.leaves(model_state) if jnp.issubdtype(jnp.result_type(x), jnp.inexact)]
+    return jnp.any(jnp.array([jnp.any(jnp.isnan(x)) for x in floats], bool))

@@ -6,18 +6,22 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 
 from jaxopt_lite import tree
 from jaxopt_lite.core.checks import check_params
 from jaxopt_lite.core.hyperparameters import arrays, hyperparameters
 from jaxopt_lite.core.numbers import describe
 from jaxopt_lite.core.transformation import GradientTransformation, apply_updates
+from jaxopt_lite.core.values import Value
+from jaxopt_lite.train.calls import compiled_once, copied, is_random_key
 from jaxopt_lite.train.task import Task, call_loss, check_task
 
 __all__ = ["TrainState", "init_state", "make_step"]
 
 # Indices into the run's key that no epoch reaches: epochs are folded in from 0 on.
-_INIT, _STEPS, _SCORES = 2**32 - 1, 2**32 - 2, 2**32 - 3
+_INIT, _STEPS, _SCORES, _NOISE = 2**32 - 1, 2**32 - 2, 2**32 - 3, 2**32 - 4
 
 
 class TrainState(NamedTuple):
@@ -43,22 +47,49 @@ class TrainState(NamedTuple):
 def init_state(task: Task, optimizer: Any, seed: int | jax.Array = 0, params: Any = None) -> TrainState:
     """The state before the first step.
 
+    The random keys in the optimizer's state, those of noise, are made from the optimizer's own and the seed, so that
+    runs with different seeds have different noise. `task.init` is traced at each call, and compiled once for all
+    functions that compute the same.
+
     Args:
         task: what is to be learned.
         optimizer: a transformation of this package or of Optax.
-        seed: an int, or a key. May be traced, so that `jax.vmap` over seeds gives a batch of states.
+        seed: an int in [0, 2**32), or a key. May be traced, so that `jax.vmap` over seeds gives a batch of states.
         params: parameters to begin with, in place of those that `task.init` makes (they are copied).
 
     Raises:
         TypeError: if the task, the optimizer or the seed is none, or params have leaves that cannot be optimized.
+        ValueError: if the seed is out of its range.
     """
     check_task("init_state", task)
     optimizer = accept_optimizer("init_state", optimizer)
-    if not hasattr(seed, "dtype") and (isinstance(seed, bool) or not isinstance(seed, int)):
-        raise TypeError(f"init_state: seed must be an int or a key, got {describe(seed)}")
+    key = _run_key("init_state: seed", seed)
     check_params("init_state", params)
-    key = seed if jnp.issubdtype(jnp.result_type(seed), jax.dtypes.prng_key) else jax.random.key(seed)
-    return _compiled_first_state(task.init, task.stateful, optimizer, key, params)
+    return compiled_once(functools.partial(first_state, task.init, task.stateful), optimizer, key, copied(params))
+
+
+def _run_key(who: str, seed: Any) -> jax.Array:
+    """The key of a run from a seed, or from a key in either of JAX's forms."""
+    if isinstance(seed, int) and not isinstance(seed, bool) or isinstance(seed, np.integer):
+        check_seed(who, seed)
+        return jax.random.key(int(seed))
+    if isinstance(seed, (np.ndarray, jax.Array)):
+        if isinstance(seed, jax.Array) and is_random_key(seed) and seed.ndim == 0:
+            return seed
+        if seed.dtype == np.uint32 and seed.shape == jax.random.key_data(jax.random.key(0)).shape:
+            return jax.random.wrap_key_data(jnp.asarray(copied(seed)))
+        if jnp.issubdtype(seed.dtype, np.integer) and seed.ndim == 0:
+            return jax.random.key(seed) if isinstance(seed, Tracer) else _run_key(who, int(seed))
+    raise TypeError(f"{who} must be an int or a key, got {describe(seed)}")
+
+
+def check_seed(who: str, seed: Any, seeds: int = 1) -> None:
+    """Raise unless seed, seed + 1, ... are seeds. JAX takes 32 bits of one: 2**32 would be 0 again."""
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
+        raise ValueError(f"{who} must be an int of at least 0, got {seed!r:.80}")
+    if int(seed) + seeds > 2**32:
+        last = f" (that of the last run is {int(seed) + seeds - 1})" if seeds > 1 else ""
+        raise ValueError(f"{who} must be less than 2**32 = {2**32}, got {seed!r:.80}{last}")
 
 
 def accept_optimizer(who: str, optimizer: Any) -> GradientTransformation:
@@ -82,18 +113,77 @@ def first_state(
     # Copies, because the steps donate what they are given: nobody else's arrays may be among it.
     params = jax.tree.map(lambda p: jnp.array(p, jnp.result_type(p), copy=True), params)
     optimizer = arrays_for(optimizer, params)
+    opt_state = first_opt_state(optimizer, params, key)
     key = jax.random.clone(key)
-    return TrainState(params, optimizer, optimizer.init(params), model_state, key, jnp.zeros([], jnp.int32))
+    return TrainState(params, optimizer, opt_state, model_state, key, jnp.zeros([], jnp.int32))
 
 
 def arrays_for(optimizer: GradientTransformation, params: Any) -> GradientTransformation:
     """The optimizer with its hyperparameters as arrays of the widest of the parameters' dtypes, float32 at least."""
-    floats = [jnp.result_type(p) for p in jax.tree.leaves(params) if jnp.issubdtype(jnp.result_type(p), jnp.floating)]
-    return arrays(optimizer, functools.reduce(jnp.promote_types, floats, jnp.float32))
+    dtypes = {jnp.result_type(p) for p in jax.tree.leaves(params)}
+    return arrays(optimizer, jnp.float64 if jnp.dtype(jnp.float64) in dtypes else jnp.float32)
 
 
-# Of the task's parts: the cache would keep the data of a whole task alive.
-_compiled_first_state = jax.jit(first_state, static_argnums=(0, 1))
+def first_opt_state(optimizer: GradientTransformation, params: Any, key: jax.Array) -> Any:
+    """What the optimizer's init makes, with the run's key folded into the random keys that it holds.
+
+    Those are arrays of keys, and JAX's older form, uint32 [..., 2], in a place that is named after a key or rng: so
+    does Optax. The optimizer's own key counts as before, so two rules with different keys make different noise.
+    """
+
+    def fold(path, leaf):
+        name, dtype = jax.tree_util.keystr(path).lower(), getattr(leaf, "dtype", None)
+        words = jax.random.key_data(jax.random.key(0)).shape
+        is_raw = dtype == jnp.uint32 and leaf.shape[-1:] == words and ("key" in name or "rng" in name)
+        if not is_raw and not is_random_key(leaf):
+            return leaf
+        first, second = jax.random.bits(jax.random.fold_in(key, _NOISE), (2,), jnp.uint32)
+        mix = lambda own: jax.random.fold_in(jax.random.fold_in(own, first), second)
+        for _ in range(leaf.ndim - is_raw):
+            mix = jax.vmap(mix)
+        return mix(leaf)
+
+    return jax.tree_util.tree_map_with_path(fold, optimizer.init(params))
+
+
+def adopted(who: str, state: TrainState) -> TrainState:
+    """A state that was made or changed by hand in the form of `init_state`'s, with arrays of its own to donate.
+
+    Numbers of the optimizer become arrays; where the state is of several runs, they are shared by all of them.
+    """
+    state = copied(state)
+    of_raw = isinstance(state.key, (np.ndarray, jax.Array)) and state.key.dtype == np.uint32 and state.key.ndim
+    key = jax.random.wrap_key_data(jnp.asarray(state.key)) if of_raw else state.key
+    key = key if is_random_key(key) else _run_key(f"{who}: the state's key", key)
+    params = jax.tree.map(lambda p: jnp.array(p, jnp.result_type(p), copy=True), state.params)
+    optimizer = accept_optimizer(who, state.optimizer)
+    converted, runs = arrays_for(optimizer, params), key.shape
+
+    def number(path, x, array):
+        array = jnp.copy(x) if isinstance(x, jax.Array) else array
+        return jnp.broadcast_to(array, runs + array.shape) if array.ndim == _own_ndim(optimizer, path) else array
+
+    return TrainState(
+        params,
+        jax.tree_util.tree_map_with_path(number, optimizer, converted),
+        jax.tree.map(lambda x: jnp.array(x, copy=True), state.opt_state),
+        jax.tree.map(lambda x: jnp.array(x, copy=True), state.model_state),
+        jnp.array(key, copy=True),
+        jnp.array(jnp.broadcast_to(jnp.asarray(state.step, jnp.int32), runs), copy=True),
+    )
+
+
+def _own_ndim(optimizer: GradientTransformation, path: tuple) -> int:
+    """How many dimensions the number at a path has where the optimizer is one, and no batch of several."""
+    node: Any = optimizer
+    parameter: Any = None
+    for key in path:
+        if isinstance(node, Value):
+            parameter, node = node.factory.spec.parameters[key.name], node.arguments[key.name]
+        else:
+            node = node[key.key if hasattr(key, "key") else key.idx]
+    is_raw_key = parameter.range is None and jnp.result_type(node) == jnp.uint32
+    return parameter.range.ndim if parameter.range else int(is_raw_key)
 
 
 def make_step(loss: Callable | Task, *, stateful: bool = False, compute_dtype: Any = None) -> Callable:
@@ -121,7 +211,13 @@ def make_step(loss: Callable | Task, *, stateful: bool = False, compute_dtype: A
     if not callable(loss):
         raise TypeError(f"make_step: loss must be a function or a Task, got {describe(loss)}")
     compute_dtype = floating(compute_dtype, "make_step", "compute_dtype")
-    return jax.jit(plain_step(loss, stateful, compute_dtype), donate_argnums=0)
+    compiled = jax.jit(plain_step(loss, stateful, compute_dtype), donate_argnums=0)
+
+    @functools.wraps(compiled)
+    def step(state: TrainState, batch: Any) -> tuple[TrainState, dict[str, jax.Array]]:
+        return compiled(state, copied(batch))
+
+    return step
 
 
 def floating(dtype: Any, who: str, name: str) -> str | None:
@@ -168,7 +264,8 @@ def step_parts(loss: Callable, stateful: bool, compute_dtype: Any) -> StepParts:
         if compute_dtype is not None:
             params, batch = _cast(params, compute_dtype), _cast(batch, compute_dtype)
         value, aux = call_loss(loss, stateful, params, model_state, batch, key)
-        return jnp.asarray(value, jnp.promote_types(jnp.result_type(value), jnp.float32)), aux
+        dtype = jnp.result_type(value)
+        return jnp.asarray(value, tree.compute_dtype(dtype) if jnp.issubdtype(dtype, jnp.inexact) else jnp.float32), aux
 
     def steps_key(state):
         return jax.random.fold_in(jax.random.fold_in(state.key, _STEPS), state.step)

@@ -1,12 +1,14 @@
 """What is to be learned: a task holds functions and data, and no state."""
 
 import dataclasses
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Mapping, Set
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from jaxopt_lite import tree
 from jaxopt_lite.core.checks import structure_difference
@@ -29,7 +31,8 @@ class Task:
             is called loss, learning_rate, grad_norm or update_norm: those are measured anyhow.
         train: a pytree of arrays [n, ...], from which batches [batch_size, ...] are drawn; or an iterator of batches
             (or a function that returns one), taken as they come; or None: batch is None, and the loss makes its own
-            data from the key (on-policy tasks).
+            data from the key (on-policy tasks). Arrays of other libraries (tensors, data frames of numbers) are
+            converted, and arrays that can be changed are copied.
         valid: a pytree of arrays [m, ...], evaluated whole at each point of the history; stopping looks at it.
         test: likewise, evaluated once, at the end; nothing is decided by it.
         evaluate: evaluate(params, data) -> dict of scalars, reported as valid.<name> and test.<name>; with `stateful`,
@@ -93,12 +96,33 @@ def _amount(data: Any) -> str:
 
 
 def is_iterator(data: Any) -> bool:
-    """Whether data come batch by batch: an iterator, a function that returns one, or a loader that is no pytree."""
-    if data is None or isinstance(data, (np.ndarray, jax.Array)):
-        return False
-    if hasattr(data, "__next__") or callable(data):
+    """Whether data come batch by batch: an iterator, a function that returns one, or a loader.
+
+    A pytree with leaves is data, whatever else it can do, and so is an array of any library.
+    """
+    if hasattr(data, "__next__"):
         return True
-    return jax.tree.structure(data) == jax.tree.structure(0) and hasattr(data, "__iter__")
+    if data is None or _is_array(data):
+        return False
+    leaves = jax.tree.leaves(data)
+    is_leaf = len(leaves) == 1 and leaves[0] is data
+    if leaves and not is_leaf:
+        return isinstance(data, functools.partial)  # JAX's own is a pytree of what it holds
+    if callable(data):
+        return True
+    return is_leaf and may_give_batches(data)
+
+
+def may_give_batches(value: Any) -> bool:
+    """Whether a value can be gone through, batch by batch: not text, numbers or an array, which hold values."""
+    is_of_values = isinstance(value, (str, bytes, bytearray, memoryview, range, Mapping, Set)) or _is_array(value)
+    return hasattr(value, "__iter__") and not is_of_values
+
+
+def _is_array(value: Any) -> bool:
+    """Whether a value is an array, tensor, column or table, of whatever library."""
+    signs = ("__array__", "__array_interface__", "__dlpack__", "__dataframe__", "shape")
+    return not isinstance(value, type) and any(hasattr(value, sign) for sign in signs)
 
 
 def scores(task: Task, params: Any, model_state: Any, data: Any, key: jax.Array) -> dict[str, jax.Array]:
@@ -168,23 +192,54 @@ def _like(new: Any, old: Any) -> Any:
 
 
 def _arrays(name: str, data: Any) -> Any:
-    """The data on the device, checked."""
+    """The data on the device, checked: arrays of the task's own, which nobody can change."""
     if data is None:
         return None
-    leaves = jax.tree_util.tree_leaves_with_path(data)
+    leaves, structure = jax.tree_util.tree_flatten_with_path(data)
     if not leaves:
         raise ValueError(f"Task: {name} holds no arrays; leave it out or give arrays [n, ...]")
-    rows = {}
+    rows, arrays = {}, []
     for path, leaf in leaves:
         where = name + jax.tree_util.keystr(path)
-        if not hasattr(leaf, "shape") or not hasattr(leaf, "dtype") or np.ndim(leaf) == 0:
+        arrays.append(as_array(f"Task: {where}", leaf))
+        if arrays[-1].ndim == 0:
             raise TypeError(f"Task: {where} must be an array [n, ...], got {describe(leaf)}")
-        if isinstance(leaf, np.ndarray) and leaf.dtype.kind in "OSUM":
-            raise TypeError(f"Task: {where} must be an array of numbers, got dtype {leaf.dtype}")
-        if leaf.shape[0] == 0:
-            raise ValueError(f"Task: {where} holds no examples, its shape is {tuple(leaf.shape)}")
-        rows[where] = leaf.shape[0]
+        if len(arrays[-1]) == 0:
+            raise ValueError(f"Task: {where} holds no examples, its shape is {tuple(arrays[-1].shape)}")
+        rows[where] = len(arrays[-1])
     if len(set(rows.values())) > 1:
         said = ", ".join(f"{where} has {n}" for where, n in rows.items())
         raise ValueError(f"Task: the arrays of {name} must have equal first dimensions, but {said}")
-    return jax.tree.map(jnp.asarray, data)
+    return jax.tree.unflatten(structure, [own(array) for array in arrays])
+
+
+def as_array(who: str, value: Any) -> np.ndarray | jax.Array:
+    """An array of any library as one of NumPy or JAX, of numbers; it may still share the memory of what was given."""
+    array = value
+    if not isinstance(value, (np.ndarray, np.generic, jax.Array)):
+        if not _is_array(value):
+            raise TypeError(f"{who} must be an array [n, ...], got {describe(value)}")
+        try:
+            array = np.asarray(value) if hasattr(value, "__array__") else np.from_dlpack(value)
+        except Exception as error:
+            kind = type(value).__name__
+            raise TypeError(
+                f"{who} must be an array [n, ...], got a {kind} that NumPy cannot read ({error}); give NumPy arrays"
+            ) from error
+    is_key = isinstance(array, jax.Array) and jnp.issubdtype(array.dtype, jax.dtypes.prng_key)
+    is_number = array.dtype == np.bool_ or (jnp.issubdtype(array.dtype, np.number) and array.dtype.kind != "m")
+    if not is_key and not is_number:
+        of = "" if array is value else f" from a {type(value).__name__}; give its columns of numbers as NumPy arrays"
+        raise TypeError(f"{who} must be an array of numbers, got dtype {array.dtype}{of}")
+    return array
+
+
+def own(array: Any) -> jax.Array:
+    """The array on the device, in memory that nobody else writes to.
+
+    JAX may share the memory of a NumPy array, or read it only later (`jnp.array(copy=True)` too): what its owner does
+    to it would be seen.
+    """
+    if isinstance(array, jax.Array) or isinstance(jnp.zeros(()), Tracer):  # a trace reads no data
+        return jnp.asarray(array)
+    return jnp.asarray(np.array(array))

@@ -126,7 +126,8 @@ def add_noise(eta: NonNegative, gamma: NonNegative, key: Key = 0):
     Args:
         eta: η, the variance of the first step's noise, at least 0.
         gamma: γ, the power with which it falls, at least 0.
-        key: a seed (static) or a key (a leaf).
+        key: a seed (static) or a key (a leaf). `init` copies it into the state; where a run makes the state (`fit`,
+            `init_state`, `sweep`) its seed is mixed in, so that each seed has noise of its own.
 
     Reference: Neelakantan et al., "Adding Gradient Noise Improves Learning for Very Deep Networks", 2015,
         arXiv:1511.06807, Eq. (1).

@@ -30,6 +30,9 @@ HISTORIES = {
     "zeros and negative values": history(**{"train.loss": np.linspace(-1, 1, 5), "grad_norm": np.zeros(5)}),
     "many metrics": history(**{f"train.metric_{i}": column(5) for i in range(7)}),
     "two learning rates": history(**{"adam.learning_rate": column(5), "sgd.learning_rate": column(5)}),
+    "names like formulas": history(
+        **{r"train.$\err$": column(5), "valid.a_$b": column(5), "$\\x$.learning_rate": column(5)}
+    ),
     "losses alone": {"step": np.array([1, 2]), "train.loss": column(2)},
 }
 

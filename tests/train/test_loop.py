@@ -355,6 +355,100 @@ def test_a_loss_may_know_its_step_from_the_state_alone():
     assert (one.params["w"], other.params["w"]) == (-3, -6)
 
 
+def test_steps_are_counted_in_32_bits():
+    state = jo.init_state(RAMP, jo.sgd(1.0))._replace(step=2**31 - 3)
+    with pytest.raises(ValueError, match="steps must be at most 2 from a state at step 2147483645, got 3"):
+        jo.fit(RAMP, None, 3, state=state)
+    assert jo.fit(RAMP, None, 2, state=state).steps == 2**31 - 1
+    assert jo.fit(RAMP, jo.sgd(1.0), 4, eval_every=3_000_000_000, patience=10**12).steps == 4
+
+
+NOISY = jo.Task(lambda key: {"w": jnp.zeros(3)}, lambda params, batch, key: 0.0 * params["w"].sum())
+
+
+def test_runs_side_by_side_have_noises_of_their_own():
+    optimizer = jo.chain(jo.lift(optax.add_noise)(0.1, 0.5, 0), jo.noisy_sgd(0.1))
+    result = jo.fit(NOISY, optimizer, 4, eval_every=2, seeds=3)
+    assert len(np.unique(result.params["w"])) == 9
+    alone = jo.fit(NOISY, optimizer, 4, eval_every=2, seed=2)
+    np.testing.assert_allclose(result.params["w"][2], alone.params["w"], rtol=1e-5)
+    half = jo.fit(NOISY, optimizer, 1, eval_every=2, seed=2).state
+    assert_same(jo.fit(NOISY, None, 3, eval_every=2, state=half).params, alone.params)
+
+
+def by_hand_state(state, optimizer):
+    """A state as somebody writes it who has read its docstring."""
+    host = jax.tree.map(np.asarray, (state.params, state.opt_state))
+    return jo.TrainState(host[0], optimizer, host[1], None, jax.random.PRNGKey(0), 0)
+
+
+def test_a_state_may_be_made_or_changed_by_hand():
+    adam, pair = jo.adam(0.1), optax.adam(0.1)
+    state, run = jo.init_state(LINEAR, adam), {"steps": 3, "batch_size": 4}
+    wanted = jo.fit(LINEAR, adam, **run).params
+    for optimizer, given in [
+        (adam, state._replace(optimizer=adam)),
+        (None, state._replace(optimizer=adam)),
+        (adam, by_hand_state(state, adam)),
+        (None, state._replace(key=0, step=0)),
+        (pair, state._replace(optimizer=pair)),
+        (None, by_hand_state(state, pair)),
+    ]:
+        assert_same(jo.fit(LINEAR, optimizer, **run, state=given).params, wanted, rtol=1e-4)
+    for optimizer, message in [("adam(0.1)", "got the string"), (jo.adam, "call it: adam"), (None, "got None")]:
+        with pytest.raises(TypeError, match=f"fit: optimizer must be a transformation, .*{message}"):
+            jo.fit(LINEAR, None, **run, state=state._replace(optimizer=optimizer))
+    with pytest.raises(ValueError, match=r"differ in adam\.learning_rate"):
+        jo.fit(LINEAR, jo.adam(0.2), **run, state=state._replace(optimizer=adam))
+    with pytest.raises(TypeError, match="fit: the state's key must be an int or a key"):
+        jo.fit(LINEAR, None, **run, state=state._replace(key="0"))
+    with pytest.raises(ValueError, match="sgd: the state is not one of this optimizer"):
+        jo.fit(LINEAR, None, **run, state=state._replace(optimizer=jo.sgd(0.1, momentum=0.9)))
+
+
+def test_runs_side_by_side_share_the_numbers_of_an_optimizer_put_in_by_hand():
+    stairs = jo.piecewise_constant_schedule(0.1, {2: 0.5, 4: 0.1})  # two numbers of its own, and two runs
+    optimizer = jo.chain(
+        jo.add_noise(0.1, 0.5, jax.random.PRNGKey(1)), jo.add_noise(0, 0, jax.random.key(1)), jo.adam(stairs)
+    )
+    state = jo.fit(LINEAR, optimizer, 1, 4, seeds=2).state
+    by_hand = jo.fit(LINEAR, None, 3, 4, seeds=2, state=state._replace(optimizer=optimizer))
+    assert_same(by_hand.params, jo.fit(LINEAR, None, 3, 4, seeds=2, state=state).params)
+
+
+def test_a_run_under_strict_promotion_of_dtypes():
+    task = jo.Task(init, loss, TRAIN, VALID, VALID)
+    rules = {"target": -1.0, "patience": 9, "min_grad_norm": 0.0, "restore_best": True}
+    plain = jo.fit(task, jo.noisy_sgd(0.1), 7, 4, eval_every=3, **rules)
+    with jax.numpy_dtype_promotion("strict"):
+        strict = jo.fit(task, jo.noisy_sgd(0.1), 7, 4, eval_every=3, **rules)
+        jo.fit(LINEAR, jo.sgd(0.1), 2, None, compute_dtype="bfloat16")
+    assert_same(strict.state, plain.state)
+
+
+def test_a_point_belongs_to_the_callback_that_is_given_it():
+    result = jo.fit(RAMP, jo.sgd(1.0), 4, eval_every=2, callbacks=[lambda point: point.metrics.clear()])
+    assert result.history["train.loss"].tolist() == [-0.5, -2.5]
+
+
+def test_a_test_set_that_cannot_be_evaluated_does_not_lose_the_run():
+    def evaluate(params, data):
+        def fail(x):
+            raise RuntimeError("no room") if len(data) == 2 else None
+            return x
+
+        return {
+            "loss": jax.pure_callback(
+                fail if len(data) == 2 else np.asarray, jax.ShapeDtypeStruct((), "f4"), params["w"]
+            )
+        }
+
+    task = jo.Task(RAMP.init, falling, None, np.zeros((1, 1)), np.zeros((2, 1)), evaluate)
+    result = jo.fit(task, jo.sgd(1.0), 2, eval_every=1)
+    assert result.params["w"] == -2 and "test.loss" not in result.metrics
+    assert "All steps were done. test could not be evaluated: " in result.message
+
+
 @pytest.mark.parametrize(
     "given, error, message",
     [
@@ -366,6 +460,12 @@ def test_a_loss_may_know_its_step_from_the_state_alone():
         ({"batch_size": 15}, ValueError, "batch_size=15 is more than the 14 training examples"),
         ({"seed": -1}, ValueError, "seed must be an int of at least 0, got -1"),
         ({"seed": 0.5}, ValueError, "seed must be an int"),
+        ({"seed": True}, ValueError, "seed must be an int"),
+        ({"seed": 2**32}, ValueError, r"seed must be less than 2\*\*32 = 4294967296, got 4294967296"),
+        ({"seed": np.int64(2**40)}, ValueError, "seed must be less than"),
+        ({"seed": 2**32 - 1, "seeds": 2}, ValueError, "that of the last run is 4294967296"),
+        ({"steps": 3_000_000_000}, ValueError, "fit: steps must be at most 2147483647, got 3000000000"),
+        ({"steps": 2**31, "eval_every": 2**31}, ValueError, "fit: steps must be at most 2147483647"),
         ({"seeds": 0}, ValueError, "seeds must be an int of at least 1"),
         ({"params": {"w": np.zeros(4, int)}}, TypeError, r"params\['w'\] is an array of dtype int64"),
     ],

@@ -96,6 +96,96 @@ def test_nothing_better_than_nothing_leaves_the_first_parameters():
     assert result.status == "non_finite" and result.params["w"] == 0
 
 
+@jax.custom_jvp
+def broken_below(w, limit):
+    """w, with a gradient of NaN where it is below the limit."""
+    return w
+
+
+@broken_below.defjvp
+def _(primals, tangents):
+    return primals[0], tangents[0] * jnp.where(primals[0] < primals[1], jnp.nan, 1.0)
+
+
+def lucky(params, *data):
+    """Of NaNs the largest is class 0, which has an accuracy, and the best one here."""
+    return {"accuracy": jnp.where(jnp.isfinite(params["w"]), -params["w"] / 10, 1.0), "w": params["w"]}
+
+
+ONE = np.zeros((1, 1))
+BREAKING = {
+    "parameters": jo.Task(RAMP.init, lambda p, b, k: broken_below(p["w"], -1.5), None, ONE, ONE, lucky),
+    "loss": jo.Task(RAMP.init, lambda p, b, k: jnp.where(p["w"] < -1.5, -jnp.inf, p["w"]), None, ONE, ONE, lucky),
+    "metric": jo.Task(
+        RAMP.init,
+        falling,
+        None,
+        ONE,
+        ONE,
+        lambda p, d: {"accuracy": jnp.where(p["w"] < -2.5, jnp.inf, -p["w"] / 10), "w": p["w"]},
+    ),
+}
+
+
+@pytest.mark.parametrize("what", BREAKING)
+@pytest.mark.parametrize("seeds", [None, 2])
+def test_a_point_that_is_not_finite_is_never_the_best(what, seeds):
+    result = walk(BREAKING[what], steps=4, restore_best=True, seeds=seeds)
+    for name in ("valid.w", "test.w"):
+        np.testing.assert_array_equal(result.metrics[name], np.asarray(result.params["w"]))
+    assert np.all(np.asarray(result.params["w"]) == -2)
+
+
+def test_a_model_state_that_holds_nan_is_not_the_best_either():
+    def averaging(params, model_state, batch, key):
+        steps = model_state["steps"] + 1
+        return params["w"], ({}, {"steps": steps, "mean": jnp.where(steps > 2, jnp.nan, 0.0), "least": -jnp.inf})
+
+    first = {"steps": jnp.zeros((), jnp.int32), "mean": 0.0, "least": jnp.inf}
+    task = jo.Task(lambda key: ({"w": 0.0}, first), averaging, None, ONE, None, lambda p, m, d: scores(p, d), True)
+    result = walk(task, steps=4, restore_best=True)
+    assert result.model_state["steps"] == 2 and result.params["w"] == -2
+
+
+NEVER = {
+    "parameters": jo.Task(RAMP.init, lambda p, b, k: broken_below(p["w"], 1.0), None, ONE, ONE, lucky),
+    "metric": jo.Task(RAMP.init, falling, None, ONE, ONE, lambda p, d: {"accuracy": jnp.nan, "w": p["w"]}),
+    "without valid data": jo.Task(RAMP.init, lambda p, b, k: p["w"] / 0, None, None, ONE, lucky),
+}
+
+
+@pytest.mark.parametrize("what", NEVER)
+@pytest.mark.parametrize("seeds", [None, 2])
+def test_where_no_point_was_finite_parameters_and_metrics_are_the_first(what, seeds):
+    result = walk(NEVER[what], steps=3, restore_best=True, seeds=seeds)
+    assert np.all(np.asarray(result.params["w"]) == 0)
+    for name in {"valid.w", "test.w"} & set(result.metrics):
+        assert np.all(np.asarray(result.metrics[name]) == 0), name
+    assert np.all(np.isnan(result.metrics["train.loss"]))
+    assert result.message.endswith("No point was finite, so params are those that the run began with.")
+
+
+def test_runs_without_a_finite_point_stand_beside_others():
+    begun = jo.Task(
+        lambda key: {"w": jnp.where(jax.random.bernoulli(key), 0.0, jnp.nan)}, falling, None, ONE, None, lucky
+    )
+    result = walk(begun, steps=2, restore_best=True, seeds=6)
+    finite = np.isfinite(result.params["w"])
+    assert finite.any() and not finite.all()
+    np.testing.assert_array_equal(result.metrics["valid.w"], result.params["w"])
+    assert f"{(~finite).sum()} of 6: No point was finite" in result.message
+
+
+@pytest.mark.parametrize(
+    "rule", [{"target": 0.35}, {"patience": 2, "metric": "valid.loss"}, {"min_grad_norm": 1.5}], ids=str
+)
+@pytest.mark.parametrize("seeds", [None, 2])
+def test_a_run_that_ends_early_makes_no_nan(rule, seeds):
+    with jax.debug_nans(True), jax.debug_infs(False):
+        result = walk(**rule, seeds=seeds)
+    assert np.all(np.isfinite(result.history["train.loss"])) and "max_steps" not in result.status
+
+
 def test_the_test_set_decides_nothing_and_is_evaluated_once():
     seen = []
 

@@ -1,5 +1,10 @@
 """One step is a pure function of a state that holds everything."""
 
+import functools
+import gc
+import weakref
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -161,3 +166,157 @@ def test_what_an_optimizer_asks_for_is_given():
 def test_wrong_arguments_are_named(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def noise_of(optimizer, seed):
+    """The first update at a gradient of zero, which is the noise alone."""
+    state, zeros = jo.init_state(NOTHING, optimizer, seed), {"w": jnp.zeros(3)}
+    return np.asarray(optimizer.update(zeros, state.opt_state, zeros)[0]["w"])
+
+
+NOTHING = jo.Task(lambda key: {"w": jnp.zeros(3)}, lambda params, batch, key: 0.0)
+
+
+class WithKey(NamedTuple):
+    rng: jax.Array
+
+
+def keyed(key, packed):
+    """An Optax pair that keeps its key in a field or in a dict."""
+
+    def init(params):
+        return WithKey(key) if packed else {"count": jnp.zeros(2, jnp.uint32), "keys": {"w": key}}
+
+    def update(updates, state, params=None):
+        own = state.rng if packed else state["keys"]["w"]
+        noise = jax.tree.map(lambda u: u + jax.random.normal(own, u.shape), updates)
+        return noise, state
+
+    return optax.GradientTransformation(init, update)
+
+
+NOISES = {
+    "a seed": lambda: jo.noisy_sgd(0.1),
+    "another seed": lambda: jo.noisy_sgd(0.1, key=7),
+    "a key": lambda: jo.chain(jo.add_noise(0.01, 0.55, jax.random.key(3)), jo.sgd(0.1)),
+    "an old key": lambda: jo.noisy_sgd(0.1, key=jax.random.PRNGKey(3)),
+    "within": lambda: jo.partition({"a": jo.noisy_sgd(0.1)}, "a"),
+    "lifted": lambda: jo.lift(optax.add_noise)(0.1, 0.5, 0),
+    "lifted by a key": lambda: jo.lift(optax.add_noise)(0.1, 0.5, jax.random.key(0)),
+    "Optax's own": lambda: optax.noisy_sgd(0.1, key=0),
+    "a field": lambda: keyed(jax.random.PRNGKey(0), True),
+    "a dict of keys": lambda: keyed(jax.random.PRNGKey(0), False),
+    "keys of its own kind": lambda: keyed(jax.random.key(0, impl="rbg"), True),
+}
+
+
+def test_each_seed_has_noise_of_its_own_and_the_same_again():
+    found = {}
+    for name, make in NOISES.items():
+        optimizer = make()
+        found[name] = noise_of(optimizer, 0)
+        assert np.all(found[name] != 0) and not np.any(found[name] == noise_of(optimizer, 1)), name
+        np.testing.assert_array_equal(found[name], noise_of(optimizer, 0), err_msg=name)
+    assert not np.any(found["a seed"] == found["another seed"]), "the rule's own key counts too"
+    np.testing.assert_array_equal(found["a key"], found["an old key"])
+
+
+def test_a_rule_in_a_loop_without_a_run_keeps_its_own_key():
+    state = jo.add_noise(0.1, 0.5, 3).init(jnp.zeros(2))
+    assert_same(state.rng_key, jax.random.key(3))
+
+
+def test_what_is_no_key_is_left_alone():
+    counts = {"hits": jnp.zeros(2, jnp.uint32), "key": jnp.zeros(3, jnp.uint32), "rng": jnp.zeros(2, jnp.int32)}
+    rule = optax.GradientTransformation(lambda params: counts, lambda updates, state, params=None: (updates, state))
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(jo.init_state(LINEAR, rule, 5).opt_state))
+
+
+def test_noise_of_runs_side_by_side_is_that_of_each_alone():
+    rule = jo.noisy_sgd(0.1)
+    states = jax.vmap(lambda seed: jo.init_state(LINEAR, rule, seed))(jnp.arange(3))
+    for seed in range(3):
+        assert_same(jax.tree.map(lambda x, i=seed: x[i], states), jo.init_state(LINEAR, rule, seed))
+
+
+def test_arrays_changed_afterwards_are_not_seen():
+    task = jo.Task(lambda key: {"w": jnp.zeros((50_000, 8))}, lambda params, batch, key: jnp.mean(params["w"] * batch))
+    step, buffer = jo.make_step(task), np.zeros((50_000, 8), np.float32)
+    for _ in range(5):
+        buffer[:] = 0
+        state = jo.init_state(task, jo.sgd(1.0), params={"w": buffer})
+        buffer[:] = 7
+        assert not np.any(state.params["w"])
+        buffer[:] = 0
+        state, _ = step(state, buffer)
+        buffer[:] = 7
+        assert not np.any(state.params["w"]), "a batch that a loader fills again"
+
+
+def test_a_seed_is_an_int_of_32_bits_or_a_key():
+    for seed in (np.int64(7), np.array(7), jnp.int32(7), jax.random.key(7), jax.random.PRNGKey(7)):
+        assert_same(jo.init_state(LINEAR, jo.sgd(0.1), seed), jo.init_state(LINEAR, jo.sgd(0.1), 7))
+    keys = [jo.init_state(LINEAR, jo.sgd(0.1), seed).key for seed in (0, 1, 2**31, 2**32 - 1)]
+    assert len({str(jax.random.key_data(key)) for key in keys}) == 4
+    for seed in (2**32, np.int64(2**32), -1, np.int64(-1)):
+        with pytest.raises(ValueError, match=r"init_state: seed must be (less than|an int of at least 0)"):
+            jo.init_state(LINEAR, jo.sgd(0.1), seed)
+    for seed in (True, np.bool_(True), 0.5, np.float32(0.5), jnp.float32(0), jnp.arange(3), None):
+        with pytest.raises(TypeError, match="init_state: seed must be an int or a key, got"):
+            jo.init_state(LINEAR, jo.sgd(0.1), seed)
+
+
+def compiles():
+    """A list that grows with each compilation."""
+    found = []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda name, duration, **facts: found.append(name) if name.endswith("backend_compile_duration") else None
+    )
+    return found
+
+
+COMPILES = compiles()
+
+
+def test_an_init_made_anew_is_compiled_once():
+    def fresh(kind, scale, rows):
+        normal = lambda scale, key: {"w": scale * jax.random.normal(key, (4,)) + rows, "b": jnp.zeros(())}
+        inner = lambda key: {"w": jax.jit(lambda: jnp.asarray(rows) * 2)(), "b": jnp.zeros(())}
+        kinds = {"partial": functools.partial(normal, scale), "lambda": lambda key: normal(scale, key), "jitted": inner}
+        return kinds[kind]
+
+    for kind in ("partial", "lambda", "jitted"):
+        first, second = np.zeros(4, np.float32), np.arange(4, dtype=np.float32)
+        make = lambda scale, rows, kind=kind: jo.init_state(jo.Task(fresh(kind, scale, rows), loss), jo.adam(0.1))
+        make(1.0, first)
+        before = len(COMPILES)
+        w = np.asarray(make(1.0, first).params["w"])
+        assert len(COMPILES) == before, kind
+        changed = np.asarray(make(1.0, second).params["w"])
+        assert np.any(changed != w), f"{kind}: other captured arrays, other parameters"
+        if kind != "jitted":
+            assert len(COMPILES) == before, "captured arrays are no part of the program"
+            assert np.any(np.asarray(make(2.0, first).params["w"]) != w), f"{kind}: another number, another program"
+
+
+def test_an_init_is_not_kept_when_nobody_has_the_task():
+    rows = jnp.zeros(4)
+    made = lambda key: {"w": rows + 0, "b": jnp.zeros(())}
+    kept = weakref.ref(made)
+    jo.init_state(jo.Task(made, loss), jo.adam(0.1))
+    del made
+    gc.collect()
+    assert kept() is None
+
+
+def test_a_changed_global_is_seen(monkeypatch):
+    def init(key):
+        return {"w": jnp.full(4, START), "b": jnp.zeros(())}
+
+    task = jo.Task(init, loss)
+    assert jo.init_state(task, jo.sgd(0.1)).params["w"][0] == 1
+    monkeypatch.setitem(globals(), "START", 2.0)
+    assert jo.init_state(task, jo.sgd(0.1)).params["w"][0] == 2
+
+
+START = 1.0

@@ -1,5 +1,6 @@
 """A task says at once what is wrong with it, and its functions say it at their first trace."""
 
+import dataclasses
 import itertools
 
 import jax
@@ -155,3 +156,115 @@ def test_evaluate_returns_scalars_and_is_tried_before_any_step(where, wrong, err
 def test_init_makes_what_can_be_optimized():
     with pytest.raises(TypeError, match=r"init: params\['n'\] is an array of dtype int32"):
         jo.init_state(jo.Task(lambda key: {"n": jnp.zeros(2, jnp.int32)}, loss), jo.sgd(0.1))
+
+
+class Tensor:
+    """As PyTorch's: it is no NumPy array, can be gone through row by row, and can be read as an array."""
+
+    def __init__(self, array):
+        self.array = np.asarray(array)
+        self.shape, self.dtype = self.array.shape, f"torch.{self.array.dtype}"
+
+    def __len__(self):
+        return len(self.array)
+
+    def __iter__(self):
+        return iter(self.array)
+
+    def __array__(self, dtype=None, copy=None):
+        return np.array(self.array, dtype)
+
+
+class OnAnotherDevice(Tensor):
+    def __array__(self, dtype=None, copy=None):
+        raise TypeError("can't convert cuda:0 device type tensor to numpy")
+
+
+class Exported(Tensor):
+    """An array that tells its memory by DLPack alone."""
+
+    __array__ = None
+
+    def __init__(self, array):
+        super().__init__(array)
+        del self.array
+
+    def __getattribute__(self, name):
+        if name == "__array__":
+            raise AttributeError(name)
+        return super().__getattribute__(name)
+
+
+def tables():
+    pandas = pytest.importorskip("pandas")
+    return pandas.DataFrame({"a": ROWS[:, 0], "b": ROWS[:, 1]}), pandas.Series(ROWS[:, 0])
+
+
+@pytest.mark.parametrize("where", ["train", "valid", "test"])
+def test_arrays_of_other_libraries_are_data_and_no_iterators(where):
+    frame, series = tables()
+    for given, shape in [(Tensor(ROWS), (4, 2)), (frame, (4, 2)), (series, (4,)), (memoryview(ROWS).obj, (4, 2))]:
+        data = getattr(jo.Task(init, loss, **{where: given}), where)
+        assert isinstance(data, jax.Array) and data.shape == shape, given
+        inside = getattr(jo.Task(init, loss, **{where: {"x": given, "y": ROWS}}), where)
+        assert inside["x"].shape == shape and isinstance(inside["x"], jax.Array)
+
+
+def test_a_tensor_trains_like_its_array():
+    plain, tensors = TRAIN, {name: Tensor(rows) for name, rows in TRAIN.items()}
+    results = [jo.fit(jo.Task(init, loss, train), jo.sgd(0.1), 3, 4).params for train in (plain, tensors)]
+    np.testing.assert_array_equal(results[0]["w"], results[1]["w"])
+
+
+def test_what_is_neither_array_nor_batches_is_refused_with_what_to_do():
+    frame, _ = tables()
+    for given, message in [
+        (
+            OnAnotherDevice(ROWS),
+            r"got a OnAnotherDevice that NumPy cannot read \(can't convert cuda:0.*give NumPy arrays",
+        ),
+        (frame.assign(name=["a", "b", "c", "d"]), "of numbers, got dtype object from a DataFrame; give its columns"),
+        (Exported(ROWS), "that NumPy cannot read"),
+        ("data.npz", "must be an array .*, got the string 'data.npz'"),
+        (range(4), "must be an array"),
+        ({1.0, 2.0}, "must be an array"),
+        (np.array(["2020-01-01"], "M8[D]"), "of numbers, got dtype datetime64"),
+        (np.array([1], "m8[D]"), "of numbers, got dtype timedelta64"),
+        (np.zeros(3, [("x", "f4")]), "of numbers, got dtype"),
+    ]:
+        with pytest.raises(TypeError, match=message):
+            jo.Task(init, loss, train=given)
+
+
+def test_a_tree_that_can_be_called_is_data():
+    @jax.tree_util.register_dataclass
+    @dataclasses.dataclass
+    class Rows:
+        x: jax.Array
+
+        def __call__(self):
+            return iter([])
+
+    task = jo.Task(init, loss, Rows(jnp.asarray(ROWS)))
+    assert task.rows == 4 and not task.train_is_iterator
+    assert jo.Task(init, loss, jax.tree_util.Partial(lambda x: iter([x]), ROWS)).train_is_iterator
+
+
+class Shared(Tensor):
+    def __array__(self, dtype=None, copy=None):
+        return self.array
+
+
+def test_data_changed_afterwards_are_not_seen():
+    for shape in [(4, 2), (50_000, 8)] * 10:  # JAX reads large arrays later, or never; so not each time is it too late
+        rows = np.zeros(shape, np.float32)
+        for given in (rows, Shared(rows), {"x": rows}):
+            rows[:] = 0
+            task = jo.Task(init, loss, given, given, given)
+            rows[:] = 7
+            assert not any(np.any(leaf) for leaf in jax.tree.leaves((task.train, task.valid, task.test)))
+
+
+def test_arrays_on_the_device_are_not_copied():
+    rows = jnp.asarray(ROWS)
+    assert jo.Task(init, loss, rows).train.unsafe_buffer_pointer() == rows.unsafe_buffer_pointer()

@@ -1,0 +1,84 @@
+"""How compiled functions are called: compiled once for each text, and waited for such that signals are heard."""
+
+import dataclasses
+import functools
+import hashlib
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.core
+import jax.numpy as jnp
+import numpy as np
+
+__all__ = []
+
+
+@dataclasses.dataclass(frozen=True)
+class _Text:
+    """What a traced function computes, found again by its text; the arrays that it captured are arguments."""
+
+    digest: bytes
+    jaxpr: Any = dataclasses.field(compare=False)
+
+
+def compiled_once(function: Callable, *arguments: Any) -> Any:
+    """Call a function, traced now, so that what it closes over is seen as it is, and compiled once for each text."""
+    traced, out = jax.make_jaxpr(function, return_shape=True)(*arguments)
+    digest = hashlib.sha256(str(traced.jaxpr).encode())
+    for array in _captured_within(traced.jaxpr):  # a jitted function inside keeps its own, and its text leaves them out
+        array = np.asarray(jax.random.key_data(array) if is_random_key(array) else array)
+        digest.update(f"{array.dtype} {array.shape}".encode() + array.tobytes())
+    results = _program(_Text(digest.digest(), traced.jaxpr))(traced.consts, jax.tree.leaves(arguments))
+    return jax.tree.unflatten(jax.tree.structure(out), results)
+
+
+@functools.lru_cache(maxsize=64)
+def _program(text: _Text) -> Callable:
+    given = {id(v) for v in (*text.jaxpr.constvars, *text.jaxpr.invars)}
+
+    def run(captured, leaves):
+        results = jax.core.eval_jaxpr(text.jaxpr, captured, *leaves)
+        # Copies of what is handed through: JAX would return the very arrays that it was given, and steps donate them.
+        return [jnp.copy(x) if id(v) in given else x for v, x in zip(text.jaxpr.outvars, results, strict=True)]
+
+    return jax.jit(run)
+
+
+def _captured_within(jaxpr: Any) -> Iterator[Any]:
+    """The arrays that are kept inside the operations of a jaxpr."""
+    for equation in jaxpr.eqns:
+        for inner in jax.tree.leaves(list(equation.params.values())):
+            if hasattr(inner, "consts"):
+                yield from inner.consts
+            if hasattr(inner, "eqns"):
+                yield from _captured_within(getattr(inner, "jaxpr", inner))
+
+
+def is_random_key(value: Any) -> bool:
+    """Whether a value is an array of keys, of JAX's newer form."""
+    return hasattr(value, "dtype") and jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
+
+
+def copied(arguments: Any) -> Any:
+    """The arguments of a call with copies of NumPy's arrays.
+
+    The call returns before JAX has read their memory, and by then a loader may have filled it with the next batch.
+    """
+    return jax.tree.map(lambda x: np.array(x) if isinstance(x, np.ndarray) else x, arguments)
+
+
+def fetched(arrays: Any) -> Any:
+    """`jax.device_get`, waiting in short pauses.
+
+    Python runs the handlers of signals between its own operations, and not while a call into JAX waits for the device:
+    a point of an hour could not be interrupted. A pause is a 32nd of the time waited so far, so little is lost by it.
+    """
+    leaves: list[Any] = [leaf for leaf in jax.tree.leaves(arrays) if isinstance(leaf, jax.Array)]
+    waited, nobody = 1e-3, threading.Event()
+    while not all(leaf.is_ready() for leaf in leaves):
+        pause = min(waited / 32, 0.05)
+        nobody.wait(pause)
+        waited += pause
+    return jax.device_get(arrays)
