@@ -28,6 +28,7 @@ class Penalty(Value):
     """A function params -> scalar that is also a pytree of its hyperparameters."""
 
     noun = "a penalty"
+    traced = True
 
     def __call__(self, params: Any) -> jax.Array:
         """The penalty of the parameters, a scalar."""

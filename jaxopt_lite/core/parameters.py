@@ -9,7 +9,7 @@ nesterov: bool, mode: Literal[...]      static, checked
 mask: Mask                              static: a tree, or a function of params, by which leaves are treated differently
 other: Any                              static
 
-An argument without an annotation is static too, with a warning: a number there could not be swept.
+An argument without an annotation is static too. Where it may be a number, a decorator whose values are swept warns.
 """
 
 import collections.abc
@@ -163,12 +163,16 @@ class Spec:
         return self.function(*args, **kwargs)
 
 
-def parameters_of(function: Callable) -> dict[str, Parameter]:
-    """The parameters of a function in order, read from its annotations; a UserWarning names one that has none."""
+def parameters_of(function: Callable, warn: bool = False) -> dict[str, Parameter]:
+    """The parameters of a function in order, read from its annotations.
+
+    With `warn`, a UserWarning names one that has none and no default, or a number for a default.
+    """
     hints = typing.get_type_hints(function, include_extras=True)
     parameters = {}
     for name, parameter in inspect.signature(function).parameters.items():
-        if name not in hints:
+        may_be_number = parameter.default is parameter.empty or isinstance(parameter.default, (int, float))
+        if warn and name not in hints and may_be_number and not isinstance(parameter.default, bool):
             warnings.warn(
                 f"{text.name_of(function)}: {name} has no annotation, so it is static: it cannot be traced, and each "
                 "value of it is another program; a number type (Scalar, NonNegative, Decay, Count, ...) makes it a "

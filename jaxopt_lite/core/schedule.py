@@ -24,6 +24,7 @@ class Schedule(Value):
     """A function of the step that is also a pytree of its hyperparameters."""
 
     noun = "a schedule"
+    traced = True
 
     def __call__(self, count: Any) -> jax.Array:
         """The value at step `count` (0 for the first update), as a float array of the shape of `count`."""

@@ -55,6 +55,7 @@ class GradientTransformation(Value, optax.GradientTransformationExtraArgs):
     """
 
     noun = "a transformation"
+    traced = True
 
     def __new__(cls, *args, **kwargs):  # given none here; __init__ refuses what a caller gives
         def init(params):

@@ -51,6 +51,7 @@ class Value:
     """A remembered call. `factory` is the decorated function, `arguments` what it was called with, by name."""
 
     noun = "a value"  # in error messages
+    traced = False  # whether its numbers are often traced: swept, differentiated
     factory: Any
     arguments: collections.abc.Mapping[str, Any]
     _static: Static
@@ -155,7 +156,7 @@ def remember_calls(function: Callable, makes: type, acts_on: str | None = None) 
     """
     if not callable(function):
         raise TypeError(f"a decorator of factories takes a function, got {numbers.describe(function)}")
-    spec = Spec(function, makes, parameters_of(function), acts_on)
+    spec = Spec(function, makes, parameters_of(function, warn=makes.traced), acts_on)
 
     @functools.wraps(function)
     def factory(*args, **kwargs):

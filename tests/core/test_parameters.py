@@ -60,24 +60,31 @@ def test_an_argument_without_an_annotation_is_static_with_a_warning():
     """A sweep over it compiles for each number."""
 
     def one(learning_rate, momentum: jo.Decay = 0.9): ...
-    def flag(rate: jo.NonNegative, nesterov=False): ...
+    def two(rate: jo.NonNegative, factor=2): ...
     def many(*weights, rate: jo.Scalar = 1.0): ...
     def named(rate: jo.Scalar, **rates): ...
 
-    cases = {one: "learning_rate", flag: "nesterov", many: "weights", named: "rates"}
-    for decorate in (jo.transformation, jo.schedule, jo.penalty, jo.policy, jo.sampler):
+    cases = {one: "learning_rate", two: "factor", many: "weights", named: "rates"}
+    for decorate in (jo.transformation, jo.transformation(acts_on="leaf"), jo.schedule, jo.penalty, jo.solver):
         for function, name in cases.items():
-            words = (
-                f"{function.__name__}: {name} has no annotation.*NonNegative.*LearningRate.*Any says that it is static"
-            )
+            words = f"{function.__name__}: {name} has no annotation.*NonNegative.*LearningRate.*Any says"
             with pytest.warns(UserWarning, match=words) as warned:
                 decorate(function)
             assert warned[0].filename == __file__
-    with pytest.warns(UserWarning, match="<lambda>: t has no annotation"):
-        jo.schedule(lambda t: t)
     with pytest.warns(UserWarning, match="x has no annotation"):
         kept = jo.transformation(lambda x=0.5: (lambda params: (), lambda u, s, p=None: (u, s)))(0.25)
     assert jax.tree.leaves(kept) == [] and kept.arguments["x"] == 0.25
+
+
+def test_what_is_plainly_no_number_needs_no_annotation():
+    """Nor do policies and samplers, whose numbers are not traced."""
+
+    def flags(rate: jo.Scalar, nesterov=False, mode="hard", mask=None): ...
+    def every(steps, factor=2): ...
+
+    jo.transformation(flags)
+    jo.policy(every)
+    jo.sampler(every)
 
 
 def test_none_and_static_arguments_are_no_leaves():
