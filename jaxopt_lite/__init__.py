@@ -5,9 +5,11 @@
 Every public name is here, flat, and has this one import path. See docs/ for a tour.
 """
 
+from jaxopt_lite import solvers
 from jaxopt_lite.core.hyperparameters import arrays, as_optax, hyperparameters, replace
 from jaxopt_lite.core.layout import Part, Parts, Place, View, state_layout
 from jaxopt_lite.core.lifting import lift
+from jaxopt_lite.core.method import Info, Objective, Solver, Status, advance, solver
 from jaxopt_lite.core.numbers import (
     Count,
     Decay,
@@ -60,6 +62,7 @@ from jaxopt_lite.optimizers import (
 from jaxopt_lite.report.curves import plot_history
 from jaxopt_lite.report.overview import plot_sweep
 from jaxopt_lite.report.result import Best, SweepResult, Trial
+from jaxopt_lite.run.minimizing import minimize
 from jaxopt_lite.run.sweeping import resume, sweep
 from jaxopt_lite.run.training import fit
 from jaxopt_lite.schedules.phases import (
@@ -83,6 +86,7 @@ from jaxopt_lite.schedules.shapes import (
     piecewise_interpolate_schedule,
     polynomial_schedule,
 )
+from jaxopt_lite.solve import Solution, SolveState
 from jaxopt_lite.sweeps.adaptive import cma_es, gp, tpe
 from jaxopt_lite.sweeps.distributions import (
     Distribution,
@@ -158,11 +162,13 @@ __all__ = [
     "Dtype",
     "Fraction",
     "GradientTransformation",
+    "Info",
     "Key",
     "LearningRate",
     "Ledger",
     "Mask",
     "NonNegative",
+    "Objective",
     "Part",
     "Parts",
     "Penalty",
@@ -178,7 +184,11 @@ __all__ = [
     "Scalar",
     "Schedule",
     "Scheduled",
+    "Solution",
+    "SolveState",
+    "Solver",
     "Space",
+    "Status",
     "SweepResult",
     "Table",
     "Task",
@@ -198,6 +208,7 @@ __all__ = [
     "adaptive_grad_clip",
     "add_decayed_weights",
     "add_noise",
+    "advance",
     "amsgrad",
     "apply_updates",
     "arrays",
@@ -247,6 +258,7 @@ __all__ = [
     "make_step",
     "masked",
     "median_stopping",
+    "minimize",
     "nadam",
     "nadamw",
     "noisy_sgd",
@@ -304,6 +316,8 @@ __all__ = [
     "skip_large_updates",
     "skip_not_finite",
     "sobol",
+    "solver",
+    "solvers",
     "space",
     "space_of",
     "spell",

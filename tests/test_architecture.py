@@ -19,11 +19,11 @@ PLAN = (
     {
         "core": (
             *("numbers", "text", "parameters", "values"),  # the remembered call
-            *("schedule", "checks", "transformation", "hyperparameters", "lifting"),
+            *("schedule", "checks", "transformation", "method", "hyperparameters", "lifting"),
             *("layout",),  # where the leaves of a state belong
         )
     },
-    {"schedules": ("shapes", "phases"), "losses": (), "problems": (), "linesearch": ()},
+    {"schedules": ("shapes", "phases"), "losses": (), "problems": ()},
     {
         "transforms": (
             "routing",  # which leaf gets what; weight decay takes a mask
@@ -31,7 +31,7 @@ PLAN = (
             *("guards", "wrappers", "stacking"),  # what is put around a rule
         )
     },
-    {"optimizers": (), "solvers": (), "search": ()},
+    {"optimizers": (), "solvers": ("linesearch", "descent", "quasi_newton"), "search": ()},
     {"solve": (), "train": ("task", "calls", "step", "data", "programs", "loop"), "sharding": ()},
     {
         "sweeps": (
@@ -43,7 +43,7 @@ PLAN = (
     },
     {"checkpoint": (), "log": ("records", "progress", "scoreboard")},
     {"report": ("analysis", "scales", "curves", "panels", "overview", "exports", "result")},
-    {"run": ("signals", "training", "contents", "files", "sweeping")},
+    {"run": ("signals", "minimizing", "training", "contents", "files", "sweeping")},
     {"__init__": ()},  # the face of the package, `import jaxopt_lite as jo`; the command line alone is built on it
     {"cli": ("app", "names", "sweeps", "runs", "main")},
 )

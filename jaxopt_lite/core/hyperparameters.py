@@ -15,6 +15,7 @@ import numpy as np
 import optax
 
 from jaxopt_lite.core import numbers
+from jaxopt_lite.core.method import Solver
 from jaxopt_lite.core.parameters import sortable
 from jaxopt_lite.core.schedule import Schedule
 from jaxopt_lite.core.transformation import GradientTransformation, chain
@@ -149,7 +150,7 @@ def _is_leaf(value: Any) -> bool:
 def _entries(value: Value, prefix: tuple = (), at: Address = (), used: set | None = None) -> Iterator[tuple]:
     """All arguments within a value as (path, address, argument), outer before inner."""
     used = set() if used is None else used
-    if isinstance(value, GradientTransformation) and value.factory is not chain:
+    if isinstance(value, (GradientTransformation, Solver)) and value.factory is not chain:
         name, n = value.factory.spec.name, 0
         while (*prefix, name) in used:
             n += 1

@@ -1,0 +1,211 @@
+"""Methods: what moves parameters. A transformation never sees the objective; a solver owns it.
+
+    advance(method, objective, params, state) -> (params, state, Info)
+
+drives both. A transformation is given the gradient at params; a solver decides where to evaluate.
+The author of a solver writes the closures, and the decorator makes the value:
+
+    @solver
+    def gradient_descent(...): ...          return init, step
+
+    init(objective, params) -> state                            never evaluates
+    step(objective, params, state) -> (params, state, Info)     one evaluation of f; of a population, one generation
+
+A step holds no loop over evaluations whose length depends on data, so that a batch under vmap does not wait for the
+slowest line search in it.
+"""
+
+import enum
+from collections.abc import Callable
+from typing import Any, NamedTuple, ParamSpec
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxopt_lite import tree
+from jaxopt_lite.core.transformation import apply_updates
+from jaxopt_lite.core.values import Value, register, remember_calls
+
+__all__ = ["Info", "Objective", "Solver", "Status", "advance", "solver"]
+
+P = ParamSpec("P")
+
+
+class Status(enum.IntEnum):
+    """Why a solve has ended, or that it has not. Stored as an int32, so that it can be vmapped."""
+
+    RUNNING = 0
+    CONVERGED_GRADIENT = 1
+    CONVERGED_VALUE = 2
+    CONVERGED_STEP = 3
+    STALLED = 4
+    MAX_STEPS = 5
+    NON_FINITE = 6
+    UNBOUNDED = 7
+    LINE_SEARCH_FAILED = 8
+    INFEASIBLE = 9
+    NO_BRACKET = 10
+    INTERRUPTED = 11
+
+    @property
+    def converged(self) -> bool:
+        """Whether a test of convergence was met."""
+        return self in (Status.CONVERGED_GRADIENT, Status.CONVERGED_VALUE, Status.CONVERGED_STEP)
+
+    @property
+    def message(self) -> str:
+        """The status in a sentence, with advice."""
+        return _MESSAGES[self]
+
+
+_MESSAGES = {
+    Status.RUNNING: "It has not ended.",
+    Status.CONVERGED_GRADIENT: "Converged: the norm of the gradient is within the tolerance.",
+    Status.CONVERGED_VALUE: "Converged: the value no longer changes by more than the tolerance.",
+    Status.CONVERGED_STEP: "Converged: the parameters no longer change by more than the tolerance.",
+    Status.STALLED: (
+        "Stalled at working precision: no step lowers the value any more, but the gradient is not within the "
+        "tolerance. Scale the parameters, use float64, or raise tol."
+    ),
+    Status.MAX_STEPS: "Out of steps: raise max_steps, or resume with state=solution.state.",
+    Status.NON_FINITE: "The value or the gradient is not finite: start elsewhere, or look into the function.",
+    Status.UNBOUNDED: "The value falls without end: it seems to have no lower bound.",
+    Status.LINE_SEARCH_FAILED: (
+        "The line search found no lower value along a direction in which the gradient says that there is one: check "
+        "the gradient (a custom derivative, stop_gradient, or a function that is not smooth)."
+    ),
+    Status.INFEASIBLE: "No point satisfies the constraints.",
+    Status.NO_BRACKET: "The ends of the bracket do not have values of opposite sign.",
+    Status.INTERRUPTED: "Interrupted: resume with state=solution.state.",
+}
+
+
+class Info(NamedTuple):
+    """What a step saw: of the parameters that `advance` was given for a transformation, that it returns for a solver.
+
+    Attributes:
+        value: the objective, a scalar.
+        aux: what the objective returned beside it, or None.
+        grads: the gradient, like params (of complex parameters the direction of ascent).
+        updates: new params minus old ones.
+        status: int32, RUNNING or why the solver has ended.
+        evaluations: int32, how often f was evaluated.
+    """
+
+    value: jax.Array
+    aux: Any
+    grads: Any
+    updates: Any
+    status: jax.Array
+    evaluations: jax.Array
+
+
+class Objective:
+    """The function that a solver minimizes. It lives inside one trace, and holds what belongs to the problem.
+
+    Args:
+        f: params -> scalar, or (scalar, aux) with `has_aux`.
+        has_aux: whether f returns a pair.
+        tol: tolerance of the gradient, a number; see `converged`.
+        lower: a tree like params, or None: lower bounds.
+        upper: a tree like params, or None: upper bounds.
+        key: a random key for methods that draw numbers, or None.
+    """
+
+    def __init__(
+        self,
+        f: Callable,
+        *,
+        has_aux: bool = False,
+        tol: Any = None,
+        lower: Any = None,
+        upper: Any = None,
+        key: Any = None,
+    ):
+        self.f, self.has_aux, self.tol, self.lower, self.upper, self.key = f, has_aux, tol, lower, upper, key
+
+    def value(self, params: Any) -> tuple[jax.Array, Any]:
+        """The value, a scalar of at least float32, and aux."""
+        result = self.f(params)
+        value, aux = result if self.has_aux else (result, None)
+        value = jnp.asarray(value)
+        if value.shape != () or not jnp.issubdtype(value.dtype, jnp.floating):
+            raise TypeError(
+                f"the objective must return a real scalar, got shape {value.shape} and dtype {value.dtype}; sum or "
+                "average it (and give has_aux=True where it returns more)"
+            )
+        return tree.widen(value), aux
+
+    def value_and_grad(self, params: Any) -> tuple[jax.Array, Any, Any]:
+        """The value, aux, and the gradient: the direction of steepest ascent, also for complex parameters."""
+        (value, aux), grads = jax.value_and_grad(self.value, has_aux=True)(params)
+        return value, aux, jax.tree.map(lambda g: jnp.conj(g) if jnp.iscomplexobj(g) else g, grads)
+
+    def hvp(self, params: Any, vector: Any) -> Any:
+        """The Hessian at params times a vector, both trees like params; forward over reverse."""
+        return jax.jvp(lambda p: self.value_and_grad(p)[2], (params,), (vector,))[1]
+
+    def converged(self, norm: jax.Array, value: jax.Array, first_norm: jax.Array) -> jax.Array:
+        """Whether ‖g‖ = 0 or ‖g‖ <= tol min(‖g₀‖, max(1, |f|)), a bool scalar.
+
+        The first norm alone lets a bad start end early, max(1, |f|) alone takes an endless slope for a minimum.
+        """
+        return (norm == 0) | (norm <= self.tol * jnp.minimum(first_norm, jnp.maximum(1, jnp.abs(value))))
+
+
+def default_tol(dtype: Any) -> float:
+    """ε^(2/3) for numbers of a dtype: 4e-11 for float64, 2e-5 for float32."""
+    return float(np.finfo(np.float64 if dtype == np.float64 else np.float32).eps ** (2 / 3))
+
+
+@register
+class Solver(Value):
+    """A pair (init, step) that is also a pytree of its hyperparameters. Make one by calling a factory."""
+
+    noun = "a solver"
+    traced = True
+
+    def init(self, objective: Objective, params: Any) -> Any:
+        """The state with which a solve begins. f is not evaluated."""
+        return self.built[0](objective, params)
+
+    def step(self, objective: Objective, params: Any, state: Any) -> tuple[Any, Any, Info]:
+        """One evaluation of f, and what follows from it."""
+        return self.built[1](objective, params, state)
+
+
+def solver(function: Callable[P, Any]) -> Callable[P, Solver]:
+    """Make a factory of solvers from a function that returns a pair (init, step).
+
+    Annotations mean what they mean for `transformation`: number types are leaves, all others are static. A solver of
+    this package prints and parses with its folder, such as `solvers.lbfgs()`.
+    """
+    factory: Any = remember_calls(function, Solver)
+    package, _, folder = function.__module__.partition(".")
+    if package == __name__.partition(".")[0]:
+        factory.spelling = f"{folder.partition('.')[0]}.{function.__name__}"
+    return factory
+
+
+def advance(method: Any, objective: Objective, params: Any, state: Any) -> tuple[Any, Any, Info]:
+    """One step of a method: of a solver its own, of a transformation value and gradient, update, and apply.
+
+    Args:
+        method: a transformation or a solver.
+        objective: what is minimized.
+        params: the parameters.
+        state: of the method: `method.init(objective, params)` for a solver, `method.init(params)` for a transformation.
+
+    Returns:
+        New parameters, new state, and an `Info`.
+    """
+    if isinstance(method, Solver):
+        return method.step(objective, params, state)
+    value, aux, grads = objective.value_and_grad(params)
+    updates, state = method.update(
+        grads, state, params, value=value, grad=grads, value_fn=lambda p: objective.value(p)[0]
+    )
+    status = jnp.asarray(Status.RUNNING, jnp.int32)
+    info = Info(value, aux, grads, updates, status, jnp.ones([], jnp.int32))
+    return apply_updates(params, updates), state, info

@@ -1,0 +1,6 @@
+"""Solvers: methods that own the objective, such as `jo.solvers.lbfgs()`, for `jo.minimize`, `jo.fit` and sweeps."""
+
+from jaxopt_lite.solvers.descent import gradient_descent
+from jaxopt_lite.solvers.quasi_newton import lbfgs
+
+__all__ = ["gradient_descent", "lbfgs"]

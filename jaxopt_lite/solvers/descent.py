@@ -1,0 +1,177 @@
+"""Methods that search along a direction of descent d, and the simplest of them.
+
+    gradient descent    d = -g        Cauchy, 1847; the first step length by Barzilai & Borwein, 1988
+
+All share one state machine: evaluate at x + t d; if the line search accepts t, move there, make the next direction and
+begin the next search; else try the next t. One evaluation a step.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxopt_lite import tree
+from jaxopt_lite.core.method import Info, Objective, Status, solver
+from jaxopt_lite.core.numbers import Fraction, Positive, concrete
+from jaxopt_lite.solvers import linesearch
+
+__all__ = ["DescentState", "check_search", "dot", "gradient_descent", "line_search_method"]
+
+IDLE = 12  # accepted steps in a row without progress, after which a solve has stalled
+PROGRESS = 0.9  # the norm of the gradient in units of the least so far, below which there is progress
+
+
+class DescentState(NamedTuple):
+    """The state of a method with a line search. Values, aux and gradient are those at the parameters."""
+
+    value: jax.Array
+    aux: Any
+    grads: Any
+    direction: Any
+    search: linesearch.Search
+    memory: Any  # of what makes the directions
+    steepest: jax.Array  # bool: whether the direction is that of the gradient, with an empty memory
+    first_norm: jax.Array  # of the gradient at the start
+    least_norm: jax.Array  # of the gradients so far
+    idle: jax.Array  # int32
+    begun: jax.Array  # bool: whether the start has been evaluated
+
+
+def dot(a: Any, b: Any) -> jax.Array:
+    """The inner product of two trees, real also for complex leaves."""
+    products = [jnp.sum(jnp.real(jnp.conj(x) * y)) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)]
+    return sum(products, start=jnp.zeros(()))
+
+
+def along(params: Any, t: Any, direction: Any) -> Any:
+    """x + t d."""
+    return jax.tree.map(lambda x, d: x + t.astype(x.real.dtype) * d, params, direction)
+
+
+def line_search_method(
+    empty: Callable[[Any], Any],
+    direct: Callable[[Any, Any, Any, Any], tuple[Any, Any, Any]],
+    c1: Any,
+    c2: Any,
+    first_step: Any,
+    tries: int,
+) -> tuple[Callable, Callable]:
+    """The pair (init, step) of a method that searches along directions of descent.
+
+    Args:
+        empty: params -> the memory at the start, to which the method falls back where a direction fails.
+        direct: (memory, s, y, g) -> (memory, d, t): from the last step, the change of the gradient and the gradient,
+            the new memory, a direction, and the step to try first.
+        c1: of the sufficient decrease.
+        c2: of the curvature.
+        first_step: the length of the first trial step, for gradients of norm 1 and more; shorter for smaller ones.
+        tries: trials in one search.
+    """
+
+    def steepest(params, grads, value):
+        """Memory, direction and search with which a solve begins, and to which it falls back."""
+        norm = tree.global_norm(grads).astype(value.dtype)
+        t = first_step * jnp.minimum(1, 1 / jnp.where(norm == 0, 1, norm))
+        return empty(params), jax.tree.map(jnp.negative, grads), linesearch.begin(value, -(norm**2), t)
+
+    def init(objective: Objective, params: Any) -> DescentState:
+        value, aux = jax.eval_shape(objective.value, params)
+        zeros = lambda like: jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), like)
+        zero, still = jnp.zeros([], value.dtype), jax.tree.map(jnp.zeros_like, params)
+        search = linesearch.begin(zero, zero, 0.0)  # t = 0: the first evaluation is at the start
+        return DescentState(
+            *(zero, zeros(aux), still, still, search, empty(params)),
+            *(jnp.array(True), zero, zero, jnp.zeros([], jnp.int32), jnp.array(False)),
+        )
+
+    def step(objective: Objective, params: Any, state: DescentState) -> tuple[Any, DescentState, Info]:
+        search, begun = state.search, state.begun
+        trial = along(params, search.t, state.direction)
+        value, aux, grads = objective.value_and_grad(trial)
+        slope = dot(grads, state.direction).astype(value.dtype)
+        next_search, accepted, failed = linesearch.judge(search, value, slope, c1, c2, tries)
+        accepted, failed = accepted | ~begun, failed & begun
+
+        # Accepted: search along the next direction, or the steepest where that does not descend.
+        s, y = (jax.tree.map(jnp.subtract, *pair) for pair in ((trial, params), (grads, state.grads)))
+        memory, direction, t = direct(state.memory, s, y, grads)
+        down = dot(grads, direction).astype(value.dtype)
+        descends = begun & (down < 0) & jnp.isfinite(down)
+        following = (memory, direction, linesearch.begin(value, down, t))
+        following = tree.where(descends, following, steepest(params, grads, value))
+        # Failed: search anew along the steepest direction, which ends the solve if it was that already.
+        kept = (state.memory, state.direction, next_search)
+        otherwise = tree.where(failed, steepest(params, state.grads, state.value), kept)
+        memory, direction, next_search = tree.where(accepted, following, otherwise)
+        is_steepest = jnp.where(accepted, ~descends, state.steepest | failed)
+
+        norm = tree.global_norm(grads).astype(value.dtype)
+        first_norm = jnp.where(begun, state.first_norm, norm)
+        rounding = linesearch.ROUNDING * jnp.finfo(value.dtype).eps * jnp.abs(value)
+        progress = (state.value - value > rounding) | (norm < PROGRESS * state.least_norm) | ~begun
+        idle = jnp.where(accepted, jnp.where(progress, 0, state.idle + 1), state.idle)
+        least_norm = jnp.where(begun, jnp.minimum(state.least_norm, jnp.where(accepted, norm, jnp.inf)), norm)
+        unmoved = jnp.all(jnp.array([jnp.all(new == old) for new, old in zip(*map(jax.tree.leaves, (trial, params)))]))
+        expected = -search.slope0 * search.first  # decrease, of the first trial of the search
+        is_over = failed & state.steepest
+        status = jnp.select(
+            [
+                ~begun & ~(jnp.isfinite(value) & jnp.isfinite(norm)),
+                accepted & objective.converged(norm, value, first_norm),
+                begun & (value == -jnp.inf),
+                (idle >= IDLE) | begun & unmoved | is_over & (expected <= 100 * rounding),
+                is_over,
+            ],
+            [
+                *(Status.NON_FINITE, Status.CONVERGED_GRADIENT, Status.UNBOUNDED, Status.STALLED),
+                Status.LINE_SEARCH_FAILED,
+            ],
+            Status.RUNNING,
+        ).astype(jnp.int32)
+
+        here = (trial, value, aux, grads)
+        new_params, value, aux, grads = tree.where(accepted, here, (params, state.value, state.aux, state.grads))
+        updates = jax.tree.map(jnp.subtract, new_params, params)
+        new_state = DescentState(
+            *(value, aux, grads, direction, next_search, memory, is_steepest),
+            *(first_norm, least_norm, idle, jnp.array(True)),
+        )
+        return new_params, new_state, Info(value, aux, grads, updates, status, jnp.ones([], jnp.int32))
+
+    return init, step
+
+
+def check_search(who: str, c1: Any, c2: Any, tries: int) -> None:
+    """Raise unless c₁ < c₂ and there is at least one trial."""
+    if concrete(c1, c2) and not c1 < c2:
+        raise ValueError(f"{who}: c1 must be less than c2, got c1={c1} and c2={c2}")
+    if not isinstance(tries, int) or tries < 1:
+        raise ValueError(f"{who}: tries must be an int of at least 1, got {tries!r}")
+
+
+@solver
+def gradient_descent(c1: Fraction = 1e-4, c2: Fraction = 0.9, first_step: Positive = 1.0, *, tries: int = 20):
+    """Steepest descent, d = -g, with a line search for the strong Wolfe conditions.
+
+    Args:
+        c1: c₁, the share of the expected decrease that a step must bring, in [0, 1].
+        c2: c₂, the share of the slope that may be left, in [0, 1], above c₁.
+        first_step: length of the first trial step, above 0, in units of the parameters.
+        tries: evaluations in one line search, at least 1.
+
+    Raises:
+        ValueError: if c1 is not less than c2, or tries is less than 1.
+
+    Reference: Nocedal & Wright, "Numerical Optimization", 2006, Algorithms 3.5 and 3.6; the first trial of each search
+        is s·s / s·y of Barzilai & Borwein, "Two-Point Step Size Gradient Methods", 1988, Eq. (5).
+    """
+    check_search("gradient_descent", c1, c2, tries)
+
+    def direct(memory, s, y, g):
+        curvature = dot(s, y)
+        t = jnp.where(curvature > 0, dot(s, s) / jnp.where(curvature > 0, curvature, 1), first_step)
+        return memory, jax.tree.map(jnp.negative, g), t
+
+    return line_search_method(lambda params: (), direct, c1, c2, first_step, tries)

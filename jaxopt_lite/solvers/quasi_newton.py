@@ -1,0 +1,102 @@
+"""Methods that learn the curvature from differences of gradients, s = x₊ - x and y = g₊ - g.
+
+L-BFGS    d = -H g, with H from the last m pairs (s, y)        Liu & Nocedal, 1989
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxopt_lite.core.method import solver
+from jaxopt_lite.core.numbers import Fraction, Positive
+from jaxopt_lite.solvers.descent import check_search, dot, line_search_method
+
+__all__ = ["lbfgs"]
+
+
+class Pairs(NamedTuple):
+    """The last m pairs, the newest last; 1 / s·y is 0 where there is none yet."""
+
+    s: Any  # [m, ...] for each leaf
+    y: Any
+    inverse: jax.Array  # [m], 1 / s·y
+    gamma: jax.Array  # s·y / y·y of the newest pair
+
+
+@solver
+def lbfgs(
+    c1: Fraction = 1e-4,
+    c2: Fraction = 0.9,
+    first_step: Positive = 1.0,
+    *,
+    memory: int = 10,
+    tries: int = 20,
+):
+    """L-BFGS: quasi-Newton steps from the last pairs of steps and differences of gradients, with a line search.
+
+    Args:
+        c1: c₁, the share of the expected decrease that a step must bring, in [0, 1].
+        c2: c₂, the share of the slope that may be left, in [0, 1], above c₁.
+        first_step: length of the first trial step, above 0, in units of the parameters; later ones begin at 1.
+        memory: m, the number of pairs kept, at least 1; the state is 2 m times as large as the parameters.
+        tries: evaluations in one line search, at least 1.
+
+    Raises:
+        ValueError: if c1 is not less than c2, or memory or tries is less than 1.
+
+    Reference: Liu & Nocedal, "On the Limited Memory BFGS Method for Large Scale Optimization", 1989; Nocedal & Wright,
+        "Numerical Optimization", 2006, Algorithms 7.4 and 7.5; the line search is that of `linesearch`.
+    """
+    check_search("lbfgs", c1, c2, tries)
+    if not isinstance(memory, int) or memory < 1:
+        raise ValueError(f"lbfgs: memory must be an int of at least 1, got {memory!r}")
+
+    def empty(params):
+        rows = jax.tree.map(lambda p: jnp.zeros((memory, *p.shape), p.dtype), params)
+        real = jnp.result_type(float, *[p.real.dtype for p in jax.tree.leaves(params)])
+        return Pairs(rows, rows, jnp.zeros(memory, real), jnp.ones([], real))
+
+    def direct(pairs, s, y, g):
+        pairs = _remember(pairs, s, y)
+        t = jnp.ones([], pairs.gamma.dtype)
+        return pairs, jax.tree.map(jnp.negative, _two_loops(pairs, g)), t
+
+    return line_search_method(empty, direct, c1, c2, first_step, tries)
+
+
+def _remember(pairs: Pairs, s: Any, y: Any) -> Pairs:
+    """The pairs with a new one, unless its curvature s·y is not safely positive (Nocedal & Wright, Section 7.2)."""
+    sy, ss, yy = dot(s, y), dot(s, s), dot(y, y)
+    eps = jnp.finfo(sy.dtype).eps
+    is_good = (sy > eps * jnp.sqrt(ss) * jnp.sqrt(yy)) & jnp.isfinite(sy) & jnp.isfinite(yy)
+    shift = lambda rows, new: jnp.concatenate([rows[1:], new[None].astype(rows.dtype)])
+    new = Pairs(
+        jax.tree.map(shift, pairs.s, s),
+        jax.tree.map(shift, pairs.y, y),
+        shift(pairs.inverse, 1 / jnp.where(is_good, sy, 1)),
+        (sy / jnp.where(is_good, yy, 1)).astype(pairs.gamma.dtype),
+    )
+    return jax.tree.map(lambda a, b: jnp.where(is_good, a, b), new, pairs)
+
+
+def _two_loops(pairs: Pairs, g: Any) -> Any:
+    """H g by Algorithm 7.4, from the newest pair to the oldest and back."""
+
+    def minus(q, a, rows):
+        return jax.tree.map(lambda q, row: q - a.astype(q.real.dtype) * row, q, rows)
+
+    def backward(q, pair):
+        s, y, inverse = pair
+        a = inverse * dot(s, q)
+        return minus(q, a, y), a
+
+    def forward(r, pair):
+        (s, y, inverse), a = pair
+        b = inverse * dot(y, r)
+        return minus(r, b - a, s), None
+
+    rows = (pairs.s, pairs.y, pairs.inverse)
+    q, a = jax.lax.scan(backward, g, rows, reverse=True)
+    r = jax.tree.map(lambda q: pairs.gamma.astype(q.real.dtype) * q, q)
+    return jax.lax.scan(forward, r, (rows, a))[0]

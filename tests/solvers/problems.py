@@ -1,0 +1,60 @@
+"""Ten classic problems of unconstrained minimization, from Moré, Garbow & Hillstrom, 1981, by their numbers there."""
+
+import jax.numpy as jnp
+import numpy as np
+
+
+def rosenbrock(x):  # 1 and 21
+    return jnp.sum(100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2)
+
+
+def freudenstein_roth(x):  # 2
+    one = -13 + x[0] + ((5 - x[1]) * x[1] - 2) * x[1]
+    return one**2 + (-29 + x[0] + ((x[1] + 1) * x[1] - 14) * x[1]) ** 2
+
+
+def brown_badly_scaled(x):  # 4
+    return (x[0] - 1e6) ** 2 + (x[1] - 2e-6) ** 2 + (x[0] * x[1] - 2) ** 2
+
+
+def beale(x):  # 5
+    return sum((y - x[0] * (1 - x[1] ** i)) ** 2 for i, y in ((1, 1.5), (2, 2.25), (3, 2.625)))
+
+
+def helical_valley(x):  # 7
+    turn = jnp.arctan2(x[1], x[0]) / (2 * jnp.pi)
+    return 100 * ((x[2] - 10 * turn) ** 2 + (jnp.sqrt(x[0] ** 2 + x[1] ** 2) - 1) ** 2) + x[2] ** 2
+
+
+def box(x):  # 12
+    t = 0.1 * jnp.arange(1, 11)
+    return jnp.sum((jnp.exp(-t * x[0]) - jnp.exp(-t * x[1]) - x[2] * (jnp.exp(-t) - jnp.exp(-10 * t))) ** 2)
+
+
+def powell_singular(x):  # 13
+    return (x[0] + 10 * x[1]) ** 2 + 5 * (x[2] - x[3]) ** 2 + (x[1] - 2 * x[2]) ** 4 + 10 * (x[0] - x[3]) ** 4
+
+
+def wood(x):  # 14
+    valleys = 100 * (x[1] - x[0] ** 2) ** 2 + (1 - x[0]) ** 2 + 90 * (x[3] - x[2] ** 2) ** 2 + (1 - x[2]) ** 2
+    return valleys + 10.1 * ((x[1] - 1) ** 2 + (x[3] - 1) ** 2) + 19.8 * (x[1] - 1) * (x[3] - 1)
+
+
+def brown_dennis(x):  # 16
+    t = jnp.arange(1, 21) / 5
+    return jnp.sum(((x[0] + t * x[1] - jnp.exp(t)) ** 2 + (x[2] + x[3] * jnp.sin(t) - jnp.cos(t)) ** 2) ** 2)
+
+
+# (function, start, value at the minimum that is found from there)
+TEN = [
+    (rosenbrock, np.array([-1.2, 1.0]), 0.0),
+    (rosenbrock, np.tile([-1.2, 1.0], 5), 0.0),
+    (freudenstein_roth, np.array([0.5, -2.0]), 48.98425367924),
+    (brown_badly_scaled, np.array([1.0, 1.0]), 0.0),
+    (beale, np.array([1.0, 1.0]), 0.0),
+    (helical_valley, np.array([-1.0, 0.0, 0.0]), 0.0),
+    (box, np.array([0.0, 10.0, 20.0]), 0.0),
+    (powell_singular, np.array([3.0, -1.0, 0.0, 1.0]), 0.0),
+    (wood, np.array([-3.0, -1.0, -3.0, -1.0]), 0.0),
+    (brown_dennis, np.array([25.0, 5.0, -5.0, -1.0]), 85822.20162635627),
+]
