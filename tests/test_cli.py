@@ -145,6 +145,12 @@ def test_show_tells_what_an_optimizer_is(run):
         assert words in out
 
 
+def test_solvers_are_listed_and_shown(run):
+    assert "  solvers.lbfgs(c1=0.0001, c2=0.9, " in run("list")[1]
+    code, out, _ = run("show", "solvers.lbfgs(first_step=0.5)")
+    assert code == 0 and "lbfgs.first_step  0.5" in out and "bytes" not in out
+
+
 def test_train_says_how_it_ended(run):
     code, out, err = run("train", "tiny", "--steps", "40", "--eval-every", "20")
     assert code == 0

@@ -25,10 +25,10 @@ _OWN = {  # what a text may name of a module, and by which decorator it is made 
 }
 
 
-def optimizer_of(text: str, module: ModuleType | None = None) -> jo.GradientTransformation:
+def optimizer_of(text: str, module: ModuleType | None = None, or_solver: bool = False) -> Any:
     """The optimizer that a text calls; it may name the transformations and schedules of a module."""
     value = _read(text, module)
-    if not isinstance(value, jo.GradientTransformation):
+    if not isinstance(value, (jo.GradientTransformation, jo.Solver) if or_solver else jo.GradientTransformation):
         raise ValueError(f"{text!r} is no optimizer; give a call such as adamw(1e-3)")
     return value
 

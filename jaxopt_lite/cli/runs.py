@@ -28,15 +28,15 @@ _EXPERIMENT = re.compile(r"^(def )?(task|trial|main)\b|\bTask\(", re.M)  # other
 
 @app.command("list")
 def list_() -> None:
-    """List optimizers with their defaults, and experiments."""
-    print("Optimizers")
-    for name in optimizers.__all__:
-        factory = getattr(optimizers, name)
-        arguments = [
-            p.name if p.default is p.empty else f"{p.name}={p.default!r}"
-            for p in factory.spec.signature.parameters.values()
-        ]
-        print(f"  {name}({', '.join(arguments)})")
+    """List optimizers and solvers with their defaults, and experiments."""
+    for title, module, folder in (("Optimizers", optimizers, ""), ("\nSolvers", jo.solvers, "solvers.")):
+        print(title)
+        for name in module.__all__:
+            arguments = [
+                p.name if p.default is p.empty else f"{p.name}={p.default!r}"
+                for p in getattr(module, name).spec.signature.parameters.values()
+            ]
+            print(f"  {folder}{name}({', '.join(arguments)})")
     sources = {path.stem: path.read_text(encoding="utf-8") for path in sorted(Path("experiments").glob("[!_]*.py"))}
     found = {name: source for name, source in sources.items() if _EXPERIMENT.search(source)}
     print("\nExperiments" + ("" if found else ": none in ./experiments"))
@@ -46,27 +46,36 @@ def list_() -> None:
 
 @app.command()
 def show(
-    text: Annotated[str, Argument(metavar="OPTIMIZER|DIRECTORY", help='such as "adamw(1e-3)", or of a run or sweep')],
+    text: Annotated[
+        str, Argument(metavar="METHOD|DIRECTORY", help='such as "adamw(1e-3)", "solvers.lbfgs()", or of a run or sweep')
+    ],
 ) -> None:
-    """Show what an optimizer chains, or how a run or sweep stands."""
+    """Show what an optimizer chains, the numbers of a solver, or how a run or sweep stands."""
     if os.path.isdir(text):  # False of a text too, whatever its length
         directory = Path(text)
         show_sweep(directory) if (directory / "sweep.json").exists() else _show_run(directory)
         return
-    optimizer = optimizer_of(text)
-    print(optimizer)
-    print("\nchains")
-    for rule in rules(optimizer):
-        print(f"  {rule}")
+    method = optimizer_of(text, or_solver=True)
+    print(method)
+    if isinstance(method, jo.GradientTransformation):
+        print("\nchains")
+        for rule in rules(method):
+            print(f"  {rule}")
     print("\nhyperparameters")
-    values = jo.hyperparameters(optimizer)
+    values = jo.hyperparameters(method)
     width = max(map(len, values), default=0)
     for path, value in values.items():
         print(f"  {path:{width}}  {value:g}" if np.ndim(value) == 0 else f"  {path:{width}}  {np.asarray(value)}")
-    size = 1024
-    state = jax.eval_shape(optimizer.init, {"w": jax.ShapeDtypeStruct((size, size), jnp.float32)})
-    total = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state) if hasattr(leaf.dtype, "itemsize"))
-    print(f"\nstate\n  {total / size**2:.3g} bytes for each float32 parameter")
+    if isinstance(method, jo.GradientTransformation):
+        print(f"\nstate\n  {_bytes_of_state(method):.3g} bytes for each float32 parameter, acts on: {method.acts_on}")
+
+
+def _bytes_of_state(optimizer: jo.GradientTransformation, size: int = 1024) -> float:
+    """Bytes of the state that belong to parameters, for each parameter of a large matrix."""
+    params = {"w": jax.ShapeDtypeStruct((size, size), jnp.float32)}
+    leaves, places = jax.tree.leaves(jax.eval_shape(optimizer.init, params)), jo.state_layout(optimizer, params)
+    of_params = [leaf for leaf, place in zip(leaves, jax.tree.leaves(places), strict=True) if place.params]
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in of_params) / size**2
 
 
 @app.command()
