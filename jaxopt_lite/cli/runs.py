@@ -50,7 +50,7 @@ def show(
         str, Argument(metavar="METHOD|DIRECTORY", help='such as "adamw(1e-3)", "solvers.lbfgs()", or of a run or sweep')
     ],
 ) -> None:
-    """Show what an optimizer chains, the numbers of a solver, or how a run or sweep stands."""
+    """Show an optimizer, a solver, or how a run or sweep stands."""
     if os.path.isdir(text):  # False of a text too, whatever its length
         directory = Path(text)
         show_sweep(directory) if (directory / "sweep.json").exists() else _show_run(directory)

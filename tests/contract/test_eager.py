@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 import jaxopt_lite as jo
-from tests.contract.table import NOT_COMPLEX, PENALTIES, SCHEDULES, TRANSFORMATIONS, at, problem, scan
+from tests.contract.table import NOT_COMPLEX, PENALTIES, SCHEDULES, TRANSFORMATIONS, at, problem
 
 
 def later(state, steps: int):
@@ -64,9 +64,9 @@ def test_strict_promotion_of_dtypes_is_no_trouble():
             continue
         params, grads = problem(name)
         with jax.numpy_dtype_promotion("strict"):
-            jax.eval_shape(lambda p, g, o=optimizer: scan(o, p, g), params, grads)
-            jax.eval_shape(scan, jo.arrays(optimizer), params, grads)
-            optimizer.update(at(0, grads), optimizer.init(params), params)
+            for value in (optimizer, jo.arrays(optimizer)):
+                state = jax.eval_shape(value.init, params)
+                jax.eval_shape(value.update, at(0, grads), state, params)
     for value in (SCHEDULES | PENALTIES).values():
         given = problem("")[0] if isinstance(value, jo.Penalty) else jnp.arange(5)
         with jax.numpy_dtype_promotion("strict"):
