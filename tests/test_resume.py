@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -285,3 +286,14 @@ def test_a_sweep_in_a_directory_of_any_name_can_be_read_back(tmp_path):
     result = sweep(trials=2, directory=folder)
     assert {path.name for path in folder.iterdir()} >= {"sweep.json", "checkpoints", "trials.csv", "curves.npz"}
     equal(jo.resume(folder), result)
+
+
+def test_trials_that_failed_alone_are_told_again_and_their_group_takes_others(tmp_path):
+    initial = [{"learning_rate": 0.01, "momentum": momentum} for momentum in (0.5, 1.5)]
+    space = {**small.SPACE, "momentum": jo.uniform(0.0, 2.0)}
+    call = functools.partial(sweep, space=space, initial=initial, on_error="continue", directory=tmp_path, save_calls=9)
+    first, said = call(trials=2), "with learning_rate=0.01, momentum=1.5: ValueError: sgd: momentum must be"
+    assert f"trial 1 failed, {said}" in first.summary() and first.trials[0].status == "finished"
+    more = call(trials=6)
+    assert re.search(f"[234] trials failed, first trial 1 {said}", more.summary())
+    assert all((trial.status == "failed") == (trial.config["momentum"] >= 1) for trial in more.trials)

@@ -27,7 +27,7 @@ from jaxopt_lite import checkpoint
 from jaxopt_lite.core.text import parse, spell
 from jaxopt_lite.core.values import Value
 from jaxopt_lite.log.records import JsonLines, hold, read_json, versions, write_json
-from jaxopt_lite.report.analysis import ended
+from jaxopt_lite.report.analysis import ended, over_seeds
 from jaxopt_lite.report.exports import write_curves, write_trials
 from jaxopt_lite.report.result import SweepResult
 from jaxopt_lite.run.contents import COMPILED_BY, contents
@@ -210,7 +210,7 @@ class SweepFolder:
         facts = {"status": result.status, "message": result.message, "seconds": round(result.seconds, 3)}
         if best is not None:
             config = ledger.space.encode(ledger.table[best.number])
-            metrics = {name: value.mean() for name, value in best.metrics.items()}
+            metrics = {name: over_seeds(value)[0] for name, value in best.metrics.items()}
             facts["best"] = {"trial": best.number, "config": config, "score": best.score, **metrics}
         counts = {ended(status): n for status, n in ledger.summary().items()}
         facts |= {"trials": counts, "warnings": result.warnings, "metric": ledger.metric, "groups": groups}
