@@ -88,13 +88,15 @@ def test_notes_that_a_policy_takes_are_no_change_of_it(tmp_path):
     equal(sweep(policy=watching(), trials=2, directory=tmp_path), first)
 
 
-def test_a_constraint_that_prints_its_address_is_the_same_in_another_process(tmp_path):
-    where = lambda config, most: bool(config["learning_rate"] < most)
-    spaces = [jo.space(small.SPACE, where=functools.partial(where, most=1.0)) for _ in range(2)]
-    where = lambda config, most: bool(config["learning_rate"] < most)  # at another address
-    spaces.append(jo.space(small.SPACE, where=functools.partial(where, most=1.0)))
-    results = [sweep(space=spec, trials=2, directory=tmp_path) for spec in spaces]
-    equal(results[0], results[2])
+def test_what_prints_its_address_is_the_same_in_another_process(tmp_path):
+    def call():  # makes functions at other addresses
+        where = lambda config, most: bool(config["learning_rate"] < most)
+        wide, narrow = (functools.partial(lambda x, k: x * k, k=k) for k in (1, 2))
+        spec = jo.space({**small.SPACE, "act": jo.choice([wide, narrow])}, where=functools.partial(where, most=1.0))
+        initial = [{"learning_rate": 0.01, "momentum": 0.5, "act": narrow}]
+        return sweep(space=spec, initial=initial, trials=2, directory=tmp_path)
+
+    equal(call(), call())
 
 
 def with_data(change):

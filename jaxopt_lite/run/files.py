@@ -236,7 +236,11 @@ def _is_empty(path: Path) -> bool:
 
 
 def _nameless(value: Any) -> Any:
-    """A saved argument without what differs from process to process."""
+    """A plain argument without what differs from process to process."""
+    if isinstance(value, dict):
+        return {key: _nameless(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_nameless(inner) for inner in value]
     return _ADDRESS.sub("", value) if isinstance(value, str) else value
 
 
@@ -251,7 +255,7 @@ def plain_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
     space, plain = arguments["space"], {}
     for name, value in arguments.items():
         if isinstance(value, Value):
-            plain[name] = _nameless(spell(value, defaults=True))
+            plain[name] = spell(value, defaults=True)
             functions = [value.factory, getattr(value, "where", None)]
             foreign = [named(f) for f in functions if f is not None and not named(f).startswith("jaxopt_lite.")]
             if foreign:
@@ -260,7 +264,7 @@ def plain_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
             plain[name] = [space.encode(row) for row in space.table(list(value), "initial")] if value else []
         else:
             plain[name] = named(value) if callable(value) else value
-    return json.loads(json.dumps(plain))
+    return _nameless(json.loads(json.dumps(plain)))
 
 
 def read_about(path: Path) -> dict[str, Any]:
