@@ -194,9 +194,10 @@ class SweepFolder:
 
     def about(self, facts: dict[str, Any]) -> None:
         """Write sweep.json."""
+        # What changes while the sweep runs, such as a list of notes or a cache, tells nothing of the code.
         now = _contents(self.arguments)
-        for what, found in self._contents.items():  # what changes as the sweep runs, such as a list of notes, is no
-            self._contents[what] = {n: hashed for n, hashed in found.items() if now[what].get(n) == hashed}  # code
+        for what, found in self._contents.items():
+            self._contents[what] = {n: hashed for n, hashed in found.items() if now[what].get(n) == hashed}
         known = {"python": COMPILED_BY, **self._contents}
         content = {"arguments": plain_arguments(self.arguments), "versions": self._circumstances(), "contents": known}
         write_json(self.path / "sweep.json", {**content, **facts})
