@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import math
 import os
 import re
 import signal
@@ -72,6 +73,8 @@ def corners(low: float = 0.0):
 @jo.policy
 def halfway():
     return lambda ledger: jo.Decision(target=ledger.steps // 2)
+
+HALF = halfway()
 
 
 SPACE = {"rate": jo.log_uniform(1e-2, 1.0)}
@@ -247,6 +250,7 @@ ERRORS = {
     ("train", "tiny", "--optimizer", "x" * 300): "there is no 'xxx",
     ("sweep", "tiny", "--policy", "successive_halving(1)"): "successive_halving: factor must be at least 2, got 1",
     ("sweep", "tiny", "--space", "rate"): "--space 'rate' must be NAME=DISTRIBUTION",
+    ("sweep", "tiny", "--space", "rate="): "--space 'rate=' must be NAME=DISTRIBUTION",
     ("sweep", "tiny", "--space", "rate=log_unif(1, 2)"): "there is no 'log_unif'; did you mean log_uniform",
     ("sweep", "tiny", "--trials", "2", "--space", "lr=uniform(0, 1)"): "KeyError: 'rate'; trial was called with {'lr'",
     ("sweep", "tiny", "--trials", "2", "--metric", "train.los", "--mode", "min"): "'train.los'; did you mean train",
@@ -310,9 +314,10 @@ def test_what_is_given_arrives(run, monkeypatch):
         raise ValueError("seen")
 
     monkeypatch.setattr(jo, "sweep", sweep)
-    own = ["--sampler", "corners(0.5)", "--policy", "halfway", "--independent", "--on-error", "continue"]
+    own = ["--sampler", "corners(0.5)", "--policy", "HALF", "--independent", "--on-error", "continue"]
     numbers = ["--compute-dtype", "bfloat16", "--max-groups", "3", "--save-seconds", "5", "--save-calls", "2"]
     texts = ["rate=0.5", "rate=0.1, rule.name='a,b', rule.sizes=[1, 2]", '{"rate": 0.5, "on": true}', "{'rate': None}"]
+    texts += ["rate=inf, low=-inf"]
     initial = [word for text in texts for word in ("--initial", text)]
     assert (
         run("sweep", "tiny", "--space", "rule=choice([soft_sgd(0.1)])", *own, *numbers, *initial)[2] == "error: seen\n"
@@ -322,7 +327,8 @@ def test_what_is_given_arrives(run, monkeypatch):
     assert (seen["independent"], seen["on_error"], seen["compute_dtype"]) == (True, "continue", "bfloat16")
     assert (seen["max_groups"], seen["save_seconds"], seen["save_calls"]) == (3, 5.0, 2)
     nested = {"rate": 0.1, "rule": {"name": "a,b", "sizes": [1, 2]}}
-    assert seen["initial"] == [{"rate": 0.5}, nested, {"rate": 0.5, "on": True}, {"rate": None}]
+    assert seen["initial"][:2] == [{"rate": 0.5}, nested]
+    assert seen["initial"][2:] == [{"rate": 0.5, "on": True}, {"rate": None}, {"rate": math.inf, "low": -math.inf}]
 
 
 def test_a_sweep_with_a_policy_of_the_module_is_shown_and_resumed(run, tmp_path):

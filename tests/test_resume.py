@@ -4,20 +4,18 @@ import dataclasses
 import functools
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
-import types
-from pathlib import Path
 
 import jax
-import numpy as np
 import pytest
 
 import jaxopt_lite as jo
 from jaxopt_lite import checkpoint
-from jaxopt_lite.run.contents import contents as code
 from tests.sweeps import small
+from tests.test_contents import CHANGED, SOURCE, module
 from tests.test_sweep import contents, equal, raising, sweep, worse_half
 
 
@@ -40,164 +38,6 @@ again = functools.partial(sweep, policy=worse_half(), trials=3)
 
 
 # What has changed ----------------------------------------------------------------------------------------------------
-
-SOURCE = '''
-"""Rules of one's own."""
-import functools
-import jax, numpy as np
-import jaxopt_lite as jo
-
-LIMIT = 1.0
-TABLE = {"a": [0.05, 0.5]}
-ARRAY = np.arange(3.0)
-UNUSED = 3
-
-def double(x):
-    """Twice."""
-    return 2 * x
-
-@functools.lru_cache
-def cached(x):
-    return double(x) + 1
-
-@jax.jit
-def jitted(x):
-    return x - 1
-
-class Below:
-    least = -1
-
-    def __init__(self, most):
-        self.most = most
-
-    def __call__(self, config):
-        return self.least < config["learning_rate"] < self.most
-
-def make(most):
-    def inside(config):
-        # a comment
-        return bool(config["learning_rate"] < most)
-    return inside
-
-@jo.policy
-def own_policy(part: float = 0.5, score=double):
-    """A policy."""
-    def decide(ledger):
-        """What to do."""
-        share = part * len(TABLE["a"]) * cached(1) * jitted(2)
-        return jo.Decision(target=ledger.steps)
-    return decide
-
-@jo.sampler
-def own_sampler():
-    def ask(space, seed, start, count, points, scores):
-        return np.random.default_rng(seed).random((start + count, len(space.dimensions)))[start:] * LIMIT
-    return ask
-
-def where(config):
-    return bool(config["learning_rate"] < LIMIT) or bool(ARRAY[0] in {1, 2, "x"})
-
-partly = functools.partial(where)
-below = Below(1.0)
-made = make(1.0)
-small = lambda config: bool(config["learning_rate"] < 1.0)
-'''
-ROOTS = ["own_policy", "own_sampler", "where", "partly", "below", "made", "small"]
-
-CHANGED = {  # what is replaced, by what, and whose code that is
-    "2 * x": ("3 * x", ["own_policy"]),
-    "double(x) + 1": ("double(x) - 1", ["own_policy"]),
-    "return x - 1": ("return x - 2", ["own_policy"]),
-    "part: float = 0.5": ("part: float = 0.6", ["own_policy"]),
-    "ledger.steps": ("ledger.eval_every", ["own_policy"]),
-    "[0.05, 0.5]": ("[0.05, 0.6]", ["own_policy"]),
-    "0.5]}": ("0.5], 'b': 1}", ["own_policy"]),
-    "* LIMIT": ("/ LIMIT", ["own_sampler"]),
-    "default_rng(seed)": ("default_rng(seed + 1)", ["own_sampler"]),
-    "LIMIT = 1.0": ("LIMIT = 2.0", ["own_sampler", "where", "partly"]),
-    "arange(3.0)": ("arange(4.0)", ["where", "partly"]),
-    '{1, 2, "x"}': ('{1, 3, "x"}', ["where", "partly"]),
-    "partial(where)": ("partial(where, key=3)", ["partly"]),
-    "least = -1": ("least = -2", ["below"]),
-    "self.least < config": ("self.least <= config", ["below"]),
-    "below = Below(1.0)": ("below = Below(2.0)", ["below"]),
-    "made = make(1.0)": ("made = make(2.0)", ["made"]),
-    "< most": ("> most", ["made"]),
-    '["learning_rate"] < 1.0': ('["learning_rate"] <= 1.0', ["small"]),
-    "lambda config: bool": ("lambda config: not bool", ["small"]),
-}
-SAME = {
-    "# a comment": "# another",
-    '"""Twice."""': "",
-    '"""A policy."""': '"""A longer text."""',
-    '"""What to do."""': '"""Another."""',
-    "share = part": "portion = part",
-    "UNUSED = 3": "UNUSED = 4\nMORE = 5\n",
-    "LIMIT = 1.0": "\n\nLIMIT = 1.0",
-    "ARRAY = np.arange(3.0)": "ARRAY = np.array([0.0, 1.0, 2.0])",
-    "@jo.policy": "from jaxopt_lite import policy\n@policy",
-}
-
-
-def module(source=SOURCE, name="own_rules"):
-    made = types.ModuleType(name)
-    exec(compile(source, f"{name}.py", "exec"), vars(made))  # its functions' __module__ is its name
-    return made
-
-
-def hashes(made):
-    value = lambda name: getattr(made, name)() if name.startswith("own") else getattr(made, name)
-    return {name: code(value(name)) for name in ROOTS}
-
-
-def test_a_change_of_code_or_of_a_constant_in_it_is_seen():
-    before = hashes(module())
-    assert all(before.values())
-    for old, (new, whose) in CHANGED.items():
-        assert old in SOURCE
-        after = hashes(module(SOURCE.replace(old, new)))
-        assert [name for name in ROOTS if before[name] != after[name]] == whose, old
-
-
-def test_what_is_not_code_and_where_it_is_may_change():
-    before = hashes(module())
-    for old, new in SAME.items():
-        assert old in SOURCE
-        assert hashes(module(SOURCE.replace(old, new))) == before, old
-    assert hashes(module(name="__main__")) == before == hashes(module(name="package.of.rules"))
-
-
-def test_code_of_an_installed_module_counts_too(monkeypatch):
-    made = module()
-    made.__file__ = str(Path(np.__file__).parents[1] / "own_rules.py")
-    monkeypatch.setitem(sys.modules, "own_rules", made)
-    assert hashes(made) == hashes(module(name="elsewhere"))
-
-
-def test_code_has_the_same_hash_in_every_process():
-    script = "import json, tests.test_resume as t; print(json.dumps(t.hashes(t.module())))"
-    root = Path(__file__).parents[1]
-    env = {**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": str(root)}
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=env, cwd=root)
-    assert json.loads(done.stdout) == hashes(module()), done.stderr
-
-
-def test_values_of_the_package_have_no_code_of_their_own():
-    for value in (jo.sobol(), jo.tpe(), jo.successive_halving(4), jo.median_stopping(), None):
-        assert code(value) == {}
-
-
-def test_objects_that_are_strange_are_no_obstacle():
-    class Strange:
-        def __getattr__(self, name):
-            raise RuntimeError(name)
-
-        def __call__(self):
-            return strange, loop, objects, key
-
-    strange, loop, objects, key = Strange(), [1], np.array([None, "a"], object), jax.random.key(0)
-    loop.append(loop)
-    assert code(strange) == code(strange) != code(lambda: (strange, loop, objects, key, sys, jax.nn.relu, np.exp))
 
 
 def both(made):
@@ -248,13 +88,15 @@ def test_notes_that_a_policy_takes_are_no_change_of_it(tmp_path):
     equal(sweep(policy=watching(), trials=2, directory=tmp_path), first)
 
 
-def test_a_constraint_that_prints_its_address_is_the_same_in_another_process(tmp_path):
-    where = lambda config, most: bool(config["learning_rate"] < most)
-    spaces = [jo.space(small.SPACE, where=functools.partial(where, most=1.0)) for _ in range(2)]
-    where = lambda config, most: bool(config["learning_rate"] < most)  # at another address
-    spaces.append(jo.space(small.SPACE, where=functools.partial(where, most=1.0)))
-    results = [sweep(space=spec, trials=2, directory=tmp_path) for spec in spaces]
-    equal(results[0], results[2])
+def test_what_prints_its_address_is_the_same_in_another_process(tmp_path):
+    def call():  # makes functions at other addresses
+        where = lambda config, most: bool(config["learning_rate"] < most)
+        wide, narrow = (functools.partial(lambda x, k: x * k, k=k) for k in (1, 2))
+        spec = jo.space({**small.SPACE, "act": jo.choice([wide, narrow])}, where=functools.partial(where, most=1.0))
+        initial = [{"learning_rate": 0.01, "momentum": 0.5, "act": narrow}]
+        return sweep(space=spec, initial=initial, trials=2, directory=tmp_path)
+
+    equal(call(), call())
 
 
 def with_data(change):
@@ -446,3 +288,14 @@ def test_a_sweep_in_a_directory_of_any_name_can_be_read_back(tmp_path):
     result = sweep(trials=2, directory=folder)
     assert {path.name for path in folder.iterdir()} >= {"sweep.json", "checkpoints", "trials.csv", "curves.npz"}
     equal(jo.resume(folder), result)
+
+
+def test_trials_that_failed_alone_are_told_again_and_their_group_takes_others(tmp_path):
+    initial = [{"learning_rate": 0.01, "momentum": momentum} for momentum in (0.5, 1.5)]
+    space = {**small.SPACE, "momentum": jo.uniform(0.0, 2.0)}
+    call = functools.partial(sweep, space=space, initial=initial, on_error="continue", directory=tmp_path, save_calls=9)
+    first, said = call(trials=2), "with learning_rate=0.01, momentum=1.5: ValueError: sgd: momentum must be"
+    assert f"trial 1 failed, {said}" in first.summary() and first.trials[0].status == "finished"
+    more = call(trials=6)
+    assert re.search(f"[234] trials failed, first trial 1 {said}", more.summary())
+    assert all((trial.status == "failed") == (trial.config["momentum"] >= 1) for trial in more.trials)

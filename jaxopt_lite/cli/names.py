@@ -1,6 +1,7 @@
 """What the words of a command line name: optimizers, tasks and trials of modules, spaces."""
 
 import ast
+import contextlib
 import difflib
 import importlib
 import io
@@ -84,10 +85,8 @@ def config_of_text(text: str, module: ModuleType) -> dict[str, Any]:
     if not text.lstrip().startswith("{"):
         return _nested("--initial", list(_parts(text)), "VALUE, NAME=VALUE, ..., such as b1=0.9", module)
     for read in (json.loads, ast.literal_eval):
-        try:
+        with contextlib.suppress(ValueError, SyntaxError):
             return read(text)
-        except (ValueError, SyntaxError):
-            continue
     raise ValueError(f"--initial {text!r} cannot be read; give a dict of literals, or NAME=VALUE, NAME=VALUE, ...")
 
 
@@ -109,8 +108,8 @@ def _nested(option: str, texts: Sequence[str], form: str, module: ModuleType) ->
     """A dict from texts NAME=VALUE; dots in a name nest."""
     whole: dict[str, Any] = {}
     for text in texts:
-        name, equals, value = (part.strip() for part in text.partition("="))
-        if not equals or not all(part.isidentifier() for part in name.split(".")):
+        name, _, value = (part.strip() for part in text.partition("="))
+        if not value or not all(part.isidentifier() for part in name.split(".")):
             raise ValueError(f"{option} {text!r} must be NAME={form}")
         *parents, last = name.split(".")
         inside = whole
@@ -123,19 +122,21 @@ def _nested(option: str, texts: Sequence[str], form: str, module: ModuleType) ->
 
 
 def called(text: str, kind: type, what: str, module: ModuleType) -> Any:
-    """The sampler or policy that a text calls, parentheses or not: one of the package, or of a module."""
-    value = _read(text if "(" in text else f"{text}()", module)
+    """The sampler or policy that a text names: one of a module, or a call of its factory or the package's."""
+    value = getattr(module, text, None)
+    if not isinstance(value, kind):
+        value = _read(text if "(" in text else f"{text}()", module)
     if not isinstance(value, kind):
         raise ValueError(f"--{what} {text!r} is not {kind.noun}")  # pyright: ignore[reportAttributeAccessIssue]
     return value
 
 
 def _value(text: str, module: ModuleType) -> Any:
-    """A call, or a Python literal."""
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return _read(text, module)
+    """A Python literal, inf or nan, or a call."""
+    for read in (ast.literal_eval, float):
+        with contextlib.suppress(ValueError, SyntaxError):
+            return read(text)
+    return _read(text, module)
 
 
 def _read(text: str, module: ModuleType | None = None) -> Any:

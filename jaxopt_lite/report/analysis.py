@@ -170,6 +170,18 @@ def earlier_best(ledger: Ledger, trial: int) -> list[str]:
     ]
 
 
+def failures(ledger: Ledger) -> list[str]:
+    """A sentence if trials failed: how many, and the first of them with its config and error."""
+    if not ledger.errors:
+        return []
+    first, n = min(ledger.errors), len(ledger.errors)
+    config = ", ".join(f"{name}={text}" for name, text in settings(ledger, first).items())
+    which = (
+        f"trial {first} failed, with {config}" if n == 1 else f"{n} trials failed, first trial {first} with {config}"
+    )
+    return [f"{which}: {ledger.errors[first]}"]
+
+
 def columns(ledger: Ledger) -> dict[str, np.ndarray]:
     """The ledger as a table: number, status, steps, score, standard error, hyperparameters, and last values.
 

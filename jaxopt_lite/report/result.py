@@ -8,7 +8,17 @@ from typing import Any
 import numpy as np
 
 from jaxopt_lite.report import exports
-from jaxopt_lite.report.analysis import earlier_best, edges, ended, importance, last_measured, last_values, settings
+from jaxopt_lite.report.analysis import (
+    earlier_best,
+    edges,
+    ended,
+    failures,
+    importance,
+    last_measured,
+    last_values,
+    over_seeds,
+    settings,
+)
 from jaxopt_lite.report.overview import plot_sweep
 from jaxopt_lite.sweeps.events import Outcome
 from jaxopt_lite.sweeps.ledger import STATUSES, Ledger
@@ -80,7 +90,8 @@ class SweepResult:
     @classmethod
     def of(cls, outcome: Outcome, seconds: float, directory: Path | None, notes: list[str]) -> "SweepResult":
         """The result of an outcome of the engine."""
-        ledger, warnings, best = outcome.ledger, list(notes), None
+        ledger, best = outcome.ledger, None
+        warnings = [*notes, *failures(ledger)]
         if outcome.best is not None:
             trial = _trials(ledger, np.array([outcome.best.number]))[0]
             facts = {field.name: getattr(trial, field.name) for field in dataclasses.fields(Trial)}
@@ -201,7 +212,7 @@ class SweepResult:
         lines = ["  ".join([*(cell.rjust(w) for cell, w in zip(row, widths)), row[-1]]) for row in rows]
         tested = [] if self.best is None else [n for n in self.best.metrics if n.startswith("test.")]
         if self.best is not None and tested:
-            shown = ", ".join(f"{name} {self.best.metrics[name].mean():.4g}" for name in tested)
+            shown = ", ".join(f"{name} {over_seeds(self.best.metrics[name])[0]:.4g}" for name in tested)
             lines.append(f"best trial {self.best.number} on the test data: {shown}")
         return "\n".join([*lines, self.message, *(f"note: {warning}" for warning in self.warnings)])
 

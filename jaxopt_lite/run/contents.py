@@ -1,13 +1,19 @@
-"""What functions of the user's come to: hashes, by which a sweep that is resumed finds out that one of them changed.
+"""Hashes of the user's functions, by which a sweep that is resumed finds out that one of them has changed.
 
-Of a function there are hashed the instructions that Python compiled it to, with their constants, and its defaults; so
-neither comments, docstrings and line numbers count, nor the module that it is in. The same is done for what it reaches
-by name: other functions and classes of the user's, and constants of modules and closures. Of what comes from Python,
-from this package or from another installed one, only the name counts. What is imported inside a function is not seen.
+    function     the instructions that Python compiled it to, with their constants, and its defaults: so comments,
+                 docstrings, line numbers, names of local variables and the module that it is in may change
+    class        its members and its bases
+    object       what `pickle` would make it anew of, for classes of the user's, of Python and of NumPy
+    installed    the name; of a function also what it closes over, such as the function that `jax.vmap` was given
+
+A function is read together with all that it reaches by name: variables that it closes over, and globals, with the
+attributes of the user's own modules. What is imported inside a function is not seen.
 
 The instructions are those of one version of Python, `COMPILED_BY`; hashes of another one cannot be compared.
 """
 
+import argparse
+import copyreg
 import dis
 import functools
 import hashlib
@@ -29,104 +35,103 @@ __all__ = []
 COMPILED_BY = str(sys.implementation.cache_tag)
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, type(...))
+_BOUND = (types.MethodType, staticmethod, classmethod, property)
+_NAMESPACES = (types.ModuleType, types.SimpleNamespace, argparse.Namespace)
 _KINDS = inspect.CO_VARARGS | inspect.CO_VARKEYWORDS | inspect.CO_GENERATOR | inspect.CO_COROUTINE
 _NAMES, _ATTRIBUTES = ("LOAD_GLOBAL", "LOAD_NAME"), ("LOAD_ATTR", "LOAD_METHOD")
 
 
 def contents(value: Any) -> dict[str, str]:
-    """Hashes of a value's own functions, and of the constants that they use, by name.
+    """Hashes of a value, of its own functions, and of the variables that they use, by name.
 
     Args:
-        value: a function, or a remembered call such as a policy.
+        value: a function, or a remembered call such as a policy; None has no hashes.
 
     Returns:
-        Nothing for a value that is built of this package alone.
+        Nothing for a remembered call that is built of this package alone: its text tells all.
     """
     reader = _Reader(_home(value))
     whole = reader.token(value)
-    return {**reader.found, "itself": _hash(whole)} if reader.found else {}
+    known = value is None or (isinstance(value, Value) and not reader.found)
+    return {} if known else {**reader.found, "itself": _hash(whole)}
 
 
 class _Reader:
-    """Walks over objects; what it found is in `found`, a hash for each function and constant.
+    """Walks over objects; what it found is in `found`, a hash for each function and variable.
 
     Args:
-        home: a module whose functions are the user's, wherever it is installed.
+        home: the package whose functions are the user's, wherever it is installed.
     """
 
     def __init__(self, home: str | None):
         self.found: dict[str, str] = {}
         self._home = home
-        self._names: dict[int, str] = {}  # of functions that were met, by identity
-        self._inside: set[int] = set()  # containers and objects that are being read
+        self._known: dict[int, Any] = {}  # tokens by identity
         self._kept: list[Any] = []  # so that no identity is used twice
 
     def token(self, value: Any) -> Any:
         """What is hashed of a value: equal in two processes where the value is."""
-        if isinstance(value, _PLAIN):
+        if type(value) in _PLAIN:
             return type(value).__name__, repr(value)
-        if isinstance(value, np.generic):
-            return type(value).__name__, repr(value.item())
+        if id(value) not in self._known:
+            self._kept.append(value)
+            self._known[id(value)] = "inside itself"
+            try:
+                read = self._read(value)
+            except Exception:  # of an object that does not let itself be read; a sweep does not depend on it
+                read = "unreadable", type(value).__qualname__
+            self._known[id(value)] = read if read[0] == "function" else _hash(read)
+        return self._known[id(value)]
+
+    def _read(self, value: Any) -> tuple:
+        tokens = lambda parts: [self.token(part) for part in parts]
+        kind = type(value)
         if isinstance(value, types.FunctionType):
             spec = vars(value).get("spec")  # a factory of remembered calls is its author's function
-            return self._function(value if spec is None else spec.function)
+            return self._function(value) if spec is None else self.token(spec.function)
         if isinstance(value, types.ModuleType):
-            return "module"
-        if id(value) in self._inside:
-            return "again"
-        self._inside.add(id(value))
-        self._kept.append(value)
-        try:
-            return self._structure(value)
-        except Exception:  # of an object that does not let itself be read; a sweep does not depend on it
-            return "unreadable", type(value).__qualname__
-        finally:
-            self._inside.remove(id(value))
-
-    def _structure(self, value: Any) -> Any:
-        if isinstance(value, Value):
-            return self.token(value.factory), self.token(dict(value.arguments))
-        if isinstance(value, dict):
-            return "dict", [(self.token(k), self.token(v)) for k, v in value.items()]
-        if isinstance(value, (list, tuple)):
-            return type(value).__name__, [self.token(v) for v in value]
-        if isinstance(value, (set, frozenset)):
-            return "set", sorted(repr(self.token(v)) for v in value)
-        if isinstance(value, (np.ndarray, jax.Array)):
-            return "array", self.token(value.tolist()) if value.dtype == object else digest([value])
-        if isinstance(value, functools.partial):
-            return "partial", [self.token(v) for v in (value.func, value.args, value.keywords)]
-        if isinstance(value, types.MethodType):
-            return "method", self.token(value.__func__), self.token(value.__self__)
-        if isinstance(value, (staticmethod, classmethod)):
-            return type(value).__name__, self.token(value.__func__)
-        if isinstance(value, property):
-            return "property", [self.token(v) for v in (value.fget, value.fset)]
+            return ("module",)
         if isinstance(value, type):
-            members = vars(value).items() if self._is_own(value.__module__) else ()
-            read = [(name, self.token(v)) for name, v in members if not name.startswith("__") or callable(v)]
-            return "class", value.__qualname__, [self.token(base) for base in value.__bases__], read
-        if self._is_own(type(value).__module__):
-            return "object", self.token(type(value)), self.token(object.__getstate__(value))
-        inner = inspect.unwrap(value) if callable(value) else None  # of a function that was jitted, cached, ...
-        if isinstance(inner, types.FunctionType):
-            return self.token(inner)
-        return "object", type(value).__qualname__, str(getattr(value, "__name__", ""))
+            return self._class(value)
+        if isinstance(value, Value):
+            return "call", *tokens((value.factory, dict(value.arguments)))
+        if isinstance(value, (np.ndarray, jax.Array)) and value.dtype != object:
+            return "array", digest([value])
+        if isinstance(value, (set, frozenset)):
+            return "set", self.token(kind), sorted(map(repr, tokens(value)))
+        if kind in (list, tuple):
+            return kind.__name__, tokens(value)
+        if kind in (dict, types.MappingProxyType):
+            return "dict", [tokens(item) for item in dict(value).items()]
+        if isinstance(value, _BOUND):
+            return kind.__name__, tokens(getattr(value, n, None) for n in ("__func__", "__self__", "fget", "fset"))
+        inner = inspect.unwrap(value) if callable(value) and not self._is_own(kind.__module__) else value
+        if inner is not value:  # a function that was jitted, cached, ...
+            return "wrapped", self.token(inner)
+        if self._is_own(kind.__module__) or kind.__module__.partition(".")[0] in {*sys.stdlib_module_names, "numpy"}:
+            return "object", self.token(kind), tokens(_parts(value))
+        return "installed", self.token(kind), str(getattr(value, "__name__", ""))
 
-    def _function(self, function: types.FunctionType) -> Any:
-        if id(function) in self._names:
-            return "function", self._names[id(function)]
-        if not self._is_own(function.__module__):
-            return "function", function.__qualname__
+    def _class(self, value: type) -> tuple:
+        if not self._is_own(value.__module__):
+            return "class", f"{value.__module__}.{value.__qualname__}"
+        is_member = lambda name, x: not name.startswith("__") or callable(x) or hasattr(x, "__get__")
+        members = [item for item in sorted(vars(value).items()) if is_member(*item)]
+        return "class", value.__qualname__, *map(self.token, (type(value), value.__bases__, members))
+
+    def _function(self, function: types.FunctionType) -> tuple:
+        closed_over = list(_closed_over(function))
+        if not self._is_own(function.__globals__.get("__name__", "__main__")):
+            return "installed", function.__qualname__, [self.token(value) for _, value in closed_over]
         name = self._free(function.__name__)
-        self._names[id(function)] = name
-        self._kept.append(function)
+        self._known[id(function)] = "function", name
         self.found[name] = ""  # its name is taken before those of what it uses
-        defaults = self.token((function.__defaults__, function.__kwdefaults__))
+        defaults = self.token([*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()])
         self.found[name] = _hash((_instructions(function.__code__), defaults))
-        for used, value in self._used(function):
+        own = [(n, v) for n, v in vars(function).items() if n != "__wrapped__"]
+        for used, value in (*closed_over, *own, *self._globals(function)):
             read = self.token(value)
-            if read != "module" and read[0] != "function":  # which have a hash of their own
+            if read[0] != "function":  # which has a hash of its own
                 self.found[self._free(f"{used}, used by {name}")] = _hash(read)
         return "function", name
 
@@ -135,43 +140,58 @@ class _Reader:
         taken = sum(other == name or other.startswith(f"{name} (") for other in self.found)
         return f"{name} ({taken + 1})" if taken else name
 
-    def _used(self, function: types.FunctionType) -> Iterator[tuple[str, Any]]:
-        """What a function reaches by name: variables that it closes over, globals, and attributes of own modules."""
-        for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
-            try:
-                yield name, cell.cell_contents
-            except ValueError:  # not set yet
-                continue
+    def _globals(self, function: types.FunctionType) -> Iterator[tuple[str, Any]]:
+        """The global variables that a function mentions, and in place of a namespace what it mentions of that."""
         names, attributes = _mentioned(function.__code__)
-        for name in names:
-            if name not in function.__globals__:
-                continue
-            value = function.__globals__[name]
-            yield name, value
-            if isinstance(value, types.ModuleType) and self._is_own(value.__name__):
-                yield from ((f"{name}.{a}", vars(value)[a]) for a in attributes if a in vars(value))
+        left = [(name, function.__globals__[name]) for name in names if name in function.__globals__]
+        seen: set[int] = set()
+        while left:
+            name, value = left.pop(0)
+            if not isinstance(value, _NAMESPACES):
+                yield name, value
+            elif id(value) not in seen and (not isinstance(value, types.ModuleType) or self._is_own(value.__name__)):
+                seen.add(id(value))
+                left += [(f"{name}.{a}", vars(value)[a]) for a in attributes if a in vars(value)]
 
-    def _is_own(self, module: str | None) -> bool:
+    def _is_own(self, module: str) -> bool:
         """Whether a module is the user's: neither of Python, nor of this package, nor installed among packages."""
-        if module in ("__main__", self._home):
+        if module.partition(".")[0] in ("__main__", self._home):
             return True
-        if module is None or _is_ours(module):
+        if _is_ours(module):
             return False
         file = getattr(sys.modules.get(module), "__file__", None)
         return file is None or not {"site-packages", "dist-packages"} & set(Path(file).parts)
 
 
 def _home(value: Any) -> str | None:
-    """The module of a function, or of a remembered call's factory, where it is neither Python's nor of this package."""
+    """The package of a function, or of a remembered call's factory, where it is neither Python's nor this one."""
     function = value.factory.spec.function if isinstance(value, Value) else value
     while isinstance(function, functools.partial):
         function = function.func
     module = getattr(function, "__module__", None)
-    return module if isinstance(module, str) and not _is_ours(module) else None
+    return module.partition(".")[0] if isinstance(module, str) and not _is_ours(module) else None
 
 
 def _is_ours(module: str) -> bool:
-    return module.partition(".")[0] in sys.stdlib_module_names | {"jaxopt_lite"}
+    return module.partition(".")[0] in {*sys.stdlib_module_names, "jaxopt_lite"}
+
+
+def _parts(value: Any) -> list[Any]:
+    """What pickle would make an object anew of: a function, its arguments, a state, items."""
+    try:
+        known = copyreg.dispatch_table.get(type(value))
+        reduced = known(value) if known else value.__reduce_ex__(2)
+    except Exception:  # it cannot be pickled, such as a lock
+        return [object.__getstate__(value)]
+    return [list(p) if isinstance(p, Iterator) else p for p in ((reduced,) if isinstance(reduced, str) else reduced)]
+
+
+def _closed_over(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        try:
+            yield name, cell.cell_contents
+        except ValueError:  # not set yet
+            continue
 
 
 def _instructions(code: types.CodeType) -> Any:

@@ -27,7 +27,7 @@ from jaxopt_lite import checkpoint
 from jaxopt_lite.core.text import parse, spell
 from jaxopt_lite.core.values import Value
 from jaxopt_lite.log.records import JsonLines, hold, read_json, versions, write_json
-from jaxopt_lite.report.analysis import ended
+from jaxopt_lite.report.analysis import ended, over_seeds
 from jaxopt_lite.report.exports import write_curves, write_trials
 from jaxopt_lite.report.result import SweepResult
 from jaxopt_lite.run.contents import COMPILED_BY, contents
@@ -194,9 +194,10 @@ class SweepFolder:
 
     def about(self, facts: dict[str, Any]) -> None:
         """Write sweep.json."""
+        # What changes while the sweep runs, such as a list of notes or a cache, tells nothing of the code.
         now = _contents(self.arguments)
-        for what, found in self._contents.items():  # what changes as the sweep runs, such as a list of notes, is no
-            self._contents[what] = {n: hashed for n, hashed in found.items() if now[what].get(n) == hashed}  # code
+        for what, found in self._contents.items():
+            self._contents[what] = {n: hashed for n, hashed in found.items() if now[what].get(n) == hashed}
         known = {"python": COMPILED_BY, **self._contents}
         content = {"arguments": plain_arguments(self.arguments), "versions": self._circumstances(), "contents": known}
         write_json(self.path / "sweep.json", {**content, **facts})
@@ -210,7 +211,7 @@ class SweepFolder:
         facts = {"status": result.status, "message": result.message, "seconds": round(result.seconds, 3)}
         if best is not None:
             config = ledger.space.encode(ledger.table[best.number])
-            metrics = {name: value.mean() for name, value in best.metrics.items()}
+            metrics = {name: over_seeds(value)[0] for name, value in best.metrics.items()}
             facts["best"] = {"trial": best.number, "config": config, "score": best.score, **metrics}
         counts = {ended(status): n for status, n in ledger.summary().items()}
         facts |= {"trials": counts, "warnings": result.warnings, "metric": ledger.metric, "groups": groups}
@@ -236,7 +237,11 @@ def _is_empty(path: Path) -> bool:
 
 
 def _nameless(value: Any) -> Any:
-    """A saved argument without what differs from process to process."""
+    """A plain argument without what differs from process to process."""
+    if isinstance(value, dict):
+        return {key: _nameless(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_nameless(inner) for inner in value]
     return _ADDRESS.sub("", value) if isinstance(value, str) else value
 
 
@@ -251,7 +256,7 @@ def plain_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
     space, plain = arguments["space"], {}
     for name, value in arguments.items():
         if isinstance(value, Value):
-            plain[name] = _nameless(spell(value, defaults=True))
+            plain[name] = spell(value, defaults=True)
             functions = [value.factory, getattr(value, "where", None)]
             foreign = [named(f) for f in functions if f is not None and not named(f).startswith("jaxopt_lite.")]
             if foreign:
@@ -260,7 +265,7 @@ def plain_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
             plain[name] = [space.encode(row) for row in space.table(list(value), "initial")] if value else []
         else:
             plain[name] = named(value) if callable(value) else value
-    return json.loads(json.dumps(plain))
+    return _nameless(json.loads(json.dumps(plain)))
 
 
 def read_about(path: Path) -> dict[str, Any]:

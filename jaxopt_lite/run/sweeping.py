@@ -241,7 +241,7 @@ def _drive(engine: Engine, folder: SweepFolder | None, saves: Any, board: Scoreb
                     said = _say(event, engine, folder)
                     if said:
                         board.say(said)
-                    if isinstance(event, (GroupFailed, Unread)):
+                    if isinstance(event, Unread):
                         notes.append(said)
                 last = time.perf_counter()
                 reply = Reply(save, interrupted.is_set(), quanta, width)
@@ -274,14 +274,14 @@ def _say(event: Any, engine: Engine, folder: SweepFolder | None) -> str:
         case Compiled(group, width, device, trials, state, temporary):
             facts = {"group": group, "width": width, "device": device, "trials": trials}
             facts |= {"state_bytes": state, "temporary_bytes": temporary}
-            text = f"{group}: {trials} trials, {width} at a time on {device}; {_size(state)} of state each, "
+            text = f"{group}: {_count(trials, 'trial')}, {width} at a time on {device}; {_size(state)} of state each, "
             text += f"{_size(state * trials)} at most in all, and {_size(temporary or 0)} while it runs"
         case Decided(stopped, copies, going):
             facts = {"stopped": stopped, "copies": [copy[:3] for copy in copies], "going": going}
             text = ""
         case GroupFailed(group, trials, error):
             facts = {"group": group, "trials": trials, "error": f"{type(error).__name__}: {error}"}
-            text = f"{len(trials)} trials failed, trial raised for {group}: {error}"
+            text = f"{_count(len(trials), 'trial')} failed, trial raised for {group}: {error}"
         case Unread(names, text):
             facts = {"names": names, "text": text}
         case Narrowed(group, width):

@@ -237,8 +237,8 @@ def frozen(value: Any) -> Any:
     """A hashable stand-in, equal just where types and values are equal; lists and tuples are one type, NaN is NaN."""
     if isinstance(value, (list, tuple)) and not isinstance(value, Value):
         return (list, tuple(map(frozen, value)))
-    if isinstance(value, (float, np.floating)) and np.isnan(value):
-        return (type(value), "nan")
+    if isinstance(value, (float, complex, np.inexact)) and value != value:
+        return (type(value), repr(value))
     return (type(value), value)
 
 

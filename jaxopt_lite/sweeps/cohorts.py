@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxopt_lite.sweeps.member import FRESH, KEEP, RESET, Group, Measured
 from jaxopt_lite.sweeps.pool import Pool
-from jaxopt_lite.sweeps.program import Program, unpack
+from jaxopt_lite.sweeps.program import Program, run_key, unpack
 from jaxopt_lite.train.calls import fetched
 from jaxopt_lite.train.data import orders
 
@@ -124,7 +124,7 @@ class Runner:
         return [jnp.asarray(array[0]) for array in self.pool.read([trial])]
 
     def _order_of(self, seed: int, trial: int | None) -> Any:
-        key = jax.random.key(seed)
+        key = run_key(seed)
         key = key if trial is None else jax.random.fold_in(key, trial)
         return orders(key, self.group.examples or 0, self.group.plan.batch_size or 0)
 
@@ -144,7 +144,7 @@ class Runner:
 @functools.lru_cache(maxsize=64)
 def _keys(seed: int, seeds: int, members: tuple[int, ...]) -> jax.Array:
     """Keys [seeds], those of `fit` with seed, seed + 1, ...; with members, keys [members, seeds] of their own."""
-    keys = jnp.stack([jax.random.key(seed + s) for s in range(seeds)])
+    keys = jnp.stack([run_key(seed + s) for s in range(seeds)])
     if not members:
         return keys
     return jnp.stack([jax.vmap(jax.random.fold_in, (0, None))(keys, trial) for trial in members])

@@ -81,6 +81,9 @@ class Observed(dict):
     def __iter__(self) -> Iterator:
         return super().__iter__()
 
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"a config is a dict, and has no attribute {name!r}; its values are config['NAME']")
+
     def __getitem__(self, key: Any) -> Any:
         self._note(key)
         return super().__getitem__(key)

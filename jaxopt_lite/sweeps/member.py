@@ -21,7 +21,7 @@ from jaxopt_lite.core.numbers import describe
 from jaxopt_lite.core.transformation import GradientTransformation
 from jaxopt_lite.sweeps.axes import printed
 from jaxopt_lite.sweeps.grouping import Observed, Reading, Static
-from jaxopt_lite.sweeps.program import Program, digest, pack, unpack
+from jaxopt_lite.sweeps.program import Program, digest, pack, run_key, unpack
 from jaxopt_lite.train.step import TrainState, arrays_for, first_opt_state, first_state, plain_step, scores_key
 from jaxopt_lite.train.task import Task, scores
 
@@ -146,7 +146,7 @@ class Group:
         shape = jax.ShapeDtypeStruct
         each = (width, seeds) if plan.independent else (seeds,)
         order = (*each, *((self.quanta * plan.eval_every, plan.batch_size) if self.examples else (0,)))
-        keys = jax.eval_shape(lambda: jnp.broadcast_to(jax.random.key(0), each))
+        keys = jax.eval_shape(lambda: jnp.broadcast_to(run_key(0), each))
         data = jax.tree.map(lambda x: shape(x.shape, x.dtype), self.data)
         rows = [shape((width, seeds, *leaf.shape), leaf.dtype) for leaf in self.packed]
         numbers = shape((width, *self._numbers.shape), jnp.float32)
@@ -334,7 +334,7 @@ class _Explained:
             )
 
 
-_KEY = jax.eval_shape(lambda: jax.random.key(0))
+_KEY = jax.eval_shape(lambda: run_key(0))
 
 
 def _check_same(new: Rows, old: Rows) -> None:

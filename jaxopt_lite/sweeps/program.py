@@ -77,6 +77,15 @@ def unpack(packed: list, like: Any) -> Any:
     return jax.tree.unflatten(structure, [wrap(x, shape) for x, shape in zip(packed, leaves, strict=True)])
 
 
+def run_key(seed: Any) -> jax.Array:
+    """The key of a run, that of `fit` under JAX's usual settings.
+
+    It is of one kind whatever those settings are: from keys of the kind "rbg", what a run draws under vmap would depend
+    on its neighbours.
+    """
+    return jax.random.key(seed, impl="threefry2x32")
+
+
 def is_key(leaf: Any) -> bool:
     return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 

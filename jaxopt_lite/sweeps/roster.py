@@ -178,7 +178,6 @@ class Roster:
         ledger.restore(saved.arrays["ledger"], {int(trial): error for trial, error in facts["errors"].items()})
         ledger.metric, ledger.highest = facts["metric"], facts["highest"]
         self.sort(np.arange(len(ledger)))
-        self.failed = {self.static[trial]: error for trial, error in ledger.errors.items()}
         for i, was in enumerate(facts["groups"]):
             pool = saved.arrays["pools"][str(i)]
             row = np.asarray(pool["row"], np.float64)
@@ -196,6 +195,9 @@ class Roster:
             if trials:
                 runner.pool.write(trials, [np.asarray(pool["leaves"][str(j)]) for j in range(len(pool["leaves"]))])
                 runner.begun = True
+        # A trial may have failed alone, for a number out of range: its group has a runner.
+        failed = {self.static[trial]: error for trial, error in ledger.errors.items()}
+        self.failed = {static: error for static, error in failed.items() if static not in self.runners}
 
 
 def _hashes(runner: Runner) -> dict[str, str]:

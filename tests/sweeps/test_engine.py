@@ -100,6 +100,11 @@ def test_with_calls_of_any_length(whole, quanta):
     small.same(other, whole)
 
 
+def test_whatever_kind_of_random_keys_is_usual(whole):
+    with jax.default_prng_impl("rbg"):
+        small.same(small.drive(small.engine())[0], whole)
+
+
 def test_a_divergence_is_cut_off_at_the_same_point_with_calls_of_any_length():
     wide = {**small.SPACE, "learning_rate": jo.log_uniform(0.3, 30.0)}
     one, _, _ = small.drive(small.engine(spec=wide))

@@ -179,6 +179,13 @@ def test_a_key_that_is_missing_is_answered_by_those_that_are_there(read, says):
     assert re.search(f"(Key|Type)Error: .*{says}", result.trials[0].error), result.trials[0].error
 
 
+def test_a_config_that_is_read_as_an_object_is_answered_by_how_to_read_it():
+    with pytest.raises(
+        AttributeError, match=r"a config is a dict, .* no attribute 'learning_rate'; .*config\['NAME'\]"
+    ):
+        sweep(lambda c: (task(), jo.sgd(c.learning_rate)), TWO)
+
+
 def test_disabled_jit_is_refused_with_what_to_do(tmp_path):
     with jax.disable_jit(), pytest.raises(RuntimeError, match=r"with jax.disable_jit\(False\)"):
         sweep(READ["each"], TWO, directory=tmp_path / "new")

@@ -254,6 +254,7 @@ NOT_FINITE = {
     "optimizers": [jo.clip_by_global_norm(INF), jo.clip_by_global_norm(1.0)],
     "an enum": [Kind.RELU, "tanh", np.float64(0.5)],
     "traced": [0.5, INF, NAN],
+    "complex": [1j, complex(NAN, INF), complex(INF, 0)],
 }
 
 
@@ -268,7 +269,8 @@ def test_options_that_are_not_finite_are_saved_and_found_again(which):
         config = s.configs(row[None])[0]
         np.testing.assert_array_equal(s.table([config])[0], row)
         fresh = {"a": {"name": "one", "x": NOT_FINITE[which][i]}, "b": float("nan")}  # another NaN is a NaN, too
-        fresh["a"]["x"] = float("nan") if config["a"]["x"] != config["a"]["x"] else fresh["a"]["x"]
+        if config["a"]["x"] != config["a"]["x"]:
+            fresh["a"]["x"] = complex("nan+infj") if which == "complex" else float("nan")
         np.testing.assert_array_equal(s.table([fresh])[0], row)
 
 
