@@ -157,13 +157,14 @@ def chosen(given: Any, like: Any) -> Any:
     """The tree that was given, or what the given function returns for `like`.
 
     A node is a tree, though it can be called, if it is of the class of `like` or of the structure of a prefix of it.
+    One without leaves, such as `by_path(...)`, is a function; JAX would take milliseconds to say why it does not fit.
     """
-    if not callable(given):
+    if not callable(given) or type(given) is type(like):
         return given
-    if jax.tree_util.all_leaves([given]):
+    if not jax.tree.leaves(given) or jax.tree_util.all_leaves([given]):
         return given(like)
     fits = _branches(jax.tree.structure(unboxed(given)), unboxed(like)) is not None
-    return given if fits or type(given) is type(like) else given(like)
+    return given if fits else given(like)
 
 
 def spread_mask(mask: Any, like: Any, who: str, name: str) -> Any:
