@@ -32,7 +32,8 @@ class Penalty(Value):
 
     def __call__(self, params: Any) -> jax.Array:
         """The penalty of the parameters, a scalar."""
-        return self.built(params)
+        with jax.numpy_dtype_promotion("standard"):  # as within a rule
+            return self.built(params)
 
 
 def penalty(function: Callable[P, Callable[[Any], Any]]) -> Callable[P, Penalty]:
@@ -106,13 +107,15 @@ def regularized(loss: Callable, *penalties: Callable[[Any], Any]) -> Callable:
 
     def with_penalties(params, *args, **kwargs):
         result = loss(params, *args, **kwargs)
-        extra = sum(p(params) for p in penalties)
+        value, aux = result if isinstance(result, tuple) else (result, None)
+        with jax.numpy_dtype_promotion("standard"):  # the loss may be of 16 bits
+            extra = sum(p(params) for p in penalties)
+            total = value + extra
         if not isinstance(result, tuple):
-            return result + extra
-        value, aux = result
+            return total
         if isinstance(aux, dict):
             aux = {**aux, "penalty": extra, "unregularized_loss": value}
-        return value + extra, aux
+        return total, aux
 
     return with_penalties
 

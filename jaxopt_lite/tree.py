@@ -37,6 +37,7 @@ __all__ = [
     "scale",
     "spread",
     "spread_mask",
+    "unboxed",
     "where",
     "widen",
     "wider",
@@ -72,7 +73,7 @@ def real_dtype(dtype: Any) -> Any:
 
 def dtype_of(x: Any) -> Any:
     """The dtype that JAX computes with for a leaf; the quick way for its own arrays."""
-    return x.dtype if isinstance(x, (jax.Array, jax.ShapeDtypeStruct)) else jnp.result_type(x)
+    return x.dtype if isinstance(x, jax.Array) else jnp.result_type(x)
 
 
 def cast(x: Any, dtype: Any) -> Any:
@@ -141,8 +142,8 @@ def spread(prefix: Any, like: Any, who: str, name: str, is_leaf: Callable[[Any],
     Raises:
         ValueError: if it does not fit.
     """
-    bare = _unboxed(like)
-    given = _unboxed(prefix if is_leaf and is_leaf(prefix) else chosen(prefix, like))
+    bare = unboxed(like)
+    given = unboxed(prefix if is_leaf and is_leaf(prefix) else chosen(prefix, like))
     labels = _labels(given, bare, is_leaf)
     if labels is None:
         raise ValueError(
@@ -156,13 +157,14 @@ def chosen(given: Any, like: Any) -> Any:
     """The tree that was given, or what the given function returns for `like`.
 
     A node is a tree, though it can be called, if it is of the class of `like` or of the structure of a prefix of it.
+    One without leaves, such as `by_path(...)`, is a function; JAX would take milliseconds to say why it does not fit.
     """
-    if not callable(given):
+    if not callable(given) or type(given) is type(like):
         return given
-    if jax.tree_util.all_leaves([given]):
+    if not jax.tree.leaves(given) or jax.tree_util.all_leaves([given]):
         return given(like)
-    fits = _branches(jax.tree.structure(_unboxed(given)), _unboxed(like)) is not None
-    return given if fits or type(given) is type(like) else given(like)
+    fits = _branches(jax.tree.structure(unboxed(given)), unboxed(like)) is not None
+    return given if fits else given(like)
 
 
 def spread_mask(mask: Any, like: Any, who: str, name: str) -> Any:
@@ -285,7 +287,7 @@ def _norm(leaves: list[jax.Array]) -> jax.Array:
 
 def copy(p: Any) -> Any:
     """A buffer of its own for a leaf that a state begins with. What has no values (`jax.ShapeDtypeStruct`) stays."""
-    return p if isinstance(p, jax.ShapeDtypeStruct) else jnp.array(p, copy=True)
+    return cast(p, dtype_of(p)) if isinstance(p, jax.ShapeDtypeStruct) else jnp.array(p, copy=True)
 
 
 def zeros_like(p: Any, dtype: Any = None) -> jax.Array:
@@ -332,7 +334,7 @@ def _is_box(x: Any) -> bool:
     return _boxes(type(x))
 
 
-def _unboxed(tree: Any) -> Any:
+def unboxed(tree: Any) -> Any:
     """The tree with what Flax's boxes hold in their place."""
 
     def content(x):

@@ -145,6 +145,13 @@ def test_a_regularized_loss_is_the_sum():
     np.testing.assert_allclose(whole(W, batch=1.5, key=None), 4 + extra, rtol=1e-6)
 
 
+def test_a_loss_of_16_bits_is_regularized_in_float32_under_strict_promotion_too():
+    with jax.numpy_dtype_promotion("strict"):
+        loss = jo.regularized(lambda w: jnp.bfloat16(1.5), jo.l2_penalty(0.1))(jnp.full(3, 0.1, jnp.bfloat16))
+    assert loss.dtype == jnp.float32
+    np.testing.assert_allclose(loss, 1.5 + 0.05 * 3 * 0.1**2, 1e-3)
+
+
 def test_a_dict_of_metrics_gains_the_parts():
     whole = jo.regularized(lambda params, batch: (loss(params, batch), {"n": 1}), jo.l1_penalty(0.1))
     value, aux = whole(W, 1.5)

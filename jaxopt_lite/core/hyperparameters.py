@@ -54,7 +54,7 @@ def hyperparameters(optimizer: Value, state: Any = None) -> dict[str, Any]:
             if address in counts:
                 found[path] = value(counts[address])
                 hidden.append(path + ".")
-        elif _is_leaf(value):
+        elif _is_leaf(value) and _is_dynamic(optimizer, address):
             found[path] = value
     return found
 
@@ -145,6 +145,13 @@ def _build_early(value: Value) -> None:
 
 def _is_leaf(value: Any) -> bool:
     return isinstance(value, (float, np.ndarray, jax.Array)) and not isinstance(value, bool)
+
+
+def _is_dynamic(value: Value, address: Address) -> bool:
+    """Whether the argument at an address is a leaf; a number may be static too, a label for one."""
+    *outer, (name, _) = address
+    holder = _at(value, tuple(outer))
+    return holder.factory.spec.parameters[name].is_dynamic(holder.arguments[name])
 
 
 def _entries(value: Value, prefix: tuple = (), at: Address = (), used: set | None = None) -> Iterator[tuple]:

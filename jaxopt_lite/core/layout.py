@@ -65,14 +65,14 @@ class Parts:
         self.parts, self.seen = jax.tree.flatten(seen, is_leaf=lambda x: isinstance(x, Part))
         self.params = jax.tree.structure(params)
         self._trees = seen, jax.tree.map(lambda _: 0, params)
+        # Flax's NNX gives `init` its variables and `update` their bare arrays: these are the same params.
+        self._key = (tuple(self.parts), self.seen, jax.tree.structure(tree.unboxed(params)))
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Parts):
-            return False
-        return (self.parts, self.seen, self.params) == (other.parts, other.seen, other.params)
+        return isinstance(other, Parts) and self._key == other._key
 
     def __hash__(self) -> int:
-        return hash((tuple(self.parts), self.seen, self.params))
+        return hash(self._key)
 
     def __repr__(self) -> str:
         return f"Parts({self.seen.unflatten(self.parts)!r})"

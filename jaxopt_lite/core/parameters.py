@@ -218,12 +218,14 @@ def _copied(value: Any) -> Any:
         return {key: _copied(v) for key, v in value.items()}
     if isinstance(value, (list, tuple)) and not hasattr(value, "_fields"):
         return type(value)(_copied(v) for v in value)
-    return value.copy() if isinstance(value, np.ndarray) else value
+    if isinstance(value, np.ndarray):
+        return value.copy()
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _map_container(f: Callable, value: Any, who: str, name: str) -> Any:
     if isinstance(value, dict):
-        return sortable({key: f(v) for key, v in value.items()})
+        return sortable({key.item() if isinstance(key, np.generic) else key: f(v) for key, v in value.items()})
     if isinstance(value, (list, tuple)) and not hasattr(value, "_fields"):
         return tuple(f(v) for v in value)
     return f(value)
@@ -237,9 +239,11 @@ def sortable(mapping: dict) -> dict:
 
 
 def _key(value: Any, what: str) -> Any:
-    if isinstance(value, np.ndarray) and value.ndim == 0:
-        value = value[()]
+    if isinstance(value, np.ndarray):
+        value = value[()] if value.ndim == 0 else jnp.array(value)
     if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
+        if not 0 <= value < 2**32:  # JAX takes 32 bits of a seed: 2**32 would be 0 again
+            raise ValueError(f"{what} must be a seed in [0, 2**32) or a key, got {value}")
         return int(value)
     if isinstance(value, jax.Array) and value.ndim == 0 and jnp.issubdtype(value.dtype, jnp.integer):
         return jax.random.key(value)  # a seed that was made an array, as by `optax.inject_hyperparams`

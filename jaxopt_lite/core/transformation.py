@@ -11,8 +11,10 @@ Everything that is the same for all rules happens here, once, at the boundary of
 params are checked against each other while tracing; floats of fewer than 32 bits are computed in float32, and gradients
 narrower than their parameter in its dtype. The update leaves in the wider of the gradient's and the parameter's dtype,
 because a weight decay of 1e-6 would be rounded away in a bfloat16 update; the state leaves in the dtypes of `init`.
+Within it JAX's standard promotion holds, also where a user has set `jax_numpy_dtype_promotion="strict"`.
 """
 
+import contextlib
 import functools
 import inspect
 import threading
@@ -298,16 +300,27 @@ def _accepting_extra(who: str, update: Callable) -> Callable:
     return accepting
 
 
+@contextlib.contextmanager
+def _outermost() -> Iterator[None]:
+    """Run a rule as the outermost one: the rules inside leave checks and dtypes to it.
+
+    Rules, Optax's too, multiply counts, real and complex numbers with each other, which strict promotion refuses.
+    """
+    _boundary.inside = True
+    try:
+        with jax.numpy_dtype_promotion("standard"):
+            yield
+    finally:
+        _boundary.inside = False
+
+
 def _init(value: GradientTransformation, params: Any) -> Any:
     init, _ = _pair(value)
     if getattr(_boundary, "inside", False):
         return init(params)
     checks.check_params(value.factory.spec.name, params)
-    _boundary.inside = True
-    try:
+    with _outermost():
         return init(tree.widen(params))
-    finally:
-        _boundary.inside = False
 
 
 def _update(value: GradientTransformation, updates: Any, state: Any, params: Any, extra: dict) -> tuple[Any, Any]:
@@ -321,15 +334,12 @@ def _update(value: GradientTransformation, updates: Any, state: Any, params: Any
     is_new = key not in _checked
     if is_new:
         checks.check_grads(who, updates, state, params)
-    _boundary.inside = True
-    try:
+    with _outermost():
         if is_new or _checked[key]:
             given = tree.widen(updates, params), tree.widen(state), tree.widen(params)
         if is_new:
             checks.check_state(who, state, init, given[0] if params is None else given[2])
         result = update(*given, **extra)
-    finally:
-        _boundary.inside = False
     if is_new:
         checks.check_result(who, result, updates, state)
         if len(_checked) >= _CHECKED:

@@ -277,7 +277,7 @@ class Group:
             now = {name: total / every for name, total in sums.items()}
             good = jnp.isfinite(now["train.loss"]) & tree.all_finite(rows.params)
             now |= self._scores(numbers, rows, key, step + first + every, valid)
-            curves = {name: curve.at[q].set(now[name]) for name, curve in curves.items()}
+            curves = {name: curve.at[q].set(jnp.asarray(now[name], curve.dtype)) for name, curve in curves.items()}
             return rows, curves, finite.at[q].set(good)
 
         blank = {name: jnp.zeros(self.quanta, jnp.float32) for name in stepped + scored}

@@ -266,7 +266,7 @@ def scale_by_radam(
         t = optax.safe_increment(state.count)
         rho_inf = 2 / (1 - b2) - 1
         m_hat, correction = _m_hat(b1, t, nesterov), bias_correction(b2, t)
-        rho = rho_inf - 2 * jnp.asarray(t, correction.dtype) * power(b2, t) * correction
+        rho = rho_inf - 2 * t * power(b2, t) * correction
         tractable = rho >= threshold
         # Where ρ is not tractable, 5 and 6 keep the root, the quotient and their derivatives finite.
         long, limit = jnp.where(tractable, rho, 5.0), jnp.where(tractable, rho_inf, 6.0)

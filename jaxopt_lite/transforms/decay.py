@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxopt_lite import tree
 from jaxopt_lite.core import checks
 from jaxopt_lite.core.numbers import NonNegative
 from jaxopt_lite.core.parameters import Key, Mask
@@ -54,7 +55,7 @@ def add_decayed_weights(weight_decay: LearningRate = 0.0, mask: Mask = None):
         checks.require(params, "params", "add_decayed_weights")
         decay = weight_decay(state.count) if scheduled else weight_decay
         state = ScheduledState(optax.safe_increment(state.count)) if scheduled else state
-        return jax.tree.map(lambda u, w: u + jnp.asarray(decay, w.real.dtype) * w, updates, params), state
+        return jax.tree.map(jnp.add, updates, tree.scale(decay, params)), state
 
     return init, update
 
@@ -141,7 +142,7 @@ def add_noise(eta: NonNegative, gamma: NonNegative, key: Key = 0):
         t = optax.safe_increment(state.count)
         rng_key, now = jax.random.split(state.rng_key)
         noise = optax.tree.random_like(now, updates, jax.random.normal)
-        deviation = jnp.sqrt(eta / jnp.asarray(t, dtype=float) ** gamma)
+        deviation = jnp.sqrt(eta / t**gamma)
         updates = jax.tree.map(lambda u, n: u + deviation.astype(u.real.dtype) * n, updates, noise)
         return updates, optax.AddNoiseState(count=jnp.asarray(t), rng_key=rng_key)
 

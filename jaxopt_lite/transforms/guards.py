@@ -70,6 +70,6 @@ def _skip(inner, is_bad):
     def update(updates, state, params=None, **extra):
         bad = is_bad(updates)
         updates, inner_state = tree.cond_update(~bad, inner, updates, state.inner_state, params, extra)
-        return updates, SkipState(state.skipped + bad.astype(jnp.int32), bad, inner_state)
+        return updates, SkipState(state.skipped + bad, bad, inner_state)
 
     return init, update

@@ -64,17 +64,17 @@ def accumulate(inner: GradientTransformation, steps: Period):
 
     def update(grads, state, params=None, **extra):
         good = tree.all_finite(grads)
-        kept = state.kept + good.astype(jnp.int32)
+        kept = state.kept + good
         share = 1 / jnp.maximum(kept, 1)
         # a running mean, so that k large gradients do not overflow
         mean = jax.tree.map(lambda a, g: jnp.where(good, a + (g - a) * share, a), state.acc_grads, grads)
-        last = _reached(state.mini_step + 1, steps)
+        last = state.mini_step + 1 >= steps
         runs = last & (kept > 0)
         updates, inner_state = tree.cond_update(runs, inner, mean, state.inner_state, params, extra)
         return updates, AccumulateState(
             mini_step=jnp.where(last, 0, state.mini_step + 1),
             kept=jnp.where(last, 0, kept),
-            gradient_step=state.gradient_step + runs.astype(jnp.int32),
+            gradient_step=state.gradient_step + runs,
             acc_grads=jax.tree.map(lambda a: jnp.where(last, 0, a), mean),
             inner_state=inner_state,
         )
@@ -161,7 +161,7 @@ def lookahead(
     def update(updates, state, params=None, **extra):
         checks.require(params, "params", "lookahead")
         updates, fast_state = fast_optimizer.update(updates, state.inner_state, params, **extra)
-        sync = _reached(state.steps_since_sync + 1, sync_period)
+        sync = state.steps_since_sync + 1 >= sync_period
         slow = jax.tree.map(
             lambda s, w, u: jnp.where(sync, s + slow_step_size * (w + u - s), s), state.slow, params, updates
         )
@@ -172,8 +172,3 @@ def lookahead(
         return updates, LookaheadState(jnp.where(sync, 0, state.steps_since_sync + 1), slow, fast_state)
 
     return init, update
-
-
-def _reached(count: jax.Array, period: Any) -> jax.Array:
-    """Whether a count (int32) has reached a period, which is a float as every number is."""
-    return jnp.asarray(count, dtype=float) >= period

@@ -58,17 +58,40 @@ def test_init_works_on_shapes_alone(dtype):
 
 
 def test_strict_promotion_of_dtypes_is_no_trouble():
-    """Under `jax_numpy_dtype_promotion="strict"` a count must not meet a number; what is lifted is Optax's matter."""
+    """Under `jax_numpy_dtype_promotion="strict"` JAX refuses a count times a number, and a complex times a real one."""
     for name, optimizer in TRANSFORMATIONS.items():
-        if "lift" in repr(optimizer):
-            continue
         params, grads = problem(name)
         with jax.numpy_dtype_promotion("strict"):
             for value in (optimizer, jo.arrays(optimizer)):
                 state = jax.eval_shape(value.init, params)
                 jax.eval_shape(value.update, at(0, grads), state, params)
+            if name not in NOT_COMPLEX:
+                both = jax.tree.map(lambda x: jax.lax.complex(x, x), (at(0, grads), params))
+                jax.eval_shape(lambda g, p, o=optimizer: o.update(g, o.init(p), p), *both)
     for value in (SCHEDULES | PENALTIES).values():
         given = problem("")[0] if isinstance(value, jo.Penalty) else jnp.arange(5)
         with jax.numpy_dtype_promotion("strict"):
             jax.eval_shape(value, given)
             jax.eval_shape(lambda v, x: v(x), jo.arrays(value), given)
+
+
+@pytest.mark.usefixtures("x64")
+def test_strict_promotion_of_dtypes_is_no_trouble_where_x64_is_on():
+    """There JAX computes in float64 with numbers of Python and counts, also beside float32 parameters."""
+    for name, optimizer in TRANSFORMATIONS.items():
+        params, grads = problem(name)
+        for dtypes in (("float32", "float32"), ("float64", "float32"), ("float32", "float64")):
+            p, g = (jax.tree.map(lambda x: x.astype(d), t) for d, t in zip(dtypes, (params, at(0, grads)), strict=True))  # noqa: B023
+            with jax.numpy_dtype_promotion("strict"):
+                jax.eval_shape(lambda g, p, o=optimizer: o.update(g, o.init(p), p), g, p)
+    for name, schedule in SCHEDULES.items():
+        with jax.numpy_dtype_promotion("strict"):
+            assert jax.eval_shape(lambda s: s(3), jo.arrays(schedule)).shape == (), name
+
+
+def test_init_works_on_the_shapes_of_numpy_arrays_of_float64():
+    """Without x64 JAX's own arrays are float32, and so is the state; nothing warns of it."""
+    shapes = {"w": jax.ShapeDtypeStruct((2, 3), "float64"), "b": jax.ShapeDtypeStruct((3,), "float64")}
+    for optimizer in (jo.adamw(0.1), jo.novograd(0.1), jo.rmsprop(0.1), jo.chain(jo.trace(0.9), jo.ema_params(0.9))):
+        floats = [x.dtype for x in jax.tree.leaves(optimizer.init(shapes)) if jnp.issubdtype(x.dtype, jnp.floating)]
+        assert floats and set(floats) == {jnp.dtype("float32")}, optimizer

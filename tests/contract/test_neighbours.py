@@ -200,6 +200,22 @@ def test_nnx_holds_an_optimizer_of_numbers():
     assert_close(nnx_run(ADAMW), run(ADAMW)[1], 2e-5)
 
 
+def test_nnx_holds_stacks_of_leaves():
+    """It gives `init` its variables and `update` their bare arrays, and a stack says which leaves it is made of."""
+    model = Pair()
+    params = nnx.as_pure(nnx.state(model, nnx.Param))
+    stacked = jo.chain(jo.stack_leaves(jo.chain(jo.trace(0.9), jo.ema_params(0.5))), jo.scale(-0.1))
+    holder = nnx.Optimizer(model, stacked, wrt=nnx.Param)
+    for _ in range(2):
+        holder.update(model, jax.tree.map(jnp.ones_like, nnx.state(model, nnx.Param)))
+    for old, new in zip(
+        jax.tree.leaves(params), jax.tree.leaves(nnx.as_pure(nnx.state(model, nnx.Param))), strict=True
+    ):
+        np.testing.assert_allclose(new, old - 0.1 * (1 + 1.9), 1e-5)
+    averages = jo.averaged_params(nnx.as_pure(holder.opt_state))
+    assert jax.tree.structure(nnx.as_pure(averages)) == jax.tree.structure(params)
+
+
 def test_nnx_holds_an_optimizer_of_arrays_as_a_plain_pair():
     """It refuses arrays in static places, so the leaves must hide as they do in Optax."""
     with pytest.raises(ValueError, match=r"[Aa]rray"):

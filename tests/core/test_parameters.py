@@ -139,7 +139,8 @@ def test_a_seed_in_an_array_is_its_key():
         optimizer = rule(0.1, 0.5, key)
         return optimizer.update(params, optimizer.init(params), params)[0]["w"]
 
-    for seed in (np.array(3), np.array(3, np.uint8), jnp.int32(3), jnp.uint32(3), jnp.int8(3), jax.random.key(3)):
+    keys = jax.random.key(3), jax.random.PRNGKey(3), np.asarray(jax.random.PRNGKey(3))
+    for seed in (np.array(3), np.array(3, np.uint8), jnp.int32(3), jnp.uint32(3), jnp.int8(3), *keys):
         np.testing.assert_array_equal(noise(seed), noise(3))
     many = jax.jit(jax.vmap(noise))(jnp.array([3, 4]))
     np.testing.assert_allclose(many, [noise(3), noise(4)], 1e-6)
@@ -148,6 +149,9 @@ def test_a_seed_in_an_array_is_its_key():
     np.testing.assert_allclose(update(params, injected.init(params), params)[0]["w"], noise(3), 1e-6)
     for wrong in (jnp.float32(3), jnp.array(True), jnp.array([3]), np.array([1, 2])):
         with pytest.raises(TypeError, match="add_noise: key must be a seed"):
+            noise(wrong)
+    for wrong in (2**32, -1, 2**63, np.int64(2**32)):  # JAX takes 32 bits of a seed: 2**32 would be 0 again
+        with pytest.raises(ValueError, match=r"add_noise: key must be a seed in \[0, 2\*\*32\) or a key, got"):
             noise(wrong)
 
 

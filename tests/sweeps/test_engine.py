@@ -344,6 +344,21 @@ def test_states_on_the_host_are_the_same(whole, monkeypatch):
     small.same(outcome, whole)
 
 
+@pytest.mark.usefixtures("x64")
+def test_curves_stay_float32_with_x64_also_under_strict_promotion():
+    """Metrics are float64 there, which JAX puts into a float32 array with a warning, or not at all."""
+
+    def trial(config):
+        data = {"x": jnp.ones((8, 2)), "y": jnp.zeros(8)}
+        task = jo.Task(lambda key: jnp.ones(2), lambda w, b, key: jnp.mean((b["x"] @ w - b["y"]) ** 2), data, data)
+        return task, jo.adam(config["learning_rate"])
+
+    with jax.numpy_dtype_promotion("strict"):
+        outcome, _, _ = small.drive(small.engine(trial=trial, trials=2))
+    assert all(curve.dtype == np.float32 for curve in outcome.ledger.curves.values())
+    assert (outcome.ledger.status == FINISHED).all()
+
+
 def test_states_with_random_keys_are_kept():
     def trial(config):
         return small.trial(config)[0], jo.noisy_sgd(config["learning_rate"], eta=0.1)

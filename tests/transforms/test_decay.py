@@ -14,6 +14,13 @@ def test_decay_adds_the_weights():
     np.testing.assert_allclose(scalars(jo.add_decayed_weights(0.1), 3.0, params=-2.0), [3 - 0.2], rtol=1e-6)
 
 
+def test_decay_of_plain_python_numbers():
+    for rule in (jo.adamw, jo.lion):
+        optimizer = rule(0.1, weight_decay=0.5)
+        updates, _ = optimizer.update({"w": 1.0}, optimizer.init({"w": 2.0}), {"w": 2.0})
+        np.testing.assert_allclose(updates["w"], -0.1 * (1 + 0.5 * 2), 1e-5)
+
+
 def test_decay_by_a_schedule_counts_its_own_steps():
     rule = jo.add_decayed_weights(jo.linear_schedule(0.4, 0.0, 4))
     np.testing.assert_allclose(scalars(rule, 0, 0, 0, params=2.0), [0.8, 0.6, 0.4], rtol=1e-6)

@@ -210,6 +210,8 @@ class Group(enum.Enum):
         (("adam", 1), "adam"),
         (None, "head"),
         (True, 0.5),
+        (0.25, 0.5),
+        (np.int64(1), np.int64(2)),
         (frozenset("a"), frozenset("b")),
     ],
     ids=str,
@@ -228,6 +230,9 @@ def test_labels_are_anything_hashable(body, head):
     if not isinstance(body, frozenset):
         assert jo.parse(repr(optimizer), names={"Group": Group}) == optimizer
     assert jo.hyperparameters(optimizer, state)[f"partition.{body}.scale.step_size"] == 2
+    assert len(jo.hyperparameters(jo.partition(rules, jo.by_path({"b": head}, body)))) == len(
+        jax.tree.leaves(optimizer)
+    )
     assert (jo.replace(optimizer, {"step_size": 3}).update(params, state, params)[0]["w"] == 3).all()
     for labels in (jo.by_path({"w": body, "b": head}), lambda p: {"w": body, "b": head, "none": None}):
         again = jo.partition(rules, labels)
