@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -23,15 +24,29 @@ class _Text:
     jaxpr: Any = dataclasses.field(compare=False)
 
 
+_digests: weakref.WeakKeyDictionary[Any, bytes] = weakref.WeakKeyDictionary()  # by jaxpr
+
+
 def compiled_once(function: Callable, *arguments: Any) -> Any:
-    """Call a function, traced now, so that what it closes over is seen as it is, and compiled once for each text."""
-    traced, out = jax.make_jaxpr(function, return_shape=True)(*arguments)
-    digest = hashlib.sha256(str(traced.jaxpr).encode())
-    for array in _captured_within(traced.jaxpr):  # a jitted function inside keeps its own, and its text leaves them out
+    """Call a function of `jax.jit` by a program that all functions of the same text share, so it is compiled once."""
+    traced = function.trace(*arguments)  # JAX does so once for each kind of arguments
+    jaxpr, captured = traced.jaxpr.jaxpr, traced.jaxpr.consts
+    if jaxpr not in _digests:
+        _digests[jaxpr] = _digest(jaxpr)
+    results = _program(_Text(_digests[jaxpr], jaxpr))(captured, jax.tree.leaves(arguments))
+    return jax.tree.unflatten(jax.tree.structure(traced.out_info), results)
+
+
+def _digest(jaxpr: Any) -> bytes:
+    """What tells a jaxpr from those that compute something else."""
+    text = str(jaxpr)
+    digest = hashlib.sha256(text.encode())
+    if " at 0x" in text:  # a Python function, which is called back: its text does not say what it does
+        digest.update(str(id(jaxpr)).encode())
+    for array in _captured_within(jaxpr):  # a jitted function inside keeps its own, and its text leaves them out
         array = np.asarray(jax.random.key_data(array) if is_random_key(array) else array)
         digest.update(f"{array.dtype} {array.shape}".encode() + array.tobytes())
-    results = _program(_Text(digest.digest(), traced.jaxpr))(traced.consts, jax.tree.leaves(arguments))
-    return jax.tree.unflatten(jax.tree.structure(out), results)
+    return digest.digest()
 
 
 @functools.lru_cache(maxsize=64)

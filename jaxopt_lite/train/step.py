@@ -1,6 +1,7 @@
 """One training step as a pure function of a state that holds everything, the optimizer included."""
 
 import functools
+import weakref
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -48,8 +49,8 @@ def init_state(task: Task, optimizer: Any, seed: int | jax.Array = 0, params: An
     """The state before the first step.
 
     The random keys in the optimizer's state, those of noise, are made from the optimizer's own and the seed, so that
-    runs with different seeds have different noise. `task.init` is traced at each call, and compiled once for all
-    functions that compute the same.
+    runs with different seeds have different noise. `task.init` is traced once for each task, and compiled once for all
+    tasks whose inits compute the same.
 
     Args:
         task: what is to be learned.
@@ -65,7 +66,18 @@ def init_state(task: Task, optimizer: Any, seed: int | jax.Array = 0, params: An
     optimizer = accept_optimizer("init_state", optimizer)
     key = _run_key("init_state: seed", seed)
     check_params("init_state", params)
-    return compiled_once(functools.partial(first_state, task.init, task.stateful), optimizer, key, copied(params))
+    return compiled_once(_traced_once(task), optimizer, key, copied(params))
+
+
+_starts: weakref.WeakKeyDictionary[Task, Callable] = weakref.WeakKeyDictionary()
+
+
+def _traced_once(task: Task) -> Callable:
+    """`first_state` of a task as a function of `jax.jit`, the same one each time."""
+    if task not in _starts:
+        held = weakref.proxy(task)  # what is found by the task must not keep it alive
+        _starts[task] = jax.jit(lambda *arguments: first_state(held.init, held.stateful, *arguments))
+    return _starts[task]
 
 
 def _run_key(who: str, seed: Any) -> jax.Array:

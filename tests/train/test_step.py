@@ -309,14 +309,33 @@ def test_an_init_is_not_kept_when_nobody_has_the_task():
     assert kept() is None
 
 
-def test_a_changed_global_is_seen(monkeypatch):
+def test_a_task_made_anew_sees_a_changed_global(monkeypatch):
     def init(key):
         return {"w": jnp.full(4, START), "b": jnp.zeros(())}
 
-    task = jo.Task(init, loss)
-    assert jo.init_state(task, jo.sgd(0.1)).params["w"][0] == 1
+    assert jo.init_state(jo.Task(init, loss), jo.sgd(0.1)).params["w"][0] == 1
     monkeypatch.setitem(globals(), "START", 2.0)
-    assert jo.init_state(task, jo.sgd(0.1)).params["w"][0] == 2
+    assert jo.init_state(jo.Task(init, loss), jo.sgd(0.1)).params["w"][0] == 2
 
 
 START = 1.0
+
+
+def test_functions_on_the_host_are_told_apart_within_an_init():
+    """Their texts are the same, what they return is not."""
+    wanted = jax.ShapeDtypeStruct((4,), jnp.float32)
+
+    def task(value):
+        ones = lambda: np.full(4, value, np.float32)
+        return jo.Task(lambda key: {"w": jax.pure_callback(ones, wanted), "b": jnp.zeros(())}, loss)
+
+    found = [jo.init_state(task(value), jo.sgd(0.1)).params["w"][0] for value in (1, 2, 1)]
+    assert found == [1, 2, 1]
+
+
+def test_an_init_is_traced_once_for_a_task():
+    counting, traces = counted(init)
+    task = jo.Task(counting, loss)
+    for rate in (0.1, 0.2):
+        jo.init_state(task, jo.adam(rate))
+    assert len(traces) == 1
