@@ -333,6 +333,15 @@ def test_functions_on_the_host_are_told_apart_within_an_init():
     assert found == [1, 2, 1]
 
 
+def test_an_init_may_capture_what_is_traced():
+    def begun(scale):
+        task = jo.Task(lambda key: {"w": scale * jnp.ones(4), "b": jnp.zeros(())}, loss)
+        return jo.init_state(task, jo.sgd(0.1)).params["w"].sum()
+
+    assert jax.jit(begun)(2.0) == 8 and jax.grad(begun)(2.0) == 4
+    np.testing.assert_array_equal(jax.vmap(begun)(jnp.arange(3.0)), [0, 4, 8])
+
+
 def test_an_init_is_traced_once_for_a_task():
     counting, traces = counted(init)
     task = jo.Task(counting, loss)
