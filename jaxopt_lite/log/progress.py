@@ -5,6 +5,7 @@ import datetime
 import math
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ __all__ = ["Progress"]
 
 class Progress:
     """Steps, steps per second, time left and metrics: a bar on a terminal, plain lines elsewhere.
+
+    Where they cannot be shown any more (the terminal or the notebook is gone), nothing is, and the run continues.
 
     Args:
         steps: at which the run will be done.
@@ -31,15 +34,26 @@ class Progress:
         self._lines = show != "none" and self._bar is None
         self._first: tuple[int, float] | None = None  # compiling comes before it, and would spoil the rate
         self._printed, self._waiting = -math.inf, ""
+        if self._bar is not None:
+            with self._tried():
+                self._bar.start()
 
     def update(self, step: int, metrics: dict[str, Any]) -> None:
-        """Say how far the run has come. A terminal that is gone ends this, and not the run."""
-        if self._bar is None and not self._lines:
-            return
+        """Show how far the run is."""
+        if self._bar is not None or self._lines:
+            with self._tried():
+                self._show(step, metrics)
+
+    @contextlib.contextmanager
+    def _tried(self) -> Iterator[None]:
+        """Show nothing more after an error, whatever it is: it is no reason to lose the run."""
         try:
-            self._show(step, metrics)
-        except (OSError, ValueError):
-            self._bar, self._lines, self._waiting = None, False, ""
+            yield
+        except Exception:
+            bar, self._bar, self._lines, self._waiting = self._bar, None, False, ""
+            if bar is not None:
+                with contextlib.suppress(Exception):
+                    bar.stop()  # or what the program prints later would go through the bar
 
     def _show(self, step: int, metrics: dict[str, Any]) -> None:
         now = time.perf_counter()
@@ -60,7 +74,7 @@ class Progress:
 
     def close(self) -> None:
         """Leave the terminal as it was."""
-        with contextlib.suppress(OSError, ValueError):
+        with self._tried():
             if self._bar is not None:
                 self._bar.stop()
             if self._waiting:
@@ -73,8 +87,8 @@ class Progress:
 
 def _on_terminal() -> bool:
     try:
-        return sys.stderr is not None and sys.stderr.isatty()
-    except ValueError:  # it was closed
+        return sys.stderr.isatty()
+    except (AttributeError, OSError, ValueError):  # it is None, of a kind of its own, or closed
         return False
 
 
@@ -90,8 +104,12 @@ def _rich_bar(steps: int) -> Any:
         from rich.progress import Progress as Bar
     except ImportError:
         return None
+
+    class Errors(Console):
+        def on_broken_pipe(self):
+            raise  # Rich would end the process instead
+
     said = TextColumn("{task.fields[said]}", markup=False)
-    bar = Bar(BarColumn(bar_width=24), MofNCompleteColumn(), said, console=Console(stderr=True))
+    bar = Bar(BarColumn(bar_width=24), MofNCompleteColumn(), said, console=Errors(stderr=True))
     bar.add_task("train", total=steps, said="compiling")
-    bar.start()
     return bar
