@@ -20,7 +20,7 @@ from jaxopt_lite.report.curves import plot_history
 from jaxopt_lite.run.signals import interruptible
 from jaxopt_lite.train.loop import Point, Result, training
 from jaxopt_lite.train.programs import Plan
-from jaxopt_lite.train.step import TrainState
+from jaxopt_lite.train.step import TrainState, steps_done
 from jaxopt_lite.train.task import Task
 
 __all__ = ["fit"]
@@ -94,9 +94,9 @@ def fit(
         raise TypeError(f"fit: callbacks must be a list of functions of a Point, got {callbacks!r}")
     if directory is not None and not isinstance(directory, (str, os.PathLike)):
         raise TypeError(f"fit: directory must be a path, got {directory!r}")
-    folder = None if directory is None else _Folder(Path(directory), overwrite)
+    folder = None if directory is None else _Folder(Path(directory).absolute(), overwrite)  # a callback may chdir
     events = training(task, optimizer, plan, seed, seeds, params, state, ahead=not callbacks)
-    first = int(np.max(state.step)) if isinstance(state, TrainState) else 0
+    first = int(steps_done("fit", state).max()) if isinstance(state, TrainState) else 0
     began = time.perf_counter()
     with interruptible() as interrupted, contextlib.closing(events):
         result = _drive(events, folder, callbacks, Progress(first + steps, progress), interrupted)
@@ -137,7 +137,7 @@ class _Folder:
     def __init__(self, path: Path, overwrite: bool):
         self.path, self._rows, self._given_up = path, None, set()
         present = [name for name in self.FILES if (path / name).exists()]
-        exists = next(p for p in (path, *path.absolute().parents) if p.exists())
+        exists = next(p for p in (path, *path.parents) if p.exists())
         if not exists.is_dir():
             raise FileExistsError(f"fit: directory {path} cannot be made, {exists} is a file")
         if not os.access(exists, os.W_OK):

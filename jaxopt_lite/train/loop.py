@@ -21,7 +21,6 @@ from jaxopt_lite.train.calls import fetched
 from jaxopt_lite.train.programs import (
     INTERRUPTED,
     MAX_STEPS,
-    MOST_STEPS,
     OUT_OF_DATA,
     RUNNING,
     STATUSES,
@@ -31,7 +30,7 @@ from jaxopt_lite.train.programs import (
     programs,
     watched,
 )
-from jaxopt_lite.train.step import TrainState, accept_optimizer, adopted, check_seed, init_state
+from jaxopt_lite.train.step import MOST_STEPS, TrainState, accept_optimizer, adopted, check_seed, init_state
 from jaxopt_lite.train.task import Task, check_task
 
 __all__ = ["Point", "Result", "training"]

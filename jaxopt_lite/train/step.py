@@ -1,6 +1,7 @@
 """One training step as a pure function of a state that holds everything, the optimizer included."""
 
 import functools
+import itertools
 import weakref
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -20,6 +21,8 @@ from jaxopt_lite.train.calls import compiled_once, copied, is_random_key
 from jaxopt_lite.train.task import Task, call_loss, check_task
 
 __all__ = ["TrainState", "init_state", "make_step"]
+
+MOST_STEPS = 2**31 - 1  # they are counted in 32 bits
 
 # Indices into the run's key that no epoch reaches: epochs are folded in from 0 on.
 _INIT, _STEPS, _SCORES, _NOISE = 2**32 - 1, 2**32 - 2, 2**32 - 3, 2**32 - 4
@@ -140,8 +143,10 @@ def first_opt_state(optimizer: GradientTransformation, params: Any, key: jax.Arr
     """What the optimizer's init makes, with the run's key folded into the random keys that it holds.
 
     Those are arrays of keys, and JAX's older form, uint32 [..., 2], in a place that is named after a key or rng: so
-    does Optax. The optimizer's own key counts as before, so two rules with different keys make different noise.
+    does Optax. The rule's own key counts as before, and so does its place among the keys: two rules make different
+    noise, also with equal keys.
     """
+    places = itertools.count()
 
     def fold(path, leaf):
         name, dtype = jax.tree_util.keystr(path).lower(), getattr(leaf, "dtype", None)
@@ -149,7 +154,8 @@ def first_opt_state(optimizer: GradientTransformation, params: Any, key: jax.Arr
         is_raw = dtype == jnp.uint32 and leaf.shape[-1:] == words and ("key" in name or "rng" in name)
         if not is_raw and not is_random_key(leaf):
             return leaf
-        first, second = jax.random.bits(jax.random.fold_in(key, _NOISE), (2,), jnp.uint32)
+        of_rule = jax.random.fold_in(jax.random.fold_in(key, _NOISE), next(places))
+        first, second = jax.random.bits(of_rule, (2,), jnp.uint32)
         mix = lambda own: jax.random.fold_in(jax.random.fold_in(own, first), second)
         for _ in range(leaf.ndim - is_raw):
             mix = jax.vmap(mix)
@@ -164,6 +170,7 @@ def adopted(who: str, state: TrainState) -> TrainState:
     Numbers of the optimizer become arrays; where the state is of several runs, they are shared by all of them.
     """
     state = copied(state)
+    steps = steps_done(who, state)
     of_raw = isinstance(state.key, (np.ndarray, jax.Array)) and state.key.dtype == np.uint32 and state.key.ndim
     key = jax.random.wrap_key_data(jnp.asarray(state.key)) if of_raw else state.key
     key = key if is_random_key(key) else _run_key(f"{who}: the state's key", key)
@@ -181,8 +188,16 @@ def adopted(who: str, state: TrainState) -> TrainState:
         jax.tree.map(lambda x: jnp.array(x, copy=True), state.opt_state),
         jax.tree.map(lambda x: jnp.array(x, copy=True), state.model_state),
         jnp.array(key, copy=True),
-        jnp.array(jnp.broadcast_to(jnp.asarray(state.step, jnp.int32), runs), copy=True),
+        jnp.asarray(np.broadcast_to(steps.astype(np.int32), runs)),
     )
+
+
+def steps_done(who: str, state: TrainState) -> np.ndarray:
+    """The number of steps that a state is after; of several runs, each one's."""
+    steps = np.asarray(state.step)
+    if not (np.issubdtype(steps.dtype, np.integer) and np.all((steps >= 0) & (steps <= MOST_STEPS))):
+        raise ValueError(f"{who}: the state's step must be an int in [0, {MOST_STEPS}], got {state.step!r:.80}")
+    return steps
 
 
 def _own_ndim(optimizer: GradientTransformation, path: tuple) -> int:

@@ -221,6 +221,17 @@ def test_each_seed_has_noise_of_its_own_and_the_same_again():
     np.testing.assert_array_equal(found["a key"], found["an old key"])
 
 
+def test_two_rules_of_one_optimizer_have_noise_of_their_own():
+    """Also with equal keys, such as those that nobody gave."""
+    there_and_back = jo.chain(jo.add_noise(0.1, 0.5), jo.scale(-1.0), jo.add_noise(0.1, 0.5))
+    assert np.all(noise_of(there_and_back, 0) != 0)
+    task = jo.Task(lambda key: {"a": jnp.zeros(3), "b": jnp.zeros(3)}, lambda params, batch, key: 0.0)
+    optimizer = jo.partition({"a": jo.noisy_sgd(0.1), "b": jo.noisy_sgd(0.1)}, {"a": "a", "b": "b"})
+    state = jo.init_state(task, optimizer)
+    updates = optimizer.update(state.params, state.opt_state, state.params)[0]
+    assert not np.any(updates["a"] == updates["b"])
+
+
 def test_a_rule_in_a_loop_without_a_run_keeps_its_own_key():
     state = jo.add_noise(0.1, 0.5, 3).init(jnp.zeros(2))
     assert_same(state.rng_key, jax.random.key(3))
