@@ -169,7 +169,7 @@ def programs(loss: Callable, evaluate: Callable | None, stateful: bool, kind: st
 
 
 def _zeros(shapes: Any) -> Any:
-    return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+    return jax.tree.map(lambda s: jnp.zeros_like(s, s.dtype), shapes)  # laid out like them on an explicit mesh
 
 
 def watched(who: str, metric: str | None, names: Iterable[str], decides: bool = True) -> str:
