@@ -30,11 +30,12 @@ _digests: weakref.WeakKeyDictionary[Any, bytes] = weakref.WeakKeyDictionary()  #
 def compiled_once(function: Callable, *arguments: Any) -> Any:
     """Call a function of `jax.jit` by a program that all functions of the same text share, so it is compiled once."""
     traced = function.trace(*arguments)  # JAX does so once for each kind of arguments
-    jaxpr, captured, leaves = traced.jaxpr.jaxpr, traced.jaxpr.consts, jax.tree.leaves(arguments)
+    jaxpr, leaves = traced.jaxpr.jaxpr, jax.tree.leaves(arguments)
     if len(jaxpr.invars) > len(leaves):  # it captured tracers, so it becomes a part of what traces it
         return function(*arguments)
     if jaxpr not in _digests:
         _digests[jaxpr] = _digest(jaxpr)
+    captured = [x if isinstance(x, jax.Array) else np.array(x) for x in traced.jaxpr.consts]  # as in `copied`
     results = _program(_Text(_digests[jaxpr], jaxpr))(captured, leaves)
     return jax.tree.unflatten(jax.tree.structure(traced.out_info), results)
 

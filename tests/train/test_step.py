@@ -259,6 +259,10 @@ def test_arrays_changed_afterwards_are_not_seen():
         buffer[:] = 7
         assert not np.any(state.params["w"])
         buffer[:] = 0
+        state = jo.init_state(jo.Task(lambda key: {"w": buffer}, task.loss), jo.sgd(1.0))
+        buffer[:] = 7
+        assert not np.any(state.params["w"]), "an array that init captured"
+        buffer[:] = 0
         state, _ = step(state, buffer)
         buffer[:] = 7
         assert not np.any(state.params["w"]), "a batch that a loader fills again"
