@@ -167,14 +167,14 @@ class _Folder:
 
     @contextlib.contextmanager
     def _tried(self, name: str) -> Iterator[None]:
-        """Turn an error in writing a file into a warning, one for each file: steps were done that would be lost."""
+        """Turn an error in writing a file into a warning, once for each file, so that the steps done are not lost."""
         try:
             yield
         except Exception as error:
             if name not in self._given_up:
                 self._given_up.add(name)
-                said = f"fit: {self.path / name} could not be written ({type(error).__name__}: {error})"
-                warnings.warn(f"{said}; the run is not changed by it", stacklevel=5)
+                why = f"could not be written ({type(error).__name__}: {error}); the run is not changed by it"
+                warnings.warn(f"fit: {self.path / name} {why}", stacklevel=5)
 
     def finish(self, optimizer, plan: Plan, seed: int, seeds: int | None, result: Result, seconds: float) -> None:
         rule = result.state.optimizer if optimizer is None else optimizer

@@ -1,4 +1,4 @@
-"""How compiled functions are called: compiled once for each text, and waited for such that signals are heard."""
+"""Calling compiled functions: equal programs are compiled once, and signals are handled while a result is awaited."""
 
 import dataclasses
 import functools
@@ -18,7 +18,7 @@ __all__ = []
 
 @dataclasses.dataclass(frozen=True)
 class _Text:
-    """What a traced function computes, found again by its text; the arrays that it captured are arguments."""
+    """A jaxpr that is equal to another one of the same digest; the arrays that it captured are arguments."""
 
     digest: bytes
     jaxpr: Any = dataclasses.field(compare=False)
@@ -28,10 +28,10 @@ _digests: weakref.WeakKeyDictionary[Any, bytes] = weakref.WeakKeyDictionary()  #
 
 
 def compiled_once(function: Callable, *arguments: Any) -> Any:
-    """Call a function of `jax.jit` by a program that all functions of the same text share, so it is compiled once."""
-    traced = function.trace(*arguments)  # JAX does so once for each kind of arguments
+    """Call a function of `jax.jit` by a program that it shares with all functions of the same jaxpr text."""
+    traced = function.trace(*arguments)  # which JAX keeps, for each structure, shape and dtype of the arguments
     jaxpr, leaves = traced.jaxpr.jaxpr, jax.tree.leaves(arguments)
-    if len(jaxpr.invars) > len(leaves):  # it captured tracers, so it becomes a part of what traces it
+    if len(jaxpr.invars) > len(leaves):  # the function captured tracers, and becomes a part of what traces it
         return function(*arguments)
     if jaxpr not in _digests:
         _digests[jaxpr] = _digest(jaxpr)
@@ -41,10 +41,10 @@ def compiled_once(function: Callable, *arguments: Any) -> Any:
 
 
 def _digest(jaxpr: Any) -> bytes:
-    """What tells a jaxpr from those that compute something else."""
+    """Bytes that two jaxprs share only if they compute the same."""
     text = str(jaxpr)
     digest = hashlib.sha256(text.encode())
-    if " at 0x" in text:  # a Python function, which is called back: its text does not say what it does
+    if " at 0x" in text:  # a Python function that is called back, of which the text shows no more than an address
         digest.update(str(id(jaxpr)).encode())
     for array in _captured_within(jaxpr):  # a jitted function inside keeps its own, and its text leaves them out
         array = np.asarray(jax.random.key_data(array) if is_random_key(array) else array)

@@ -159,8 +159,9 @@ def _copied(batch: Any) -> Any:
         )
 
     def copy(leaf):
-        if isinstance(leaf, (jax.Array, complex, float, int)):
+        if isinstance(leaf, jax.Array):
             return leaf
-        return np.array(as_array("Task: what an iterator given as train yields", leaf))
+        array = np.asarray(leaf) if isinstance(leaf, (complex, float, int)) else leaf
+        return np.array(as_array("Task: what an iterator given as train yields", array))
 
     return jax.tree.map(copy, batch)

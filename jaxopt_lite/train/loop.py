@@ -285,7 +285,7 @@ def _best(history: dict, metric: str, point: int) -> str:
 
 
 def _of_none(unjudged: np.ndarray) -> str:
-    """What a message says of runs whose best point was asked for, and that had none."""
+    """The sentence about runs without a finite point, where the best one was asked for."""
     if not unjudged.any():
         return ""
     of = "" if unjudged.all() else f"{unjudged.sum()} of {unjudged.size}: "

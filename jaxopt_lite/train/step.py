@@ -62,7 +62,8 @@ def init_state(task: Task, optimizer: Any, seed: int | jax.Array = 0, params: An
         params: parameters to begin with, in place of those that `task.init` makes (they are copied).
 
     Raises:
-        TypeError: if the task, the optimizer or the seed is none, or params have leaves that cannot be optimized.
+        TypeError: if the task, the optimizer or the seed is of another type, or params have leaves that cannot be
+            optimized.
         ValueError: if the seed is out of its range.
     """
     check_task("init_state", task)
@@ -140,11 +141,11 @@ def arrays_for(optimizer: GradientTransformation, params: Any) -> GradientTransf
 
 
 def first_opt_state(optimizer: GradientTransformation, params: Any, key: jax.Array) -> Any:
-    """What the optimizer's init makes, with the run's key folded into the random keys that it holds.
+    """The optimizer's first state, with the run's key folded into the random keys that it holds.
 
-    Those are arrays of keys, and JAX's older form, uint32 [..., 2], in a place that is named after a key or rng: so
-    does Optax. The rule's own key counts as before, and so does its place among the keys: two rules make different
-    noise, also with equal keys.
+    Random keys are arrays of keys, and uint32 [..., 2], JAX's older form, where the path contains "key" or "rng", as
+    in Optax's states. A new key is made from the old one, the run's key and its place among the keys, so that two
+    rules make different noise even if they were given equal keys.
     """
     places = itertools.count()
 
@@ -165,9 +166,9 @@ def first_opt_state(optimizer: GradientTransformation, params: Any, key: jax.Arr
 
 
 def adopted(who: str, state: TrainState) -> TrainState:
-    """A state that was made or changed by hand in the form of `init_state`'s, with arrays of its own to donate.
+    """A copy, to be donated, of a state that may have been made or changed by hand, in the form of `init_state`'s.
 
-    Numbers of the optimizer become arrays; where the state is of several runs, they are shared by all of them.
+    Hyperparameters that are numbers become arrays, shared by all runs where the state is of several.
     """
     state = copied(state)
     steps = steps_done(who, state)
@@ -201,7 +202,7 @@ def steps_done(who: str, state: TrainState) -> np.ndarray:
 
 
 def _own_ndim(optimizer: GradientTransformation, path: tuple) -> int:
-    """How many dimensions the number at a path has where the optimizer is one, and no batch of several."""
+    """How many dimensions the hyperparameter at a path has in a single optimizer, without the axis of several runs."""
     node: Any = optimizer
     parameter: Any = None
     for key in path:

@@ -40,8 +40,9 @@ class Task:
         stateful: whether the model has state beside its parameters, such as running means.
 
     Raises:
-        TypeError: if a function is none, or data are no arrays of numbers.
-        ValueError: if a data set is empty, or its arrays differ in their first dimension.
+        TypeError: if a function cannot be called, or data are not arrays of numbers.
+        ValueError: if a data set is empty, if its arrays differ in their first dimension, if they have masked elements,
+            or 64-bit ints that do not fit into 32 bits (without jax_enable_x64).
     """
 
     init: Callable
@@ -114,7 +115,7 @@ def is_iterator(data: Any) -> bool:
 
 
 def may_give_batches(value: Any) -> bool:
-    """Whether a value can be gone through, batch by batch: not text, numbers or an array, which hold values."""
+    """Whether iterating over a value gives batches: not so of text, ranges, mappings, sets and arrays."""
     is_of_values = isinstance(value, (str, bytes, bytearray, memoryview, range, Mapping, Set)) or _is_array(value)
     return hasattr(value, "__iter__") and not is_of_values
 
@@ -238,7 +239,7 @@ def as_array(who: str, value: Any) -> np.ndarray | jax.Array:
 
 
 def _kept_by_jax(who: str, array: Any) -> Any:
-    """The array in a form that JAX can hold without a loss that nobody would notice; raise where there is none."""
+    """The array in native byte order; raise if JAX would change its numbers without a word."""
     if isinstance(array, jax.Array):
         return array
     if np.ma.is_masked(array):

@@ -251,6 +251,8 @@ def test_numbers_that_would_change_are_refused_with_what_to_do():
                 jo.Task(init, loss, train=data)
         with pytest.raises(ValueError, match=f"^Task: what an iterator given as train yields {message}"):
             jo.fit(jo.Task(init, loss, train=iter([given])), jo.sgd(0.1))
+    with pytest.raises(ValueError, match="holds 1099511627776, which int32 cannot"):
+        jo.fit(jo.Task(init, loss, train=iter([{"x": ROWS, "time": 2**40}])), jo.sgd(0.1))
     with jax.enable_x64(True):
         assert jo.Task(init, loss, train=nanoseconds).train[1] == nanoseconds[1]
     assert jo.Task(init, loss, train=np.array([2**31 - 1, -(2**31)])).train.tolist() == [2**31 - 1, -(2**31)]
