@@ -258,6 +258,19 @@ def last_line(capsys, board, states, member_steps=40):
     return capsys.readouterr().err.splitlines()[-1]
 
 
+@pytest.mark.parametrize("show", [None, "lines", "bar"])
+def test_a_terminal_that_is_gone_ends_the_board_alone(show, monkeypatch, capfd):
+    for screen in (None, Gone(), Notebook()):
+        monkeypatch.setattr(sys, "stderr", screen)
+        board = Scoreboard(show)
+        board.say("3 trials")
+        for made, trials in board_of([20, 20, 20]):
+            board.advanced(made, trials, 40)
+        board.close()
+    print("as before")
+    assert capfd.readouterr().out == "as before\n"
+
+
 def test_the_progress_of_a_sweep_is_in_steps_before_the_first_trial_ends(capsys):
     line = last_line(capsys, Scoreboard("lines"), board_of([20, 20, 20, 10]))
     assert line.startswith("0/4 trials  70/120 steps  0.0 trials/s  ")

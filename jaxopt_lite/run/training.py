@@ -94,7 +94,7 @@ def fit(
         raise TypeError(f"fit: callbacks must be a list of functions of a Point, got {callbacks!r}")
     if directory is not None and not isinstance(directory, (str, os.PathLike)):
         raise TypeError(f"fit: directory must be a path, got {directory!r}")
-    folder = None if directory is None else _Folder(Path(directory).absolute(), overwrite)  # a callback may chdir
+    folder = None if directory is None else _Folder(Path(directory), overwrite)
     events = training(task, optimizer, plan, seed, seeds, params, state, ahead=not callbacks)
     first = int(steps_done("fit", state).max()) if isinstance(state, TrainState) else 0
     began = time.perf_counter()
@@ -135,9 +135,10 @@ class _Folder:
     FILES = ("metrics.jsonl", "summary.json", "curves.png")
 
     def __init__(self, path: Path, overwrite: bool):
-        self.path, self._rows, self._given_up = path, None, set()
+        self.path = path.absolute()  # a callback may change the working directory
+        self._rows, self._given_up = None, set()
         present = [name for name in self.FILES if (path / name).exists()]
-        exists = next(p for p in (path, *path.parents) if p.exists())
+        exists = next(p for p in (path, *self.path.parents) if p.exists())
         if not exists.is_dir():
             raise FileExistsError(f"fit: directory {path} cannot be made, {exists} is a file")
         if not os.access(exists, os.W_OK):
