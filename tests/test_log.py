@@ -174,9 +174,16 @@ class Gone(io.StringIO):
         raise BrokenPipeError
 
 
-@pytest.mark.parametrize("screen", [None, Gone, "closed"], ids=str)
+class Notebook:
+    """One that has lost its kernel: it has only what `print` needs."""
+
+    def write(self, text):
+        raise RuntimeError("the kernel is gone")
+
+
+@pytest.mark.parametrize("screen", [None, Gone, Notebook, "closed"], ids=str)
 @pytest.mark.parametrize("show", [None, "lines", "bar"])
-def test_a_terminal_that_is_gone_ends_the_progress_alone(screen, show, monkeypatch, capsys):
+def test_a_terminal_that_is_gone_ends_the_progress_alone(screen, show, monkeypatch, capfd):
     stream = screen if screen is None else io.StringIO() if screen == "closed" else screen()
     if screen == "closed":
         stream.close()
@@ -185,7 +192,8 @@ def test_a_terminal_that_is_gone_ends_the_progress_alone(screen, show, monkeypat
     for step in (10, 20):
         progress.update(step, METRICS)
     progress.close()
-    assert capsys.readouterr().out == ""
+    print("as before")
+    assert capfd.readouterr().out == "as before\n"
 
 
 @contextlib.contextmanager
@@ -248,6 +256,19 @@ def last_line(capsys, board, states, member_steps=40):
         board.advanced(made, trials, member_steps)
     board.close()
     return capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("show", [None, "lines", "bar"])
+def test_a_terminal_that_is_gone_ends_the_board_alone(show, monkeypatch, capfd):
+    for screen in (None, Gone(), Notebook()):
+        monkeypatch.setattr(sys, "stderr", screen)
+        board = Scoreboard(show)
+        board.say("3 trials")
+        for made, trials in board_of([20, 20, 20]):
+            board.advanced(made, trials, 40)
+        board.close()
+    print("as before")
+    assert capfd.readouterr().out == "as before\n"
 
 
 def test_the_progress_of_a_sweep_is_in_steps_before_the_first_trial_ends(capsys):

@@ -241,6 +241,22 @@ def test_a_result_is_not_lost_where_its_files_cannot_be_written(tmp_path, harm, 
     assert result.params["w"] == -4 and result.status == "max_steps"
 
 
+def test_a_callback_may_change_the_working_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    jo.fit(RAMP, jo.sgd(1.0), 4, eval_every=2, directory="run", callbacks=[lambda point: os.chdir("/")])
+    assert written(tmp_path / "run") == FILES
+
+
+def test_a_signal_that_is_ignored_stays_so():
+    """As in a background job of a shell, which the Ctrl-C that is meant for others reaches too."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        send = lambda point: signal.raise_signal(signal.SIGINT)
+        assert jo.fit(RAMP, jo.sgd(1.0), 4, eval_every=2, callbacks=[send]).status == "max_steps"
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("fails", ["the directory", "the disk"])
 def test_a_run_is_not_lost_where_its_points_cannot_be_written(tmp_path, monkeypatch, fails):
     def refuse(*args, **kwargs):

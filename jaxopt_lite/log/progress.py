@@ -2,9 +2,11 @@
 
 import contextlib
 import datetime
+import functools
 import math
 import sys
 import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -12,34 +14,73 @@ import numpy as np
 __all__ = ["Progress"]
 
 
+class Display:
+    """What is shown on standard error: by Rich on a terminal, as plain lines elsewhere.
+
+    Where that fails (the terminal or the notebook is gone), nothing more is shown, and the run continues.
+
+    Args:
+        rich: makes what Rich draws, or returns None where Rich is not installed.
+        show: "bar", "lines" or "none"; None chooses a bar on a terminal (where `rich` is installed), else lines.
+    """
+
+    def __init__(self, rich: Callable[[], Any], show: str | None):
+        if sys.stderr is None:  # in a program without a console
+            show = "none"
+        elif show is None:
+            show = "bar" if _on_terminal() else "lines"
+        self.live = rich() if show == "bar" else None
+        self.shown = show != "none"
+        if self.live is not None:
+            with self.tried():
+                self.live.start()
+
+    @contextlib.contextmanager
+    def tried(self) -> Iterator[None]:
+        """Show nothing more after an error, whatever it is: it is no reason to lose the run."""
+        try:
+            yield
+        except Exception:
+            live, self.live, self.shown = self.live, None, False
+            if live is not None:
+                with contextlib.suppress(Exception):
+                    live.stop()  # or what the program prints later would go through Rich
+
+    def print(self, text: str) -> None:
+        """A line of its own."""
+        print(text, file=sys.stderr, flush=True)
+
+
+def console() -> Any:
+    """Rich's console on standard error."""
+    from rich.console import Console
+
+    class Errors(Console):
+        def on_broken_pipe(self):
+            raise  # Rich would end the process instead
+
+    return Errors(stderr=True)
+
+
 class Progress:
     """Steps, steps per second, time left and metrics: a bar on a terminal, plain lines elsewhere.
 
     Args:
         steps: at which the run will be done.
-        show: "bar", "lines" or "none"; None chooses a bar on a terminal (where `rich` is installed), else lines. Of
-            lines there is one each two seconds at most, and the last.
+        show: as for `Display`. Of lines there is one each two seconds at most, and the last.
     """
 
     def __init__(self, steps: int, show: str | None = None):
-        if show is None:
-            show = "bar" if _on_terminal() else "lines"
-        if sys.stderr is None:  # in a program without a console
-            show = "none"
         self.steps = steps
-        self._bar = _rich_bar(steps) if show == "bar" else None
-        self._lines = show != "none" and self._bar is None
+        self._display = Display(functools.partial(_rich_bar, steps), show)
         self._first: tuple[int, float] | None = None  # compiling comes before it, and would spoil the rate
         self._printed, self._waiting = -math.inf, ""
 
     def update(self, step: int, metrics: dict[str, Any]) -> None:
-        """Say how far the run has come. A terminal that is gone ends this, and not the run."""
-        if self._bar is None and not self._lines:
-            return
-        try:
-            self._show(step, metrics)
-        except (OSError, ValueError):
-            self._bar, self._lines, self._waiting = None, False, ""
+        """Show how far the run is."""
+        if self._display.shown:
+            with self._display.tried():
+                self._show(step, metrics)
 
     def _show(self, step: int, metrics: dict[str, Any]) -> None:
         now = time.perf_counter()
@@ -49,32 +90,33 @@ class Progress:
             rate = (step - self._first[0]) / max(now - self._first[1], 1e-9)
             left = datetime.timedelta(seconds=round((self.steps - step) / rate))
             said = [f"{rate:,.0f} steps/s", *([f"{left} left"] if step < self.steps else []), *said]
-        if self._bar is not None:
-            room = self._bar.console.width - 28 - 2 * len(str(self.steps))
+        bar = self._display.live
+        if bar is not None:
+            room = bar.console.width - 28 - 2 * len(str(self.steps))
             fitting = [text for i, text in enumerate(said) if len("  ".join(said[: i + 1])) <= room]
-            self._bar.update(self._bar.task_ids[0], completed=step, said="  ".join(fitting))
-        elif self._lines:
+            bar.update(bar.task_ids[0], completed=step, said="  ".join(fitting))
+        else:
             self._waiting = f"step {step}/{self.steps}  {'  '.join(said)}"
             if now - self._printed > 2:
                 self._print(now)
 
     def close(self) -> None:
         """Leave the terminal as it was."""
-        with contextlib.suppress(OSError, ValueError):
-            if self._bar is not None:
-                self._bar.stop()
-            if self._waiting:
+        with self._display.tried():
+            if self._display.live is not None:
+                self._display.live.stop()
+            elif self._display.shown and self._waiting:
                 self._print(math.inf)
 
     def _print(self, now: float) -> None:
-        print(self._waiting, file=sys.stderr, flush=True)
+        self._display.print(self._waiting)
         self._printed, self._waiting = now, ""
 
 
 def _on_terminal() -> bool:
     try:
-        return sys.stderr is not None and sys.stderr.isatty()
-    except ValueError:  # it was closed
+        return sys.stderr.isatty()
+    except (AttributeError, OSError, ValueError):  # it is None, of a kind of its own, or closed
         return False
 
 
@@ -85,13 +127,11 @@ def _shown(metrics: dict[str, Any]) -> list[tuple[str, Any]]:
 
 def _rich_bar(steps: int) -> Any:
     try:
-        from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
         from rich.progress import Progress as Bar
     except ImportError:
         return None
     said = TextColumn("{task.fields[said]}", markup=False)
-    bar = Bar(BarColumn(bar_width=24), MofNCompleteColumn(), said, console=Console(stderr=True))
+    bar = Bar(BarColumn(bar_width=24), MofNCompleteColumn(), said, console=console())
     bar.add_task("train", total=steps, said="compiling")
-    bar.start()
     return bar

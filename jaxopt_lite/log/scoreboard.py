@@ -1,12 +1,12 @@
 """The best trials of a sweep, and how far it is, while it goes on."""
 
 import datetime
-import sys
 import time
 from typing import Any
 
 import numpy as np
 
+from jaxopt_lite.log.progress import Display, console
 from jaxopt_lite.sweeps.ledger import STATUSES, Ledger
 
 __all__ = ["Scoreboard"]
@@ -23,23 +23,26 @@ class Scoreboard:
     may stop trials.
 
     Args:
-        show: "bar", "lines" or "none"; None chooses a table on a terminal (where `rich` is installed), else lines.
+        show: as for `Display`, with the table and the bar for "bar".
     """
 
     def __init__(self, show: str | None = None):
-        if show is None:
-            show = "bar" if sys.stderr.isatty() else "lines"
-        self.shown = show != "none"
-        self._live = _rich_live() if show == "bar" else None
+        self._display = Display(_rich_live, show)
         self._steps, self._first, self._drawn = 0, None, -np.inf
         self._last: tuple[Ledger, int] | None = None
 
+    @property
+    def shown(self) -> bool:
+        """Whether anything is shown."""
+        return self._display.shown
+
     def say(self, text: str) -> None:
         """One line, above the table."""
-        if self._live is not None:
-            self._live.console.print(text, markup=False, highlight=False)
-        elif self.shown:
-            print(text, file=sys.stderr, flush=True)
+        with self._display.tried():
+            if self._display.live is not None:
+                self._display.live.console.print(text, markup=False, highlight=False)
+            elif self._display.shown:
+                self._display.print(text)
 
     def advanced(self, ledger: Ledger, trials: int, member_steps: int) -> None:
         """Some trials went on.
@@ -56,18 +59,20 @@ class Scoreboard:
             self._first, member_steps = (now, _ended(ledger)), 0
         self._steps += member_steps
         self._last = ledger, trials
-        every = _EVERY if self._live is not None else _LINES
+        every = _EVERY if self._display.live is not None else _LINES
         if now - self._drawn < every:
             return
         self._drawn = now
-        self._draw(ledger, trials, now)
+        with self._display.tried():
+            self._draw(ledger, trials, now)
 
     def close(self) -> None:
         """Show how it ended, and leave the terminal as it was."""
-        if self._last is not None:
-            self._draw(*self._last, time.perf_counter())
-        if self._live is not None:
-            self._live.stop()
+        with self._display.tried():
+            if self._display.shown and self._last is not None:
+                self._draw(*self._last, time.perf_counter())
+            if self._display.live is not None:
+                self._display.live.stop()
 
     def _draw(self, ledger: Ledger, trials: int, now: float) -> None:
         began, ended_then = self._first or (now, 0)
@@ -80,13 +85,13 @@ class Scoreboard:
         if left and self._steps:
             said.append(f"{datetime.timedelta(seconds=round(left * ledger.seeds * seconds / self._steps))} left")
         best = ledger.ranking()[:_TOP]
-        if self._live is not None:
-            self._live.update(_table(ledger, best, done / max(done + left, 1), "  ".join(said)))
+        if self._display.live is not None:
+            self._display.live.update(_table(ledger, best, done / max(done + left, 1), "  ".join(said)))
             return
         scores = ledger.last_scores()[best[:1]] * (-1 if ledger.highest else 1)
         if len(scores) and np.isfinite(scores[0]):
             said.append(f"best {ledger.metric} {scores[0]:.4g} (trial {best[0]})")
-        print("  ".join(said), file=sys.stderr, flush=True)
+        self._display.print("  ".join(said))
 
 
 def _ended(ledger: Ledger) -> int:
@@ -110,10 +115,7 @@ def _table(ledger: Ledger, best: np.ndarray, share: float, said: str) -> Any:
 
 def _rich_live() -> Any:
     try:
-        from rich.console import Console
         from rich.live import Live
     except ImportError:
         return None
-    live = Live(console=Console(stderr=True), refresh_per_second=4, transient=False)
-    live.start()
-    return live
+    return Live(console=console(), refresh_per_second=4, transient=False)

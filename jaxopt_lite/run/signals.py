@@ -32,7 +32,9 @@ def interruptible() -> Iterator[threading.Event]:
             raise KeyboardInterrupt
         event.set()
 
-    before = {number: signal.signal(number, set_or_raise) for number in (signal.SIGINT, signal.SIGTERM)}
+    # One that is ignored stays so: a shell's background jobs outlive the Ctrl-C that is meant for others.
+    heard = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) != signal.SIG_IGN]
+    before = {number: signal.signal(number, set_or_raise) for number in heard}
     try:
         yield event
     finally:

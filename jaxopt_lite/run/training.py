@@ -20,7 +20,7 @@ from jaxopt_lite.report.curves import plot_history
 from jaxopt_lite.run.signals import interruptible
 from jaxopt_lite.train.loop import Point, Result, training
 from jaxopt_lite.train.programs import Plan
-from jaxopt_lite.train.step import TrainState
+from jaxopt_lite.train.step import TrainState, steps_done
 from jaxopt_lite.train.task import Task
 
 __all__ = ["fit"]
@@ -96,7 +96,7 @@ def fit(
         raise TypeError(f"fit: directory must be a path, got {directory!r}")
     folder = None if directory is None else _Folder(Path(directory), overwrite)
     events = training(task, optimizer, plan, seed, seeds, params, state, ahead=not callbacks)
-    first = int(np.max(state.step)) if isinstance(state, TrainState) else 0
+    first = int(steps_done("fit", state).max()) if isinstance(state, TrainState) else 0
     began = time.perf_counter()
     with interruptible() as interrupted, contextlib.closing(events):
         result = _drive(events, folder, callbacks, Progress(first + steps, progress), interrupted)
@@ -135,9 +135,10 @@ class _Folder:
     FILES = ("metrics.jsonl", "summary.json", "curves.png")
 
     def __init__(self, path: Path, overwrite: bool):
-        self.path, self._rows, self._given_up = path, None, set()
+        self.path = path.absolute()  # a callback may change the working directory
+        self._rows, self._given_up = None, set()
         present = [name for name in self.FILES if (path / name).exists()]
-        exists = next(p for p in (path, *path.absolute().parents) if p.exists())
+        exists = next(p for p in (path, *self.path.parents) if p.exists())
         if not exists.is_dir():
             raise FileExistsError(f"fit: directory {path} cannot be made, {exists} is a file")
         if not os.access(exists, os.W_OK):
@@ -167,14 +168,14 @@ class _Folder:
 
     @contextlib.contextmanager
     def _tried(self, name: str) -> Iterator[None]:
-        """Turn an error in writing a file into a warning, one for each file: steps were done that would be lost."""
+        """Turn an error in writing a file into a warning, once for each file, so that the steps done are not lost."""
         try:
             yield
         except Exception as error:
             if name not in self._given_up:
                 self._given_up.add(name)
-                said = f"fit: {self.path / name} could not be written ({type(error).__name__}: {error})"
-                warnings.warn(f"{said}; the run is not changed by it", stacklevel=5)
+                why = f"could not be written ({type(error).__name__}: {error}); the run is not changed by it"
+                warnings.warn(f"fit: {self.path / name} {why}", stacklevel=5)
 
     def finish(self, optimizer, plan: Plan, seed: int, seeds: int | None, result: Result, seconds: float) -> None:
         rule = result.state.optimizer if optimizer is None else optimizer

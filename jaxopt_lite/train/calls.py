@@ -1,9 +1,10 @@
-"""How compiled functions are called: compiled once for each text, and waited for such that signals are heard."""
+"""Calling compiled functions: equal programs are compiled once, and signals are handled while a result is awaited."""
 
 import dataclasses
 import functools
 import hashlib
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -17,21 +18,38 @@ __all__ = []
 
 @dataclasses.dataclass(frozen=True)
 class _Text:
-    """What a traced function computes, found again by its text; the arrays that it captured are arguments."""
+    """A jaxpr that is equal to another one of the same digest; the arrays that it captured are arguments."""
 
     digest: bytes
     jaxpr: Any = dataclasses.field(compare=False)
 
 
+_digests: weakref.WeakKeyDictionary[Any, bytes] = weakref.WeakKeyDictionary()  # by jaxpr
+
+
 def compiled_once(function: Callable, *arguments: Any) -> Any:
-    """Call a function, traced now, so that what it closes over is seen as it is, and compiled once for each text."""
-    traced, out = jax.make_jaxpr(function, return_shape=True)(*arguments)
-    digest = hashlib.sha256(str(traced.jaxpr).encode())
-    for array in _captured_within(traced.jaxpr):  # a jitted function inside keeps its own, and its text leaves them out
+    """Call a function of `jax.jit` by a program that it shares with all functions of the same jaxpr text."""
+    traced = function.trace(*arguments)  # which JAX keeps, for each structure, shape and dtype of the arguments
+    jaxpr, leaves = traced.jaxpr.jaxpr, jax.tree.leaves(arguments)
+    if len(jaxpr.invars) > len(leaves):  # the function captured tracers, and becomes a part of what traces it
+        return function(*arguments)
+    if jaxpr not in _digests:
+        _digests[jaxpr] = _digest(jaxpr)
+    captured = [x if isinstance(x, jax.Array) else np.array(x) for x in traced.jaxpr.consts]  # as in `copied`
+    results = _program(_Text(_digests[jaxpr], jaxpr))(captured, leaves)
+    return jax.tree.unflatten(jax.tree.structure(traced.out_info), results)
+
+
+def _digest(jaxpr: Any) -> bytes:
+    """Bytes that two jaxprs share only if they compute the same."""
+    text = str(jaxpr)
+    digest = hashlib.sha256(text.encode())
+    if " at 0x" in text:  # a Python function that is called back, of which the text shows no more than an address
+        digest.update(str(id(jaxpr)).encode())
+    for array in _captured_within(jaxpr):  # a jitted function inside keeps its own, and its text leaves them out
         array = np.asarray(jax.random.key_data(array) if is_random_key(array) else array)
         digest.update(f"{array.dtype} {array.shape}".encode() + array.tobytes())
-    results = _program(_Text(digest.digest(), traced.jaxpr))(traced.consts, jax.tree.leaves(arguments))
-    return jax.tree.unflatten(jax.tree.structure(out), results)
+    return digest.digest()
 
 
 @functools.lru_cache(maxsize=64)

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxopt_lite.train.step import MOST_STEPS
 from jaxopt_lite.train.task import as_array, may_give_batches
 
 __all__ = ["batch_order"]
@@ -30,14 +31,16 @@ def batch_order(key: jax.Array, rows: int, batch_size: int, first_step: int, ste
         rows: number of examples.
         batch_size: examples in a batch, at most `rows`.
         first_step: the first step, from 0 on.
-        steps: number of steps.
+        steps: number of steps, at least 0; there are 2**31 - 1 at most.
 
     Returns:
         Indices, int32 [steps, batch_size].
 
     Raises:
-        ValueError: if there is no batch of that size.
+        ValueError: if there is no batch of that size, or no such step.
     """
+    if first_step < 0 or steps < 0 or first_step + steps > MOST_STEPS:
+        raise ValueError(f"batch_order: steps must lie in [0, {MOST_STEPS}], got {steps} from {first_step} on")
     return orders(key, rows, batch_size)(first_step, steps)
 
 
@@ -156,8 +159,9 @@ def _copied(batch: Any) -> Any:
         )
 
     def copy(leaf):
-        if isinstance(leaf, (jax.Array, complex, float, int)):
+        if isinstance(leaf, jax.Array):
             return leaf
-        return np.array(as_array("Task: what an iterator given as train yields", leaf))
+        array = np.asarray(leaf) if isinstance(leaf, (complex, float, int)) else leaf
+        return np.array(as_array("Task: what an iterator given as train yields", array))
 
     return jax.tree.map(copy, batch)

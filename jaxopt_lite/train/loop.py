@@ -21,7 +21,6 @@ from jaxopt_lite.train.calls import fetched
 from jaxopt_lite.train.programs import (
     INTERRUPTED,
     MAX_STEPS,
-    MOST_STEPS,
     OUT_OF_DATA,
     RUNNING,
     STATUSES,
@@ -31,7 +30,7 @@ from jaxopt_lite.train.programs import (
     programs,
     watched,
 )
-from jaxopt_lite.train.step import TrainState, accept_optimizer, adopted, check_seed, init_state
+from jaxopt_lite.train.step import MOST_STEPS, TrainState, accept_optimizer, adopted, check_seed, init_state
 from jaxopt_lite.train.task import Task, check_task
 
 __all__ = ["Point", "Result", "training"]
@@ -286,7 +285,7 @@ def _best(history: dict, metric: str, point: int) -> str:
 
 
 def _of_none(unjudged: np.ndarray) -> str:
-    """What a message says of runs whose best point was asked for, and that had none."""
+    """The sentence about runs without a finite point, where the best one was asked for."""
     if not unjudged.any():
         return ""
     of = "" if unjudged.all() else f"{unjudged.sum()} of {unjudged.size}: "

@@ -16,14 +16,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_lite import tree
-from jaxopt_lite.train.step import TrainState, floating, measure_update, scores_key, step_parts
+from jaxopt_lite.train.step import MOST_STEPS, TrainState, floating, measure_update, scores_key, step_parts
 from jaxopt_lite.train.task import Task, scores
 
 __all__ = ["Plan"]
 
 STATUSES = ("running", "max_steps", "target", "patience", "min_grad_norm", "non_finite", "interrupted", "out_of_data")
-MOST_STEPS = 2**31 - 1  # they are counted in 32 bits
 RUNNING, MAX_STEPS, TARGET, PATIENCE, MIN_GRAD_NORM, NON_FINITE, INTERRUPTED, OUT_OF_DATA = range(len(STATUSES))
+
+
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,11 +54,15 @@ class Plan:
             raise ValueError(f"fit: steps must be at most {MOST_STEPS}, got {self.steps!r:.80}")
         for name, least in (("target", -np.inf), ("min_grad_norm", 0)):
             value = getattr(self, name)
-            number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-            if value is not None and not (number and np.isfinite(value) and value >= least):
+            if value is None:
+                continue
+            number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+            if not (number and abs(value) <= _LARGEST and value >= least):
                 raise ValueError(
                     f"fit: {name} must be a finite number{' of at least 0' * (not least)}, got {value!r:.80}"
+                    + f"; scores are float32, at most {_LARGEST:.4g}" * (number and abs(value) > _LARGEST)
                 )
+            object.__setattr__(self, name, float(value))
         if self.mode not in (None, "min", "max"):
             raise ValueError(f"fit: mode must be 'min' or 'max', got {self.mode!r:.80}")
         if self.metric is not None and not isinstance(self.metric, str):
@@ -75,7 +81,7 @@ class Monitor(NamedTuple):
     """What the stopping rules remember."""
 
     status: jax.Array
-    best: jax.Array  # the best score so far
+    best: jax.Array  # the best score so far, where there is one
     best_point: jax.Array  # its place in the history, -1 before there is one
     point: jax.Array  # how many points were judged
     kept: Any  # (params, model_state) of the best point, where they are asked for
@@ -111,9 +117,9 @@ def programs(loss: Callable, evaluate: Callable | None, stateful: bool, kind: st
     def begin(state, data, order):
         _, sums, (_, grads), updates = jax.eval_shape(step.advance, state, pick(data, order, 0))
         last = jax.eval_shape(measure_update, state, grads, updates)
-        zero, worst = jnp.zeros([], jnp.int32), jnp.float32(-jnp.inf)
+        zero = jnp.zeros([], jnp.int32)
         kept = jax.tree.map(jnp.copy, (state.params, state.model_state)) if plan.restore_best else ()
-        monitor = Monitor(zero + RUNNING, worst, zero - 1, zero, kept)
+        monitor = Monitor(zero + RUNNING, jnp.zeros([], jnp.float32), zero - 1, zero, kept)
         return Carry(state, _zeros(sums), _zeros(last), jnp.copy(zero), monitor)
 
     def advance(carry, data, order, n):
@@ -163,7 +169,7 @@ def programs(loss: Callable, evaluate: Callable | None, stateful: bool, kind: st
 
 
 def _zeros(shapes: Any) -> Any:
-    return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+    return jax.tree.map(lambda s: jnp.zeros_like(s, s.dtype), shapes)  # laid out like them on an explicit mesh
 
 
 def watched(who: str, metric: str | None, names: Iterable[str], decides: bool = True) -> str:
@@ -202,11 +208,12 @@ def _judge(plan: Plan, row: dict, state: TrainState, monitor: Monitor) -> Monito
     score = jnp.asarray(row[metric], jnp.float32) * sign
     finite = jnp.isfinite(row["train.loss"]) & tree.all_finite(state.params)
     # A metric can be finite where the model is not: the largest of NaNs is class 0, which has an accuracy.
-    better = finite & ~_has_nan(state.model_state) & jnp.isfinite(score) & (score > monitor.best)
+    counts = finite & ~_has_nan(state.model_state) & jnp.isfinite(score)
+    better = counts & ((monitor.best_point < 0) | (score > monitor.best))
     best_point = jnp.where(better, monitor.point, monitor.best_point)
     rules = [(NON_FINITE, ~finite)]
     if plan.target is not None:
-        rules.append((TARGET, score >= plan.target * sign))
+        rules.append((TARGET, counts & (score >= plan.target * sign)))
     if plan.min_grad_norm is not None:
         rules.append((MIN_GRAD_NORM, row["grad_norm"] <= plan.min_grad_norm))
     if plan.patience is not None:

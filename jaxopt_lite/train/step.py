@@ -1,6 +1,8 @@
 """One training step as a pure function of a state that holds everything, the optimizer included."""
 
 import functools
+import itertools
+import weakref
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -19,6 +21,8 @@ from jaxopt_lite.train.calls import compiled_once, copied, is_random_key
 from jaxopt_lite.train.task import Task, call_loss, check_task
 
 __all__ = ["TrainState", "init_state", "make_step"]
+
+MOST_STEPS = 2**31 - 1  # they are counted in 32 bits
 
 # Indices into the run's key that no epoch reaches: epochs are folded in from 0 on.
 _INIT, _STEPS, _SCORES, _NOISE = 2**32 - 1, 2**32 - 2, 2**32 - 3, 2**32 - 4
@@ -48,8 +52,8 @@ def init_state(task: Task, optimizer: Any, seed: int | jax.Array = 0, params: An
     """The state before the first step.
 
     The random keys in the optimizer's state, those of noise, are made from the optimizer's own and the seed, so that
-    runs with different seeds have different noise. `task.init` is traced at each call, and compiled once for all
-    functions that compute the same.
+    runs with different seeds have different noise. `task.init` is traced once for each task, and compiled once for all
+    tasks whose inits compute the same.
 
     Args:
         task: what is to be learned.
@@ -58,14 +62,26 @@ def init_state(task: Task, optimizer: Any, seed: int | jax.Array = 0, params: An
         params: parameters to begin with, in place of those that `task.init` makes (they are copied).
 
     Raises:
-        TypeError: if the task, the optimizer or the seed is none, or params have leaves that cannot be optimized.
+        TypeError: if the task, the optimizer or the seed is of another type, or params have leaves that cannot be
+            optimized.
         ValueError: if the seed is out of its range.
     """
     check_task("init_state", task)
     optimizer = accept_optimizer("init_state", optimizer)
     key = _run_key("init_state: seed", seed)
     check_params("init_state", params)
-    return compiled_once(functools.partial(first_state, task.init, task.stateful), optimizer, key, copied(params))
+    return compiled_once(_traced_once(task), optimizer, key, copied(params))
+
+
+_starts: weakref.WeakKeyDictionary[Task, Callable] = weakref.WeakKeyDictionary()
+
+
+def _traced_once(task: Task) -> Callable:
+    """`first_state` of a task as a function of `jax.jit`, the same one each time."""
+    if task not in _starts:
+        held = weakref.proxy(task)  # what is found by the task must not keep it alive
+        _starts[task] = jax.jit(lambda *arguments: first_state(held.init, held.stateful, *arguments))
+    return _starts[task]
 
 
 def _run_key(who: str, seed: Any) -> jax.Array:
@@ -125,11 +141,13 @@ def arrays_for(optimizer: GradientTransformation, params: Any) -> GradientTransf
 
 
 def first_opt_state(optimizer: GradientTransformation, params: Any, key: jax.Array) -> Any:
-    """What the optimizer's init makes, with the run's key folded into the random keys that it holds.
+    """The optimizer's first state, with the run's key folded into the random keys that it holds.
 
-    Those are arrays of keys, and JAX's older form, uint32 [..., 2], in a place that is named after a key or rng: so
-    does Optax. The optimizer's own key counts as before, so two rules with different keys make different noise.
+    Random keys are arrays of keys, and uint32 [..., 2], JAX's older form, where the path contains "key" or "rng", as
+    in Optax's states. A new key is made from the old one, the run's key and its place among the keys, so that two
+    rules make different noise even if they were given equal keys.
     """
+    places = itertools.count()
 
     def fold(path, leaf):
         name, dtype = jax.tree_util.keystr(path).lower(), getattr(leaf, "dtype", None)
@@ -137,7 +155,8 @@ def first_opt_state(optimizer: GradientTransformation, params: Any, key: jax.Arr
         is_raw = dtype == jnp.uint32 and leaf.shape[-1:] == words and ("key" in name or "rng" in name)
         if not is_raw and not is_random_key(leaf):
             return leaf
-        first, second = jax.random.bits(jax.random.fold_in(key, _NOISE), (2,), jnp.uint32)
+        of_rule = jax.random.fold_in(jax.random.fold_in(key, _NOISE), next(places))
+        first, second = jax.random.bits(of_rule, (2,), jnp.uint32)
         mix = lambda own: jax.random.fold_in(jax.random.fold_in(own, first), second)
         for _ in range(leaf.ndim - is_raw):
             mix = jax.vmap(mix)
@@ -147,11 +166,12 @@ def first_opt_state(optimizer: GradientTransformation, params: Any, key: jax.Arr
 
 
 def adopted(who: str, state: TrainState) -> TrainState:
-    """A state that was made or changed by hand in the form of `init_state`'s, with arrays of its own to donate.
+    """A copy, to be donated, of a state that may have been made or changed by hand, in the form of `init_state`'s.
 
-    Numbers of the optimizer become arrays; where the state is of several runs, they are shared by all of them.
+    Hyperparameters that are numbers become arrays, shared by all runs where the state is of several.
     """
     state = copied(state)
+    steps = steps_done(who, state)
     of_raw = isinstance(state.key, (np.ndarray, jax.Array)) and state.key.dtype == np.uint32 and state.key.ndim
     key = jax.random.wrap_key_data(jnp.asarray(state.key)) if of_raw else state.key
     key = key if is_random_key(key) else _run_key(f"{who}: the state's key", key)
@@ -169,12 +189,20 @@ def adopted(who: str, state: TrainState) -> TrainState:
         jax.tree.map(lambda x: jnp.array(x, copy=True), state.opt_state),
         jax.tree.map(lambda x: jnp.array(x, copy=True), state.model_state),
         jnp.array(key, copy=True),
-        jnp.array(jnp.broadcast_to(jnp.asarray(state.step, jnp.int32), runs), copy=True),
+        jnp.asarray(np.broadcast_to(steps.astype(np.int32), runs)),
     )
 
 
+def steps_done(who: str, state: TrainState) -> np.ndarray:
+    """The number of steps that a state is after; of several runs, each one's."""
+    steps = np.asarray(state.step)
+    if not (np.issubdtype(steps.dtype, np.integer) and np.all((steps >= 0) & (steps <= MOST_STEPS))):
+        raise ValueError(f"{who}: the state's step must be an int in [0, {MOST_STEPS}], got {state.step!r:.80}")
+    return steps
+
+
 def _own_ndim(optimizer: GradientTransformation, path: tuple) -> int:
-    """How many dimensions the number at a path has where the optimizer is one, and no batch of several."""
+    """How many dimensions the hyperparameter at a path has in a single optimizer, without the axis of several runs."""
     node: Any = optimizer
     parameter: Any = None
     for key in path:

@@ -40,8 +40,9 @@ class Task:
         stateful: whether the model has state beside its parameters, such as running means.
 
     Raises:
-        TypeError: if a function is none, or data are no arrays of numbers.
-        ValueError: if a data set is empty, or its arrays differ in their first dimension.
+        TypeError: if a function cannot be called, or data are not arrays of numbers.
+        ValueError: if a data set is empty, if its arrays differ in their first dimension, if they have masked elements,
+            or 64-bit ints that do not fit into 32 bits (without jax_enable_x64).
     """
 
     init: Callable
@@ -114,7 +115,7 @@ def is_iterator(data: Any) -> bool:
 
 
 def may_give_batches(value: Any) -> bool:
-    """Whether a value can be gone through, batch by batch: not text, numbers or an array, which hold values."""
+    """Whether iterating over a value gives batches: not so of text, ranges, mappings, sets and arrays."""
     is_of_values = isinstance(value, (str, bytes, bytearray, memoryview, range, Mapping, Set)) or _is_array(value)
     return hasattr(value, "__iter__") and not is_of_values
 
@@ -174,6 +175,8 @@ def _scalars(metrics: Any, what: str, remedy: str) -> dict[str, jax.Array]:
     if not isinstance(metrics, dict):
         raise TypeError(f"Task: {what} a dict of scalars, got {_returned(metrics)}; {remedy}")
     for name, value in metrics.items():
+        if not isinstance(name, str):
+            raise TypeError(f"Task: {what} a dict of scalars by name, but the name {name!r:.80} is no string")
         if _is_no_number(value):
             raise TypeError(f"Task: {what} a dict of scalars, but {name!r} is {_returned(value)}")
         if jnp.shape(value) != ():
@@ -228,10 +231,29 @@ def as_array(who: str, value: Any) -> np.ndarray | jax.Array:
             ) from error
     is_key = isinstance(array, jax.Array) and jnp.issubdtype(array.dtype, jax.dtypes.prng_key)
     is_number = array.dtype == np.bool_ or (jnp.issubdtype(array.dtype, np.number) and array.dtype.kind != "m")
-    if not is_key and not is_number:
+    too_wide = array.dtype.itemsize > (16 if array.dtype.kind == "c" else 8)  # long double, which JAX does not have
+    if not is_key and (too_wide or not is_number):
         of = "" if array is value else f" from a {type(value).__name__}; give its columns of numbers as NumPy arrays"
         raise TypeError(f"{who} must be an array of numbers, got dtype {array.dtype}{of}")
-    return array
+    return _kept_by_jax(who, array)
+
+
+def _kept_by_jax(who: str, array: Any) -> Any:
+    """The array in native byte order; raise if JAX would change its numbers without a word."""
+    if isinstance(array, jax.Array):
+        return array
+    if np.ma.is_masked(array):
+        raise ValueError(f"{who} has masked elements, which arrays of JAX cannot have; fill them, or leave them out")
+    if array.dtype.kind in "iu" and array.dtype.itemsize == 8 and array.size:
+        limits = np.iinfo(jax.dtypes.canonicalize_dtype(array.dtype))
+        low, high = int(array.min()), int(array.max())
+        if low < limits.min or high > limits.max:
+            wrong = low if low < limits.min else high
+            raise ValueError(
+                f"{who} holds {wrong}, which {limits.dtype} cannot; make the numbers smaller, give them as floats, or "
+                "turn on jax_enable_x64"
+            )
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
 def own(array: Any) -> jax.Array:

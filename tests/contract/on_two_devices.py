@@ -52,6 +52,13 @@ def main():
                         found += [f"update {path}" for path in lost((jo.apply_updates(p, updates), state), p)]
                     for what in found:
                         print(f"{kind} {name} {dtype} {what}")
+            trained = jo.fit(jo.Task(lambda key: params, square), jo.adam(0.1), 2)  # noqa: B023
+            for path in lost((trained.params, trained.state.opt_state), params):
+                print(f"{kind} fit {path}")
+
+
+def square(params, batch, key):
+    return sum(jnp.sum(p**2) for p in jax.tree.leaves(params))
 
 
 if __name__ == "__main__":

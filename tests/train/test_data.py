@@ -49,6 +49,12 @@ def test_no_batch_of_that_size(batch_size):
         jo.batch_order(KEY, 14, batch_size, 0, 1)
 
 
+@pytest.mark.parametrize("first, steps", [(-1, 2), (0, -1), (2**31 - 2, 2), (10**12, 1)])
+def test_steps_are_counted_from_zero_in_32_bits(first, steps):
+    with pytest.raises(ValueError, match=rf"batch_order: steps must lie in .*, got {steps} from {first} on"):
+        jo.batch_order(KEY, 14, 4, first, steps)
+
+
 def test_an_iterator_is_taken_in_stacks_of_one_shape():
     take = stacks(({"x": np.full(2, i)} for i in range(6)), 4)
     assert take(10)[1] == 4

@@ -402,6 +402,9 @@ def test_a_state_may_be_made_or_changed_by_hand():
         jo.fit(LINEAR, jo.adam(0.2), **run, state=state._replace(optimizer=adam))
     with pytest.raises(TypeError, match="fit: the state's key must be an int or a key"):
         jo.fit(LINEAR, None, **run, state=state._replace(key="0"))
+    for step in (-1, 2**31, 1.5, None):
+        with pytest.raises(ValueError, match=r"fit: the state's step must be an int in \[0, 2147483647\], got"):
+            jo.fit(LINEAR, None, **run, state=state._replace(step=step))
     with pytest.raises(ValueError, match="sgd: the state is not one of this optimizer"):
         jo.fit(LINEAR, None, **run, state=state._replace(optimizer=jo.sgd(0.1, momentum=0.9)))
 

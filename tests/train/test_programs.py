@@ -181,9 +181,28 @@ def test_runs_without_a_finite_point_stand_beside_others():
 )
 @pytest.mark.parametrize("seeds", [None, 2])
 def test_a_run_that_ends_early_makes_no_nan(rule, seeds):
-    with jax.debug_nans(True), jax.debug_infs(False):
+    with jax.debug_nans(True), jax.debug_infs(True):
         result = walk(**rule, seeds=seeds)
     assert np.all(np.isfinite(result.history["train.loss"])) and "max_steps" not in result.status
+
+
+def test_a_target_is_reached_by_a_finite_model_alone():
+    def step(params, model_state, batch, key):
+        n = model_state["n"] + 1
+        return params["w"], ({}, {"n": n, "mean": jnp.where(n > 2, jnp.nan, 0.0)})
+
+    def evaluate(params, model_state, data):
+        return {"accuracy": jnp.where(jnp.isnan(model_state["mean"]), 0.9, 0.1)}
+
+    first = lambda key: ({"w": 0.0}, {"n": jnp.int32(0), "mean": jnp.float32(0)})
+    assert walk(jo.Task(first, step, None, ONE, None, evaluate, stateful=True), target=0.8).status == "max_steps"
+    endless = jo.Task(
+        RAMP.init, falling, None, ONE, None, lambda p, d: {"accuracy": jnp.where(p["w"] < -2, jnp.inf, 0)}
+    )
+    assert walk(endless, target=0.8).status == "max_steps"
+    assert (
+        walk(jo.Task(RAMP.init, falling, None, ONE, None, scores), target=3_000_000_000, metric="valid.loss").steps == 1
+    )
 
 
 def test_the_test_set_decides_nothing_and_is_evaluated_once():
@@ -214,6 +233,9 @@ def test_the_test_set_decides_nothing_and_is_evaluated_once():
         ({"target": "0.9"}, "target must be a finite number, got '0.9'"),
         ({"target": np.nan}, "target must be a finite number, got nan"),
         ({"min_grad_norm": -1.0}, "min_grad_norm must be a finite number of at least 0, got -1.0"),
+        ({"target": 10**39}, "target must be a finite number, got 1000.*; scores are float32, at most"),
+        ({"target": -1e39}, "target must be a finite number, got -1e.39; scores are float32, at most"),
+        ({"min_grad_norm": 10**60}, "min_grad_norm must be a finite number of at least 0, got 1000.*; scores are"),
         ({"mode": "maximum"}, "mode must be 'min' or 'max', got 'maximum'"),
         ({"metric": 3}, "metric must be the name of a column such as 'valid.loss', got 3"),
         ({"metric": "test.loss"}, "metric='test.loss' cannot decide when to stop"),

@@ -221,6 +221,17 @@ def test_each_seed_has_noise_of_its_own_and_the_same_again():
     np.testing.assert_array_equal(found["a key"], found["an old key"])
 
 
+def test_two_rules_of_one_optimizer_have_noise_of_their_own():
+    """Also with equal keys, such as those that nobody gave."""
+    there_and_back = jo.chain(jo.add_noise(0.1, 0.5), jo.scale(-1.0), jo.add_noise(0.1, 0.5))
+    assert np.all(noise_of(there_and_back, 0) != 0)
+    task = jo.Task(lambda key: {"a": jnp.zeros(3), "b": jnp.zeros(3)}, lambda params, batch, key: 0.0)
+    optimizer = jo.partition({"a": jo.noisy_sgd(0.1), "b": jo.noisy_sgd(0.1)}, {"a": "a", "b": "b"})
+    state = jo.init_state(task, optimizer)
+    updates = optimizer.update(state.params, state.opt_state, state.params)[0]
+    assert not np.any(updates["a"] == updates["b"])
+
+
 def test_a_rule_in_a_loop_without_a_run_keeps_its_own_key():
     state = jo.add_noise(0.1, 0.5, 3).init(jnp.zeros(2))
     assert_same(state.rng_key, jax.random.key(3))
@@ -247,6 +258,10 @@ def test_arrays_changed_afterwards_are_not_seen():
         state = jo.init_state(task, jo.sgd(1.0), params={"w": buffer})
         buffer[:] = 7
         assert not np.any(state.params["w"])
+        buffer[:] = 0
+        state = jo.init_state(jo.Task(lambda key: {"w": buffer}, task.loss), jo.sgd(1.0))
+        buffer[:] = 7
+        assert not np.any(state.params["w"]), "an array that init captured"
         buffer[:] = 0
         state, _ = step(state, buffer)
         buffer[:] = 7
@@ -309,14 +324,42 @@ def test_an_init_is_not_kept_when_nobody_has_the_task():
     assert kept() is None
 
 
-def test_a_changed_global_is_seen(monkeypatch):
+def test_a_task_made_anew_sees_a_changed_global(monkeypatch):
     def init(key):
         return {"w": jnp.full(4, START), "b": jnp.zeros(())}
 
-    task = jo.Task(init, loss)
-    assert jo.init_state(task, jo.sgd(0.1)).params["w"][0] == 1
+    assert jo.init_state(jo.Task(init, loss), jo.sgd(0.1)).params["w"][0] == 1
     monkeypatch.setitem(globals(), "START", 2.0)
-    assert jo.init_state(task, jo.sgd(0.1)).params["w"][0] == 2
+    assert jo.init_state(jo.Task(init, loss), jo.sgd(0.1)).params["w"][0] == 2
 
 
 START = 1.0
+
+
+def test_functions_on_the_host_are_told_apart_within_an_init():
+    """Their texts are the same, what they return is not."""
+    wanted = jax.ShapeDtypeStruct((4,), jnp.float32)
+
+    def task(value):
+        ones = lambda: np.full(4, value, np.float32)
+        return jo.Task(lambda key: {"w": jax.pure_callback(ones, wanted), "b": jnp.zeros(())}, loss)
+
+    found = [jo.init_state(task(value), jo.sgd(0.1)).params["w"][0] for value in (1, 2, 1)]
+    assert found == [1, 2, 1]
+
+
+def test_an_init_may_capture_what_is_traced():
+    def begun(scale):
+        task = jo.Task(lambda key: {"w": scale * jnp.ones(4), "b": jnp.zeros(())}, loss)
+        return jo.init_state(task, jo.sgd(0.1)).params["w"].sum()
+
+    assert jax.jit(begun)(2.0) == 8 and jax.grad(begun)(2.0) == 4
+    np.testing.assert_array_equal(jax.vmap(begun)(jnp.arange(3.0)), [0, 4, 8])
+
+
+def test_an_init_is_traced_once_for_a_task():
+    counting, traces = counted(init)
+    task = jo.Task(counting, loss)
+    for rate in (0.1, 0.2):
+        jo.init_state(task, jo.adam(rate))
+    assert len(traces) == 1

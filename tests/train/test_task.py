@@ -76,6 +76,7 @@ WRONG_LOSSES = {
         r"scalar, got shape \(14,\); take the mean",
     ),
     "metrics that are no dict": (lambda p, b, k: (p["b"], [1.0]), TypeError, "must be a dict of scalars, got a list"),
+    "a name that is no string": (lambda p, b, k: (p["b"], {3: p["b"]}), TypeError, "but the name 3 is no string"),
     "a metric that is no scalar": (
         lambda p, b, k: (p["b"], {"y": b["y"]}),
         ValueError,
@@ -231,9 +232,35 @@ def test_what_is_neither_array_nor_batches_is_refused_with_what_to_do():
         (np.array(["2020-01-01"], "M8[D]"), "of numbers, got dtype datetime64"),
         (np.array([1], "m8[D]"), "of numbers, got dtype timedelta64"),
         (np.zeros(3, [("x", "f4")]), "of numbers, got dtype"),
+        *[(ROWS.astype(np.longdouble), "of numbers, got dtype float")] * (np.finfo(np.longdouble).bits > 64),
     ]:
         with pytest.raises(TypeError, match=message):
             jo.Task(init, loss, train=given)
+
+
+def test_numbers_that_would_change_are_refused_with_what_to_do():
+    nanoseconds = np.array([0, 1_700_000_000 * 10**9])
+    for given, message in [
+        (nanoseconds, r"holds 1700000000000000000, which int32 cannot; make the numbers smaller, .* jax_enable_x64"),
+        (-nanoseconds, "holds -1700000000000000000, which int32 cannot"),
+        (np.array([2**32], np.uint64), "holds 4294967296, which uint32 cannot"),
+        (np.ma.masked_equal(ROWS, ROWS[0, 0]), "has masked elements, which arrays of JAX cannot have; fill them"),
+    ]:
+        for data in (given, {"x": given}):
+            with pytest.raises(ValueError, match=f"^Task: train.* {message}"):
+                jo.Task(init, loss, train=data)
+        with pytest.raises(ValueError, match=f"^Task: what an iterator given as train yields {message}"):
+            jo.fit(jo.Task(init, loss, train=iter([given])), jo.sgd(0.1))
+    with pytest.raises(ValueError, match="holds 1099511627776, which int32 cannot"):
+        jo.fit(jo.Task(init, loss, train=iter([{"x": ROWS, "time": 2**40}])), jo.sgd(0.1))
+    with jax.enable_x64(True):
+        assert jo.Task(init, loss, train=nanoseconds).train[1] == nanoseconds[1]
+    assert jo.Task(init, loss, train=np.array([2**31 - 1, -(2**31)])).train.tolist() == [2**31 - 1, -(2**31)]
+
+
+def test_bytes_in_the_other_order_are_the_same_numbers():
+    task = jo.Task(init, loss, train=ROWS.astype(ROWS.dtype.newbyteorder()))
+    np.testing.assert_array_equal(task.train, ROWS)
 
 
 def test_a_tree_that_can_be_called_is_data():
