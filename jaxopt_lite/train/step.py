@@ -245,6 +245,7 @@ def make_step(loss: Callable | Task, *, stateful: bool = False, compute_dtype: A
     def step(state: TrainState, batch: Any) -> tuple[TrainState, dict[str, jax.Array]]:
         return compiled(state, copied(batch))
 
+    step.lower = compiled.lower  # pyright: ignore[reportFunctionMemberAccess]
     return step
 
 
