@@ -130,7 +130,7 @@ def _inside(low, low_value, low_slope, high, high_value, high_slope, equal, trie
 
 
 def _outside(before, before_slope, low, low_slope):
-    """Where the slope would be zero if it went on as between the last two steps, at least a little further."""
+    """Where the slope would be zero by linear extrapolation from the last two steps, at least a little further."""
     moved = jnp.where(low > before, low - before, jnp.where(low > 0, low, 1))
     steeper = before_slope - low_slope
     secant = low + moved * jnp.where(steeper < 0, -low_slope / jnp.where(steeper < 0, -steeper, 1), GROW)

@@ -16,7 +16,7 @@ __all__ = ["lbfgs"]
 
 
 class Pairs(NamedTuple):
-    """The last m pairs, the newest last; 1 / s·y is 0 where there is none yet."""
+    """The last m pairs, the newest last; 1 / s·y is 0 for a pair that is not there yet."""
 
     s: Any  # [m, ...] for each leaf
     y: Any

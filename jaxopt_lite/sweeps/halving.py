@@ -30,7 +30,7 @@ def successive_halving(
 ):
     """At rungs of r, ηr, η²r, … steps, let the best share 1/η of the trials go on.
 
-    A metric that is not finite at a rung is the worst; where it is finite for no trial, all go on to the next rung.
+    A metric that is not finite at a rung is the worst; where it is finite for no trial, all are promoted.
 
     Args:
         factor: η, at least 2.

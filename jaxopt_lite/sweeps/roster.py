@@ -188,7 +188,7 @@ class Roster:
             if changed:
                 raise ValueError(
                     f"resume: the {' and the '.join(changed)} of {was['label']} changed since the sweep was saved, so "
-                    "trials would not be comparable; go on with the same data sets, code, JAX version and backend, or "
+                    "trials would not be comparable; resume with the same data sets, code, JAX version and backend, or "
                     "begin anew in another directory"
                 )
             trials = np.asarray(pool["trials"]).tolist()

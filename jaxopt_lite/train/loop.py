@@ -232,7 +232,7 @@ def _check(task: Task, plan: Plan, seed: int, seeds: int | None) -> None:
 
 
 def _begun(state: Any, optimizer: Any, seeds: int | None, params: Any) -> TrainState:
-    """A copy of a state to go on from; raise unless all else that was given agrees with it."""
+    """A copy of a state to resume from; raise unless all else that was given agrees with it."""
     if not isinstance(state, TrainState):
         raise TypeError(f"fit: state must be a TrainState, such as the state of a result, got {describe(state)}")
     if params is not None:

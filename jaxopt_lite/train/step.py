@@ -245,7 +245,7 @@ def make_step(loss: Callable | Task, *, stateful: bool = False, compute_dtype: A
     def step(state: TrainState, batch: Any) -> tuple[TrainState, dict[str, jax.Array]]:
         return compiled(state, copied(batch))
 
-    step.lower = compiled.lower  # pyright: ignore[reportFunctionMemberAccess]
+    step.__dict__["lower"] = compiled.lower  # for those who look at the program or its cost
     return step
 
 
