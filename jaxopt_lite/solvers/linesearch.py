@@ -86,22 +86,17 @@ def judge(search: Search, value: Any, slope: Any, c1: Any, c2: Any, tries: int) 
     narrow = jnp.abs(t_next - low) <= jnp.finfo(value.dtype).eps * jnp.abs(low)
     over = ~accepted & (done | narrow | s.settle)
     settle = over & (low > 0) & ~s.settle  # one more evaluation at the best step so far, for its gradient
-    new = Search(
-        jnp.where(settle, low, t_next),
-        *(
-            s.first,
-            s.value0,
-            s.slope0,
-            low,
-            low_value,
-            low_slope,
-            high,
-            high_value,
-            high_slope,
-            s.tries + 1,
-            rises,
-            settle,
-        ),
+    new = s._replace(
+        t=jnp.where(settle, low, t_next),
+        low=low,
+        low_value=low_value,
+        low_slope=low_slope,
+        high=high,
+        high_value=high_value,
+        high_slope=high_slope,
+        tries=s.tries + 1,
+        rises=rises,
+        settle=settle,
     )
     return new, accepted, over & ~settle
 
