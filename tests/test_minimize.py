@@ -49,6 +49,33 @@ def test_a_solver_of_ones_own():
     np.testing.assert_allclose(solution.params, 2, 1e-4)
 
 
+def test_an_objective_gives_a_solver_hessian_products_and_a_key():
+    """A Newton step in a direction that the key draws: on a quadratic, the slope along it is zero afterwards."""
+
+    @jo.solver
+    def random_newton():
+        def step(objective, params, state):
+            direction = jax.random.normal(jax.random.fold_in(objective.key, state), params.shape)
+            value, aux, grads = objective.value_and_grad(params)
+            curvature = jnp.vdot(direction, objective.hvp(params, direction))
+            updates = -direction * jnp.vdot(direction, grads) / curvature
+            info = jo.Info(value, aux, grads, updates, jnp.zeros([], jnp.int32), jnp.ones([], jnp.int32))
+            return params + updates, state + 1, info
+
+        return lambda objective, params: jnp.zeros([], jnp.int32), step
+
+    matrix = jnp.array([[3.0, 1.0], [1.0, 2.0]])
+    quadratic = lambda x: x @ matrix @ x / 2
+    ends = []
+    for seed in (0, 0, 1):
+        key = jax.random.key(seed)
+        end = jo.minimize(quadratic, jnp.ones(2), method=random_newton(), max_steps=1, key=key).params
+        direction = jax.random.normal(jax.random.fold_in(key, 0), (2,))
+        np.testing.assert_allclose(direction @ jax.grad(quadratic)(end), 0, atol=1e-5)
+        ends.append(end.tolist())
+    assert ends[0] == ends[1] != ends[2]
+
+
 def test_the_same_function_with_other_numbers_is_traced_once():
     traces = []
 

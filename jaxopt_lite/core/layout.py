@@ -137,9 +137,9 @@ def state_layout(optimizer: optax.GradientTransformation, params: Any) -> Any:
     leaves, structure = jax.tree.flatten(state)
     open_ = [i for i, place in enumerate(places) if place is None or not place.sure]
     if open_:
-        found = _ask(optimizer.init, shapes, structure, open_)
+        found = _ask(optimizer.init, shapes, state)
         for i in open_:
-            asked = _explained(leaves[i], found[i])
+            asked = _explained(leaves[i], [(path, axis, *(d and d[i] for d in both)) for path, axis, both in found])
             places[i] = asked if asked.sure or places[i] is None else places[i]
     return structure.unflatten(places)
 
@@ -210,31 +210,33 @@ def _within_view(view: View, paths: list) -> list[Place | None]:
     return [translate(place) for place in _places(view.inner_state, seen)]
 
 
-def _ask(init: Callable, params: Any, structure: Any, open_: list[int]) -> dict[int, list]:
-    """Which axes of some leaves of a state change with which axes of which parameters, both ways.
+def _ask(init: Callable, params: Any, state: Any) -> list[tuple[KeyPath, int, list[list | None]]]:
+    """Which axes of the leaves of a state change with which axes of which parameters, both ways.
 
     Returns:
-        For each leaf, (path, axis of the parameter, axes of the leaf that became longer by one, and shorter by one).
+        For each axis of each parameter its path, the axis, and what changes where it is longer by one and where it is
+        shorter by one: for each leaf of the state the axes that differ, or None where the state has another form.
     """
     leaves, like = jax.tree.flatten(params)
-    before = jax.tree.leaves(jax.eval_shape(init, params))
-    found: dict[int, list] = {i: [] for i in open_}
+
+    def differences(n, shape):
+        others = [*leaves[:n], jax.ShapeDtypeStruct(shape, leaves[n].dtype), *leaves[n + 1 :]]
+        try:
+            other = jax.eval_shape(init, like.unflatten(others))
+        except Exception:  # an init that refuses this size tells nothing
+            return None
+        if jax.tree.structure(other) != jax.tree.structure(state):
+            return None
+        pairs = list(zip(jax.tree.leaves(other), jax.tree.leaves(state), strict=True))
+        if any(new.ndim != old.ndim for new, old in pairs):
+            return None
+        return [[axis for axis in range(old.ndim) if new.shape[axis] != old.shape[axis]] for new, old in pairs]
+
+    found = []
     for n, (path, leaf) in enumerate(jax.tree_util.tree_leaves_with_path(params)):
         for axis, size in enumerate(leaf.shape):
-            changed = {i: [] for i in open_}
-            for by in (1, -1):
-                shape = (*leaf.shape[:axis], size + by, *leaf.shape[axis + 1 :])
-                others = [*leaves[:n], jax.ShapeDtypeStruct(shape, leaf.dtype), *leaves[n + 1 :]]
-                try:
-                    after, new = jax.tree.flatten(jax.eval_shape(init, like.unflatten(others)))
-                except Exception:  # an init that refuses this size tells nothing
-                    after, new = None, None
-                for i in open_:
-                    same_rank = new == structure and after is not None and len(after[i].shape) == len(before[i].shape)
-                    differ = np.subtract(after[i].shape, before[i].shape) if same_rank and after else None
-                    changed[i].append(None if differ is None else [a for a, d in enumerate(differ) if d])
-            for i in open_:
-                found[i].append((path, axis, *changed[i]))
+            resized = [(*leaf.shape[:axis], size + by, *leaf.shape[axis + 1 :]) for by in (1, -1)]
+            found.append((path, axis, [differences(n, shape) for shape in resized]))
     return found
 
 
