@@ -106,9 +106,12 @@ from jaxopt_lite.sweeps.proposal import space_of
 from jaxopt_lite.sweeps.samplers import Sampler, grid, halton, random, sampler, sobol
 from jaxopt_lite.sweeps.space import Space, space
 from jaxopt_lite.train.data import batch_order
-from jaxopt_lite.train.loop import Point, Result, training
-from jaxopt_lite.train.programs import Plan
-from jaxopt_lite.train.step import TrainState, init_state, make_step
+from jaxopt_lite.train.loop import Point, Reply, Snapshot, training
+from jaxopt_lite.train.plan import Plan
+from jaxopt_lite.train.point import Run
+from jaxopt_lite.train.result import Result
+from jaxopt_lite.train.state import TrainState, init_state
+from jaxopt_lite.train.step import make_step
 from jaxopt_lite.train.task import Task
 from jaxopt_lite.transforms.adam import (
     scale_by_adam,
@@ -179,11 +182,14 @@ __all__ = [
     "Positive",
     "PositiveCount",
     "Rate",
+    "Reply",
     "Result",
+    "Run",
     "Sampler",
     "Scalar",
     "Schedule",
     "Scheduled",
+    "Snapshot",
     "Solution",
     "SolveState",
     "Solver",

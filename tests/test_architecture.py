@@ -32,7 +32,11 @@ PLAN = (
         )
     },
     {"optimizers": (), "solvers": ("linesearch", "descent", "quasi_newton"), "search": ()},
-    {"solve": (), "train": ("task", "calls", "step", "data", "programs", "loop"), "sharding": ()},
+    {
+        "solve": (),
+        "train": ("task", "calls", "programs", "state", "plan", "step", "data", "point", "result", "loop"),
+        "sharding": (),
+    },
     {
         "sweeps": (
             *("axes", "distributions", "space", "grouping", "proposal"),  # what is searched

@@ -3,8 +3,8 @@
     steps = check_int("fit", "steps", steps, most=INT32_MAX)
     fraction = check_number("population_based", "fraction", fraction, 0, 0.5, open_low=True)
 
-A wrong type raises a TypeError, a value outside its range a ValueError. Both name the function, the argument, what is
-allowed and what was given.
+A wrong type raises a `WrongTypeError`, a value outside its range a ValueError. Both name the function, the argument,
+what is allowed and what was given.
 """
 
 import math
@@ -13,9 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from jaxopt_lite.core.numbers import describe
-
 __all__ = []
+
+
+class WrongTypeError(TypeError, ValueError):
+    """An argument of a wrong type; a ValueError too, for callers that catch whatever is wrong with a number."""
+
 
 INT32_MAX = 2**31 - 1  # steps, trials and seeds are counted in int32
 
@@ -38,19 +41,19 @@ def check_int(
         The int, or None where that is allowed.
 
     Raises:
-        TypeError: if it is not an int.
+        WrongTypeError: if it is not an int.
         ValueError: if it is outside [least, most].
     """
     if none and value is None:
         return None
     if not isinstance(value, (int, np.integer)) or isinstance(value, bool):
-        raise TypeError(f"{who}: {name} must be an int{' or None' if none else ''}, got {describe(value)}")
+        raise WrongTypeError(f"{who}: {name} must be an int of at least {least}, got {value!r:.80}")
     value = int(value)
     if value < least:
-        raise ValueError(f"{who}: {name} must be at least {least}, got {value}")
+        raise ValueError(f"{who}: {name} must be an int of at least {least}, got {value}")
     if most is not None and value > most:
         why = why or ("it is counted in int32" if most == INT32_MAX else "")
-        raise ValueError(f"{who}: {name} must be at most {most}{why and f', because {why}'}, got {value}")
+        raise ValueError(f"{who}: {name} must be at most {most}, got {value}{why and f': {why}'}")
     return value
 
 
@@ -71,11 +74,11 @@ def check_number(
         The number, unchanged.
 
     Raises:
-        TypeError: if it is not a real number.
+        WrongTypeError: if it is not a real number.
         ValueError: if it is outside the range.
     """
     if not isinstance(value, numbers.Real) or isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{who}: {name} must be a number, got {describe(value)}")
+        raise WrongTypeError(f"{who}: {name} must be a number, got {value!r:.80}")
     if not ((value > least if open_low else value >= least) and value <= most):
         limits = [f"{'above' if open_low else 'at least'} {least:g}"] if least > -math.inf or open_low else []
         limits += [f"at most {most:g}"] if most < math.inf else []

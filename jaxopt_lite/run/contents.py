@@ -28,7 +28,7 @@ import jax
 import numpy as np
 
 from jaxopt_lite.core.values import Value
-from jaxopt_lite.sweeps.program import digest
+from jaxopt_lite.train.programs import digest
 
 __all__ = []
 

@@ -37,7 +37,7 @@ from jaxopt_lite.sweeps.member import SweepPlan
 from jaxopt_lite.sweeps.policies import Policy, run_all
 from jaxopt_lite.sweeps.samplers import Sampler, initial_table, sobol, trial_count
 from jaxopt_lite.sweeps.space import space as make_space
-from jaxopt_lite.train.step import floating
+from jaxopt_lite.train.plan import floating
 
 __all__ = ["resume", "sweep"]
 

@@ -18,9 +18,10 @@ from jaxopt_lite.log.progress import Progress
 from jaxopt_lite.log.records import JsonLines, versions, write_json
 from jaxopt_lite.report.curves import plot_history
 from jaxopt_lite.run.signals import interruptible
-from jaxopt_lite.train.loop import Point, Result, training
-from jaxopt_lite.train.programs import Plan
-from jaxopt_lite.train.step import TrainState, steps_done
+from jaxopt_lite.train.loop import Point, Reply, training
+from jaxopt_lite.train.plan import Plan
+from jaxopt_lite.train.result import Result
+from jaxopt_lite.train.state import TrainState, steps_done
 from jaxopt_lite.train.task import Task
 
 __all__ = ["fit"]
@@ -114,7 +115,7 @@ def _drive(events, folder, callbacks, progress, interrupted) -> Result:
                 folder.add(point)
             progress.update(point.step, point.metrics)
             stop = any([_is_true(callback(point)) for callback in callbacks])
-            point = events.send(stop or interrupted.is_set())
+            point = events.send(Reply(stop=stop or interrupted.is_set()))
     except StopIteration as end:
         return end.value
     finally:

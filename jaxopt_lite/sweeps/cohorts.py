@@ -11,9 +11,10 @@ import numpy as np
 
 from jaxopt_lite.sweeps.member import FRESH, KEEP, RESET, Group, Measured
 from jaxopt_lite.sweeps.pool import Pool
-from jaxopt_lite.sweeps.program import Program, run_key, unpack
+from jaxopt_lite.sweeps.program import run_key, unpack
 from jaxopt_lite.train.calls import fetched
 from jaxopt_lite.train.data import orders
+from jaxopt_lite.train.programs import Program
 
 __all__ = []
 
@@ -82,7 +83,7 @@ class Runner:
         on, plan = self.devices[device], self.group.plan
         if (self.group.digest, on) not in self._stored:
             self._stored[self.group.digest, on] = jax.device_put(self.group.data, on)
-        packed, measured = self.program(
+        packed, measured = self.program.run_on(
             on,
             packed,
             numbers[slots].astype(np.float32),
@@ -138,7 +139,7 @@ class Runner:
         each = [[self._orders(seed, trial)(step, steps) for seed in seeds] for trial in members or (None,)]
         order = np.array(each if members else each[0], np.int32)
         room = [(0, 0)] * (order.ndim - 2) + [(0, self.group.quanta * plan.eval_every - steps), (0, 0)]
-        return np.pad(order, room)
+        return np.pad(order, room).reshape(*order.shape[:-2], self.group.quanta, plan.eval_every, order.shape[-1])
 
 
 @functools.lru_cache(maxsize=64)

@@ -34,7 +34,7 @@ from jaxopt_lite.sweeps.member import SweepPlan
 from jaxopt_lite.sweeps.policies import Policy
 from jaxopt_lite.sweeps.roster import Roster, too_many
 from jaxopt_lite.sweeps.samplers import Sampler, propose
-from jaxopt_lite.train.programs import is_highest_best, watched
+from jaxopt_lite.train.plan import is_highest_best, watched
 
 __all__ = []
 
@@ -297,7 +297,7 @@ class Engine:
             return
         runner, on = self.roster.runners[static], self.devices[device]
         n = len(self.roster.members(static))
-        temporary = runner.program.memory_of(on)
+        temporary = runner.program.memory_on(on)
         self._reported.add((static, device))
         yield from self._say(Compiled(runner.group.label, runner.width, str(on), n, runner.group.bytes, temporary))
 

@@ -18,11 +18,13 @@ from jaxopt_lite import tree
 from jaxopt_lite.core.checks import structure_difference
 from jaxopt_lite.core.hyperparameters import arrays, hyperparameters, replace
 from jaxopt_lite.core.numbers import describe
-from jaxopt_lite.core.transformation import GradientTransformation
 from jaxopt_lite.sweeps.axes import printed
 from jaxopt_lite.sweeps.grouping import Observed, Reading, Static
-from jaxopt_lite.sweeps.program import Program, digest, pack, run_key, unpack
-from jaxopt_lite.train.step import TrainState, arrays_for, first_opt_state, first_state, plain_step, scores_key
+from jaxopt_lite.sweeps.program import pack, run_key, unpack
+from jaxopt_lite.train.point import Rules, Shapes, begin, measured, point
+from jaxopt_lite.train.programs import Program, digest
+from jaxopt_lite.train.state import Method, TrainState, accept_method, arrays_for, first_opt_state, first_state
+from jaxopt_lite.train.step import scores_key
 from jaxopt_lite.train.task import Task, scores
 
 __all__ = []
@@ -125,27 +127,31 @@ class Group:
         return max(1, min(self.plan.steps // self.plan.eval_every, _INDICES // each))
 
     @functools.cached_property
-    def measured(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Names of the curves that a step measures, and of those that are evaluated."""
-        scalar = jax.ShapeDtypeStruct((), jnp.int32)
-        indices = jax.ShapeDtypeStruct((self.plan.batch_size,), jnp.int32) if self.examples else None
-        train, valid = self.data
+    def shapes(self) -> Shapes:
+        """What steps and evaluations measure."""
+        indices = jax.ShapeDtypeStruct((1, self.plan.batch_size), jnp.int32) if self.examples else None
+        shape = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype)
+
+        def find(numbers, rows, key, data, order):
+            rules, state = self._run_of(*self._make(numbers), rows, key, jnp.int32(0))
+            return measured(rules, state, data, order)
+
         with self._explained():
-            stepped = jax.eval_shape(self._step, self._numbers, self.rows, _KEY, indices, scalar, train)[1]
-            scored = jax.eval_shape(self._scores, self._numbers, self.rows, _KEY, scalar, valid)
-        return tuple(sorted(stepped)), tuple(sorted(scored))
+            return Shapes(
+                *jax.eval_shape(find, self._numbers, self.rows, _KEY, jax.tree.map(shape, self.data), indices)
+            )
 
     @property
     def metrics(self) -> tuple[str, ...]:
         """Names of the curves."""
-        return sum(self.measured, ())
+        return tuple(sorted(self.shapes.names))
 
     def arguments(self, width: int) -> tuple:
         """Shapes of the program's arguments: packed rows, numbers, mode, data, order, keys, step, quanta."""
         seeds, plan = self.plan.seeds, self.plan
         shape = jax.ShapeDtypeStruct
         each = (width, seeds) if plan.independent else (seeds,)
-        order = (*each, *((self.quanta * plan.eval_every, plan.batch_size) if self.examples else (0,)))
+        order = (*each, *((self.quanta, plan.eval_every, plan.batch_size) if self.examples else (0,)))
         keys = jax.eval_shape(lambda: jnp.broadcast_to(run_key(0), each))
         data = jax.tree.map(lambda x: shape(x.shape, x.dtype), self.data)
         rows = [shape((width, seeds, *leaf.shape), leaf.dtype) for leaf in self.packed]
@@ -156,7 +162,7 @@ class Group:
     def program(self, width: int) -> Program:
         """Trace the program for a width."""
         with self._explained():
-            return Program(self._cohort, self.arguments(width))
+            return Program(self._cohort, self.arguments(width), donate=True)
 
     def test_scores(self, numbers: np.ndarray, rows: list, keys: jax.Array, step: int) -> dict[str, np.ndarray]:
         """The scores of one trial's seeds on the test data, float32 [seeds] by name."""
@@ -175,7 +181,7 @@ class Group:
         if test is not None and self.task.valid is None:
             shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (self.packed, _KEY, test))
             score = functools.partial(self._test_scores, self._first, 0)
-            scored = Program(lambda donated, *rest: score(*rest), ((), *shapes))
+            scored = Program(score, shapes)
             found["evaluation of the test data"] = scored.fingerprint
         return found
 
@@ -190,13 +196,13 @@ class Group:
     def _numbers(self) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((len(self.static.names),), jnp.float32)
 
-    def _make(self, numbers: Any) -> tuple[Task, GradientTransformation]:
+    def _make(self, numbers: Any) -> tuple[Task, Method]:
         """Call the user's function."""
         config = self.static.join(numbers)
         made = self.trial(config if self.reading is None else Observed(config, self.reading))
         if not (isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], Task)):
             raise TypeError(f"sweep: trial must return (task, optimizer), got {_short(made)}")
-        return made[0], GradientTransformation.accept(made[1], "sweep", "the optimizer that trial returns")
+        return made[0], accept_method("sweep", made[1])
 
     def _check_data(self, numbers: np.ndarray) -> None:
         """Raise if a data set is computed from a traced number, or is not the same each time."""
@@ -224,65 +230,41 @@ class Group:
         return _Explained(self.static.names)
 
     def _begin(self, numbers: Any, key: jax.Array) -> Rows:
-        task, optimizer = self._make(numbers)
-        state = first_state(task.init, task.stateful, optimizer, key)
+        state = first_state(*self._make(numbers), key)
         return Rows(state.params, state.opt_state, state.model_state)
 
-    def _refresh(self, numbers: Any, mode: Any, rows: Rows, key: jax.Array) -> Rows:
-        """A member's state where it is asked for anew."""
-        _, optimizer = self._make(numbers)
-        again = rows._replace(opt_state=first_opt_state(arrays_for(optimizer, rows.params), rows.params, key))
-        return tree.where(mode == FRESH, self._begin(numbers, key), tree.where(mode == RESET, again, rows))
-
-    def _step(self, numbers: Any, rows: Rows, key: jax.Array, indices: Any, step: Any, train: Any) -> tuple:
-        """One step of one member."""
-        task, optimizer = self._make(numbers)
-        batch = train if self.examples is None else jax.tree.map(lambda x: x[indices], train)
-        step_ = plain_step(task.loss, task.stateful, self.plan.compute_dtype)
+    def _run_of(self, task: Task, optimizer: Method, rows: Rows, key: jax.Array, step: Any) -> tuple[Rules, TrainState]:
+        rules = Rules(task, "drawn" if self.examples else "whole", self.plan.compute_dtype, norms=False)
         optimizer = arrays_for(optimizer, rows.params)
-        state = TrainState(rows.params, optimizer, rows.opt_state, rows.model_state, key, step)
-        state, measured = step_(state, batch, False)
-        new = Rows(state.params, state.opt_state, state.model_state)
-        _check_same(new, rows)
-        kept = [n for n in measured if n not in ("grad_norm", "update_norm") and n.split(".")[-1] != "learning_rate"]
-        return new, {f"train.{name}": jnp.asarray(measured[name], jnp.float32) for name in kept}
+        return rules, TrainState(rows.params, optimizer, rows.opt_state, rows.model_state, key, step)
 
-    def _scores(self, numbers: Any, rows: Rows, key: jax.Array, step: Any, valid: Any) -> dict[str, jax.Array]:
-        """What is measured of one member on the valid data."""
-        if valid is None:
-            return {}
-        task, _ = self._make(numbers)
-        state = TrainState(rows.params, None, rows.opt_state, rows.model_state, key, step)
-        found = scores(task, rows.params, rows.model_state, valid, scores_key(state))
-        return {f"valid.{name}": value for name, value in found.items()}
+    def _refresh(self, task: Task, optimizer: Method, mode: Any, rows: Rows, key: jax.Array) -> Rows:
+        """A member's state where it is asked for anew."""
+        new = first_state(task, optimizer, key)
+        opt_state = first_opt_state(task, arrays_for(optimizer, rows.params), rows.params, key)
+        new, again = Rows(new.params, new.opt_state, new.model_state), rows._replace(opt_state=opt_state)
+        return tree.where(mode == FRESH, new, tree.where(mode == RESET, again, rows))
 
     def _member(self, packed, numbers, mode, any_new, key, order, data, step, quanta) -> tuple[list, dict, jax.Array]:
         """Advance one member; curves float32 [quanta] by name, and whether it was finite, bool [quanta]."""
-        (train, valid), every = data, self.plan.eval_every
+        every, (task, optimizer) = self.plan.eval_every, self._make(numbers)
         rows = unpack(packed, self.rows)
-        rows = jax.lax.cond(any_new, lambda rows: self._refresh(numbers, mode, rows, key), lambda rows: rows, rows)
-        stepped, scored = self.measured
+        rows = jax.lax.cond(
+            any_new, lambda rows: self._refresh(task, optimizer, mode, rows, key), lambda rows: rows, rows
+        )
+        rules, state = self._run_of(task, optimizer, rows, key, step)
 
         def quantum(q, loop):
-            rows, curves, finite = loop
-            first = q * every
+            run, curves, finite = loop
+            here = order[q] if self.examples else None
+            run, row = point(rules, run, data, here, every, True, None)
+            curves = {name: curve.at[q].set(row[name]) for name, curve in curves.items()}
+            return run, curves, finite.at[q].set(row["finite"])
 
-            def one(i, loop):
-                rows, sums = loop
-                indices = order[first + i] if self.examples else None
-                rows, now = self._step(numbers, rows, key, indices, step + first + i, train)
-                return rows, jax.tree.map(jnp.add, sums, now)
-
-            rows, sums = jax.lax.fori_loop(0, every, one, (rows, {name: jnp.float32(0) for name in stepped}))
-            now = {name: total / every for name, total in sums.items()}
-            good = jnp.isfinite(now["train.loss"]) & tree.all_finite(rows.params)
-            now |= self._scores(numbers, rows, key, step + first + every, valid)
-            curves = {name: curve.at[q].set(jnp.asarray(now[name], curve.dtype)) for name, curve in curves.items()}
-            return rows, curves, finite.at[q].set(good)
-
-        blank = {name: jnp.zeros(self.quanta, jnp.float32) for name in stepped + scored}
-        rows, curves, finite = jax.lax.fori_loop(0, quanta, quantum, (rows, blank, jnp.zeros(self.quanta, bool)))
-        return pack(rows), curves, finite
+        blank = {name: jnp.zeros(self.quanta, jnp.float32) for name in self.metrics}
+        begun = begin(rules, state, self.shapes, monitored=False), blank, jnp.zeros(self.quanta, bool)
+        run, curves, finite = jax.lax.fori_loop(0, quanta, quantum, begun)
+        return pack(Rows(run.state.params, run.state.opt_state, run.state.model_state)), curves, finite
 
     def _cohort(self, packed, numbers, mode, data, order, keys, step, quanta) -> tuple[list, Measured]:
         """Advance a cohort, its members side by side."""
@@ -298,7 +280,7 @@ class Group:
         return packed, Measured(curves, jnp.moveaxis(finite.all(axis=1), -1, 0))
 
 
-def _refusal(optimizer: GradientTransformation) -> str | None:
+def _refusal(optimizer: Method) -> str | None:
     """What the rules inside say when they are made anew of their numbers, which are no longer traced."""
     numbers = {name: x for name, x in hyperparameters(optimizer).items() if _is_number(x)}
     try:

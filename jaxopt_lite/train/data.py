@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxopt_lite.train.step import MOST_STEPS
+from jaxopt_lite.train.state import MOST_STEPS
 from jaxopt_lite.train.task import as_array, may_give_batches
 
 __all__ = ["batch_order"]
@@ -115,12 +115,13 @@ def _host() -> Any:
         return None
 
 
-def stacks(source: Any, size: int) -> Callable[[int], tuple[Any, int]]:
+def stacks(source: Any, size: int, skipped: int = 0) -> Callable[[int], tuple[Any, int]]:
     """Take batches from an iterator, and give them in stacks.
 
     Args:
         source: an iterator of batches (pytrees of arrays of equal shapes), or a function that returns one.
         size: the largest number of batches in a stack.
+        skipped: how many batches to leave out first.
 
     Returns:
         A function of the number wanted: (stack, number), with arrays [size, batch, ...] of which the first `number` are
@@ -129,7 +130,7 @@ def stacks(source: Any, size: int) -> Callable[[int], tuple[Any, int]]:
     made: Any = source() if callable(source) else source
     if not may_give_batches(made):
         raise TypeError(f"Task: train must return an iterator of batches when it is a function, got {made!r:.80}")
-    batches: Iterator[Any] = iter(made)
+    batches: Iterator[Any] = itertools.islice(iter(made), skipped, None)
     shapes: set[str] = set()
 
     def take(wanted: int) -> tuple[Any, int]:

@@ -1,10 +1,9 @@
-"""The training loop: a generator that says what happened.
+"""The training loop: a generator that yields the points of a run.
 
-It is pure: it yields a `Point` for each row of the history and takes back whether to stop. Files, clocks, signals and
-progress belong to whoever drives it.
+It is pure: it yields a `Point` for each row of the history and takes back a `Reply`; files, clocks, signals and
+progress are the driver's. A driver that wants to save is given a `Snapshot`, from which the run resumes bit for bit.
 """
 
-import dataclasses
 import functools
 from collections.abc import Callable, Generator, Iterator
 from typing import Any, NamedTuple
@@ -14,72 +13,75 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_lite.core.hyperparameters import hyperparameters
+from jaxopt_lite.core.method import Solver
 from jaxopt_lite.core.numbers import describe
-from jaxopt_lite.core.transformation import GradientTransformation
 from jaxopt_lite.train import data as batches
 from jaxopt_lite.train.calls import fetched
-from jaxopt_lite.train.programs import (
+from jaxopt_lite.train.plan import Plan
+from jaxopt_lite.train.point import (
     INTERRUPTED,
     MAX_STEPS,
     OUT_OF_DATA,
     RUNNING,
-    STATUSES,
-    Carry,
-    Plan,
-    Programs,
-    programs,
-    watched,
+    Limits,
+    Rules,
+    Run,
+    begin,
+    measured,
+    point,
+    unmeasured,
 )
-from jaxopt_lite.train.step import MOST_STEPS, TrainState, accept_optimizer, adopted, check_seed, init_state
+from jaxopt_lite.train.programs import Program
+from jaxopt_lite.train.result import Result, Row, result_of
+from jaxopt_lite.train.state import MOST_STEPS, Method, TrainState, accept_method, adopted, check_seed, init_state
 from jaxopt_lite.train.task import Task, check_task
 
-__all__ = ["Point", "Result", "training"]
+__all__ = ["Point", "Reply", "Snapshot", "training"]
 
 _STACK = 16  # batches of an iterator that go to the device together
 _INDICES = 2**22  # of examples that go there together
 
 
 class Point(NamedTuple):
-    """One row of the history: the step, and float32 values by name (with seeds, arrays [seeds])."""
+    """One row of the history.
+
+    Attributes:
+        step: steps done.
+        metrics: float32 values by name; with seeds, arrays [seeds].
+        state: after the step, or None where the generator runs ahead.
+    """
 
     step: int
     metrics: dict[str, np.ndarray]
     state: TrainState | None
 
 
-@dataclasses.dataclass(frozen=True, repr=False)
-class Result:
-    """What a run has come to. With `seeds`, arrays have a leading axis, and status and steps are lists.
+class Snapshot(NamedTuple):
+    """All that a run needs to resume, while nothing is in flight; its arrays are used up by the next steps.
 
     Attributes:
-        params: the last parameters, or those of the best point where `restore_best` was asked for.
-        model_state: the model's state that belongs to params, None for tasks that have none.
-        state: the last state; `fit(..., state=result.state)` goes on from it.
-        history: "step" int [points], and float32 [points] (or [seeds, points]) for each measured name. train.* are
-            means over the steps of a point; learning_rate, grad_norm and update_norm are those of its last step.
-        status: why it ended: max_steps, target, patience, min_grad_norm, non_finite, interrupted or out_of_data.
-        steps: number of steps done.
-        metrics: what was measured at the point that params are of, and test.*, evaluated with them. Where the best
-            point was asked for and none was finite, params are the first ones, valid.* are evaluated with them, and
-            what only a step measures is NaN.
-        message: the status in a sentence, with advice.
+        run: parameters, method, its state, keys, and what the stopping rules remember.
+        rows: the rows of the history.
+        first: the step at which the run began.
+        taken: batches taken from an iterator.
     """
 
-    params: Any
-    model_state: Any
-    state: TrainState
-    history: dict[str, np.ndarray]
-    status: Any
-    steps: Any
-    metrics: dict[str, Any]
-    message: str
+    run: Run
+    rows: tuple[Row, ...]
+    first: int
+    taken: int
 
-    def __repr__(self) -> str:
-        many = isinstance(self.status, list)
-        ended = f"{len(self.status)} runs: {', '.join(sorted(set(self.status)))}" if many else self.status
-        names = [name for name in self.metrics if name.startswith(("train.", "valid.", "test."))]
-        said = [f"{'mean ' * many}{name} {np.mean(self.metrics[name]):.5g}" for name in names]
-        return f"Result({', '.join([ended, f'{np.max(self.steps)} steps', *said])})"
+
+class Reply(NamedTuple):
+    """What a driver may answer to a point.
+
+    Attributes:
+        save: yield a `Snapshot` as soon as nothing is in flight.
+        stop: end the run.
+    """
+
+    save: bool = False
+    stop: bool = False
 
 
 def training(
@@ -89,96 +91,138 @@ def training(
     seed: int = 0,
     seeds: int | None = None,
     params: Any = None,
-    state: TrainState | None = None,
+    state: TrainState | Run | None = None,
     ahead: bool = True,
-) -> Generator[Point, bool | None, Result]:
-    """Train, yielding a `Point` for each row of the history; send True to stop; returns the `Result`.
+    snapshot: Snapshot | None = None,
+) -> Generator[Point | Snapshot, Reply | None, Result]:
+    """Train, yielding a `Point` for each row of the history, to be answered by a `Reply` or None.
 
     Args:
         task: what is to be learned.
-        optimizer: a transformation of this package or of Optax.
+        optimizer: a transformation of this package or of Optax, or a solver.
         plan: lengths, batches and stopping rules.
         seed: of the run.
         seeds: train this many runs side by side, with seeds seed, seed + 1, ...; None trains one, without the axis.
         params: parameters to begin with.
-        state: a state to go on from; it holds the optimizer (give the same or None), the key and the parameters.
+        state: a state or a run to resume from; it holds the optimizer (give the same or None), the key, the parameters
+            and what the stopping rules remember.
         ahead: let the device begin a point before the one before it is looked at. If false, a point holds the state.
+        snapshot: resume the run that it was taken of, given the same arguments; batches that were taken from an
+            iterator are skipped.
+
+    Returns:
+        The `Result`.
     """
     _check(task, plan, seed, seeds)
-    many = seeds is not None
-    if state is None:
-        optimizer = accept_optimizer("fit", optimizer)
-        keys = [jax.random.key(int(seed) + i) for i in range(seeds or 1)]
-        start = functools.partial(init_state, task, optimizer, params=params)
-        begun = jax.vmap(start)(jnp.stack(keys)) if many else start(keys[0])
-    else:
-        begun = _begun(state, optimizer, seeds, params)
+    begun = _begun(task, optimizer, seed, seeds, params, state if snapshot is None else snapshot.run)
     kind = "stream" if task.train_is_iterator else "whole" if task.rows is None or plan.batch_size is None else "drawn"
-    rules = dataclasses.replace(plan, steps=1, batch_size=1, eval_every=1)  # the lengths do not shape the program
-    compiled = programs(task.loss, task.evaluate, task.stateful, kind, rules, many)
-
+    if isinstance(begun.optimizer, Solver) and kind != "whole":
+        name = begun.optimizer.factory.spec.name
+        raise ValueError(f"fit: {name} is a solver, which needs all examples at each step; give batch_size=None")
+    rules = Rules(task, kind, plan.compute_dtype, plan.metric, plan.mode, plan.decides, plan.restore_best)
     done = int(np.max(np.asarray(begun.step)))
-    if done + plan.steps > MOST_STEPS:
+    first, rows, taken = (done, [], 0) if snapshot is None else (snapshot.first, list(snapshot.rows), snapshot.taken)
+    last = first + plan.steps
+    if last > MOST_STEPS:
         raise ValueError(
-            f"fit: steps must be at most {MOST_STEPS - done} from a state at step {done}, got {plan.steps}"
+            f"fit: steps must be at most {MOST_STEPS - first} from a state at step {first}, got {plan.steps}"
         )
-    carry, waiting, rows, stop, wanted = None, None, [], False, done + plan.steps
-    for data, order, n, point_ends in _stretches(task, plan, kind, begun, many):
-        if carry is None:
-            carry = compiled.begin(begun, data, order)
-            _rehearse(task, compiled, carry)
-        if n:
-            if kind == "stream":  # one stack ahead of the device, and no more
-                fetched(carry.steps)
-            carry = compiled.advance(carry, data, order, n)
+
+    source = _Source(task, plan, kind, begun, seeds is not None, taken)
+    run, programs, waiting, reply = None, None, [], Reply()
+    for data, order, n, ends in source.stretches(done - first):
+        arguments = (data, task.valid), order, np.int32(n), np.bool_(ends), Limits.of(plan)
+        if run is None or programs is None:
+            programs = _Programs(rules, begun, arguments, seeds is not None)
+            run = programs.begin(begun, order)
+        if kind == "stream":  # one stack ahead of the device, and no more
+            fetched(run.tally.steps)
+        run, row = programs.point(run, *arguments)
         done += n
-        if not point_ends:
+        if not ends:
             continue
-        carry, measured = compiled.conclude(carry, task.valid)
-        if ahead:  # look at the point before, while the device works on this one
-            measured, waiting = waiting, (done, measured)
-        else:
-            measured = done, measured
-        if measured is not None:
-            stop = yield from _emit(*measured, None if ahead else carry.state, rows)
-        if stop:
+        waiting.append(row)
+        # Look at the point before, while the device works on this one.
+        while waiting and not reply.stop and (len(waiting) > 1 or not ahead or reply.save):
+            reply = yield from _emit(waiting.pop(0), None if ahead else _state_of(plan, run), rows, reply)
+        if reply.stop:
             break
-    if waiting is not None:
-        yield from _emit(*waiting, None, rows)
-    if carry is None:
+        if reply.save:
+            yield Snapshot(run, tuple(rows), first, source.taken)
+            reply = Reply()
+    stopped = reply.stop
+    for row in waiting:
+        reply = yield from _emit(row, None, rows, reply)
+    if run is None or programs is None:
         raise ValueError("fit: the iterator of batches gave none")
-    how = MAX_STEPS if done == wanted else INTERRUPTED if stop else OUT_OF_DATA
-    return _result(task, plan, compiled, carry, rows, many, how)
+    if reply.save:
+        yield Snapshot(run, tuple(rows), first, source.taken)
+    how = MAX_STEPS if done == last else INTERRUPTED if stopped else OUT_OF_DATA
+    return result_of(task, plan, rules, run, rows, programs, how)
 
 
-def _rehearse(task: Task, compiled: Programs, carry: Carry) -> None:
-    """Trace what comes after a point and at the end, so that a fault there is found before any work is done."""
-    compiled.conclude.eval_shape(carry, task.valid)  # in this form JAX remembers it from run to run
-    if task.test is not None:
-        compiled.scores.eval_shape(carry.state, task.test)
+class _Programs:
+    """The compiled functions of a run, all traced before any work is done, so that a fault in one loses nothing."""
+
+    def __init__(self, rules: Rules, begun: TrainState, arguments: tuple, many: bool):
+        data, order, *_ = arguments
+        over = jax.vmap if many else lambda f, in_axes: f
+        axis = 0 if rules.kind == "drawn" else None
+
+        def start(state, order):
+            return begin(rules, state, measured(rules, state, data, order))
+
+        def advance(run, data, order, n, ends, limits):
+            # A run that has ended stays as it is, so that the host may be a point behind.
+            run, row = jax.lax.cond(
+                run.monitor.status == RUNNING,
+                lambda run: point(rules, run, data, order, n, ends, limits),
+                lambda run: (run, unmeasured(run)),
+                run,
+            )
+            return run, {**row, "status": run.monitor.status, "step": run.state.step}
+
+        self.begin = Program(over(start, in_axes=(0, axis)), (begun, order), donate=True)
+        in_axes = (0, None, axis, None, None, None)
+        self.point = Program(over(advance, in_axes=in_axes), (self.begin.shapes, *arguments), donate=True)
+        self.score = lambda state, data: Program(over(rules.score, in_axes=(0, None)), (state, data))
+        test = rules.task.test
+        self.test = None if test is None else self.score(self.begin.shapes.state, test)
 
 
-def _stretches(task: Task, plan: Plan, kind: str, state: TrainState, many: bool) -> Iterator[tuple]:
-    """Steps that go to the device together: (data, order, how many, whether a point ends with them)."""
-    take = lambda at, wanted: (task.train, None, wanted, True)
-    if kind == "drawn":
-        take = _drawn(task, plan, state, many)
-    elif kind == "stream":
-        take = _stream(task.train, min(_STACK, plan.eval_every))
-    for begin in range(0, plan.steps, plan.eval_every):
-        at, end, more = begin, min(begin + plan.eval_every, plan.steps), True
-        while at < end and more:
-            data, order, n, more = take(at, end - at)
-            at += n
-            if at > begin:
-                yield data, order, n, at == end or not more
-        if not more:
-            return
+class _Source:
+    """The batches of a run, in stretches of steps that go to the device together.
+
+    Attributes:
+        taken: batches taken so far; of an iterator, where it stands.
+    """
+
+    def __init__(self, task: Task, plan: Plan, kind: str, state: TrainState, many: bool, taken: int):
+        self._plan, self.taken = plan, taken
+        if kind == "drawn":
+            self._take = _drawn(task, plan, state, many)
+        elif kind == "stream":
+            self._take = _stream(task.train, min(_STACK, plan.eval_every), taken)
+        else:
+            self._take = lambda done, wanted: (task.train, None, wanted, True)
+
+    def stretches(self, done: int) -> Iterator[tuple]:
+        """(data, order, how many steps, whether a point ends with them), when so many steps of the plan are done."""
+        steps, every, before = self._plan.steps, self._plan.eval_every, None
+        resumed, more = done, True
+        while done < steps and more:
+            begin, end = done, min((done // every + 1) * every, steps)
+            while done < end and more:
+                data, order, n, more = self._take(done - resumed, end - done)
+                before = data if n else before  # an iterator that has ended gives none, and the point ends
+                done, self.taken = done + n, self.taken + n
+                if done > begin:
+                    yield before, order, n, done == end or not more
 
 
-def _stream(source: Any, size: int) -> Callable:
+def _stream(source: Any, size: int, skipped: int) -> Callable:
     """Batches as they come: a function (steps done, steps wanted) -> (data, order, steps, whether there are more)."""
-    stacks = batches.stacks(source, size)
+    stacks = batches.stacks(source, size, skipped)
 
     def take(at, wanted):
         stack, n = stacks(wanted)
@@ -204,18 +248,25 @@ def _drawn(task: Task, plan: Plan, state: TrainState, many: bool) -> Callable:
     return take
 
 
-def _emit(step: int, row: dict, state: Any, rows: list) -> Generator[Point, bool | None, bool]:
-    """Yield a point; return whether to stop: because the driver says so, or because every run has ended."""
+def _emit(row: dict, state: Any, rows: list, before: Reply) -> Generator[Point, Reply | None, Reply]:
+    """Yield a point; return the driver's answer, or to stop because every run has ended."""
     values = {name: np.asarray(value) for name, value in fetched(row).items()}
-    status, measured = values.pop("status"), values.pop("measured")
-    if not measured.all():  # some runs have ended before this point
-        values = {name: np.where(measured, value, np.float32(np.nan)) for name, value in values.items()}
+    status, is_measured, step = values.pop("status"), values.pop("measured"), int(values.pop("step").max())
+    del values["finite"]
+    if rows and np.all(rows[-1].status != RUNNING) and not is_measured.any():
+        return before._replace(stop=True)  # the device was a point ahead, and did nothing in it
+    if not is_measured.all():  # some runs have ended before this point
+        values = {name: np.where(is_measured, value, np.float32(np.nan)) for name, value in values.items()}
     values = dict(sorted(values.items(), key=lambda item: (not item[0].startswith(("train.", "valid.")), item[0])))
-    if rows and np.all(rows[-1][2] != RUNNING):
-        return True  # the device was a point ahead, and did nothing in it
-    rows.append((step, values, status))
+    rows.append(Row(step, values, status, is_measured))
     asked = yield Point(step, dict(values), state)  # whose dict may be changed by who is given it
-    return bool(asked) or bool(np.all(status != RUNNING))
+    asked = asked if isinstance(asked, Reply) else Reply(stop=asked is True)
+    return Reply(before.save or asked.save, asked.stop or bool(np.all(status != RUNNING)))
+
+
+def _state_of(plan: Plan, run: Run) -> TrainState:
+    """The state with what the stopping rules remember, if there are any."""
+    return run.state._replace(monitor=run.monitor if plan.decides else None)
 
 
 def _check(task: Task, plan: Plan, seed: int, seeds: int | None) -> None:
@@ -231,8 +282,17 @@ def _check(task: Task, plan: Plan, seed: int, seeds: int | None) -> None:
         )
 
 
-def _begun(state: Any, optimizer: Any, seeds: int | None, params: Any) -> TrainState:
-    """A copy of a state to resume from; raise unless all else that was given agrees with it."""
+def _begun(
+    task: Task, optimizer: Any, seed: int, seeds: int | None, params: Any, state: TrainState | Run | None
+) -> TrainState:
+    """The state before the first step: a new one, or a copy of the one to resume from, which all else must fit."""
+    if state is None:
+        optimizer = accept_method("fit", optimizer)
+        keys = [jax.random.key(int(seed) + i) for i in range(seeds or 1)]
+        start = functools.partial(init_state, task, optimizer, params=params)
+        return start(keys[0]) if seeds is None else jax.vmap(start)(jnp.stack(keys))
+    if isinstance(state, Run):
+        state = state.state._replace(monitor=state.monitor)
     if not isinstance(state, TrainState):
         raise TypeError(f"fit: state must be a TrainState, such as the state of a result, got {describe(state)}")
     if params is not None:
@@ -242,11 +302,11 @@ def _begun(state: Any, optimizer: Any, seeds: int | None, params: Any) -> TrainS
     if runs != seeds:
         raise ValueError(f"fit: seeds must be {runs}, as in the run that the state is of, got {seeds}")
     if optimizer is not None:
-        _check_same_optimizer(accept_optimizer("fit", optimizer), state.optimizer)
+        _check_same_optimizer(accept_method("fit", optimizer), state.optimizer)
     return state
 
 
-def _check_same_optimizer(given: GradientTransformation, kept: GradientTransformation) -> None:
+def _check_same_optimizer(given: Method, kept: Method) -> None:
     """Raise unless the optimizer given is the one in the state."""
     old, new, changed = hyperparameters(kept), hyperparameters(given), ["what they chain"]
     if jax.tree.structure(given) == jax.tree.structure(kept):
@@ -254,77 +314,6 @@ def _check_same_optimizer(given: GradientTransformation, kept: GradientTransform
         changed = [n for n, value in numbers.items() if np.any(np.asarray(new[n], value.dtype) != np.asarray(value))]
     if changed:
         raise ValueError(
-            f"fit: the optimizer given and that in state differ in {', '.join(changed)}; give None to go on with that "
-            "in state, or put yours into it: state._replace(optimizer=jaxopt_lite.arrays(optimizer))"
+            f"fit: the optimizer given and that in state differ in {', '.join(changed)}; pass optimizer=None to resume "
+            "with the one in `state`, or put yours into it: state._replace(optimizer=jaxopt_lite.arrays(optimizer))"
         )
-
-
-_MESSAGES = {
-    "max_steps": "All steps were done.",
-    "target": "The target was reached.",
-    "patience": "{metric} has not improved for {patience} points{best}.",
-    "min_grad_norm": "The gradient's norm fell to min_grad_norm.",
-    "non_finite": "The loss or a parameter is no longer finite: lower the learning rate, warm it up, clip the gradient "
-    "(clip_by_global_norm), or leave bad steps out (skip_not_finite); if the loss rose from the first step on, look at "
-    "the gradient's sign; jax.config.update('jax_debug_nans', True) finds the operation.",
-    "interrupted": "The run was interrupted; what was measured so far is here.",
-    "out_of_data": "The iterator of batches ended before the last step; give one that begins again at its end.",
-}
-
-
-def _message(names: list[str], **facts: Any) -> str:
-    counts, of = {name: names.count(name) for name in names}, len(names)
-    return " ".join(f"{n} of {of}: " * (n < of) + _MESSAGES[name].format(**facts) for name, n in counts.items())
-
-
-def _best(history: dict, metric: str, point: int) -> str:
-    """The best point of a run, for its message."""
-    if point < 0:
-        return "; none of its values was finite"
-    return f"; its best was {history[metric][point]:.5g}, at step {history['step'][point]}"
-
-
-def _of_none(unjudged: np.ndarray) -> str:
-    """The sentence about runs without a finite point, where the best one was asked for."""
-    if not unjudged.any():
-        return ""
-    of = "" if unjudged.all() else f"{unjudged.sum()} of {unjudged.size}: "
-    return f" {of}No point was finite, so params are those that the run began with."
-
-
-def _result(task: Task, plan: Plan, compiled: Programs, carry: Carry, rows: list, many: bool, how: int) -> Result:
-    codes = np.where(np.asarray(carry.monitor.status) == RUNNING, how, np.asarray(carry.monitor.status))
-    names = [STATUSES[code] for code in np.atleast_1d(codes)]
-    state, point = carry.state, np.asarray(carry.monitor.point) - 1  # the last one before the run ended
-    params, model_state, unjudged = state.params, state.model_state, np.zeros(point.shape, bool)
-    if plan.restore_best:
-        params, model_state = carry.monitor.kept
-        unjudged = np.asarray(carry.monitor.best_point) < 0
-        point = np.where(unjudged, point, carry.monitor.best_point)
-    history = {"step": np.array([step for step, _, _ in rows])}
-    for name in rows[0][1]:
-        history[name] = np.stack([values[name] for _, values, _ in rows], axis=-1)
-    columns = [(name, column) for name, column in history.items() if name != "step"]
-    metrics = {name: np.take_along_axis(column, point[..., None], axis=-1)[..., 0] for name, column in columns}
-    score = functools.partial(compiled.scores, state._replace(params=params, model_state=model_state))
-    if unjudged.any():
-        first = {f"valid.{name}": value for name, value in score(task.valid).items()} if task.valid is not None else {}
-        metrics = {name: np.where(unjudged, first.get(name, np.float32(np.nan)), x) for name, x in metrics.items()}
-    untested = ""
-    if task.test is not None:
-        try:
-            metrics |= {f"test.{name}": np.asarray(value) for name, value in fetched(score(task.test)).items()}
-        except jax.errors.JaxRuntimeError as error:  # most often for lack of memory: the run is not lost by it
-            untested = f" test could not be evaluated: {error!s:.200}"
-    metric = watched("fit", plan.metric, rows[0][1], plan.decides)
-    best = "" if many else _best(history, metric, int(carry.monitor.best_point))
-    return Result(
-        params=params,
-        model_state=model_state,
-        state=state,
-        history=history,
-        status=names if many else names[0],
-        steps=np.asarray(state.step).tolist(),
-        metrics={name: value if many else float(value) for name, value in metrics.items()},
-        message=_message(names, metric=metric, patience=plan.patience, best=best) + _of_none(unjudged) + untested,
-    )

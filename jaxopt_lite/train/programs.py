@@ -1,233 +1,154 @@
-"""The compiled parts of the training loop.
+"""A traced function as a program: what it captured is an argument, and equal texts share an executable.
 
-A *point* is `eval_every` steps and an evaluation: one row of the history. Two programs make it. `advance` runs n steps,
-n traced, so that every stretch is the same program; `conclude` evaluates, applies the stopping rules and starts the
-next row. Stopping is decided on the device: a run that has ended stays as it is, so the host may be a point ahead.
+The text of a program is its jaxpr. `fit` and sweeps trace at each call, so that a global, an attribute or a closure
+that has changed is seen, and compile once for each text.
 """
 
 import dataclasses
-import difflib
 import functools
-from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+import hashlib
+import re
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 
-from jaxopt_lite import tree
-from jaxopt_lite.train.step import MOST_STEPS, TrainState, floating, measure_update, scores_key, step_parts
-from jaxopt_lite.train.task import Task, scores
+from jaxopt_lite.train.calls import is_random_key
 
-__all__ = ["Plan"]
+__all__ = []
 
-STATUSES = ("running", "max_steps", "target", "patience", "min_grad_norm", "non_finite", "interrupted", "out_of_data")
-RUNNING, MAX_STEPS, TARGET, PATIENCE, MIN_GRAD_NORM, NON_FINITE, INTERRUPTED, OUT_OF_DATA = range(len(STATUSES))
-
-
-_LARGEST = float(np.finfo(np.float32).max)
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-FX]+")  # of a Python function that is called back; the text shows no more of it
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
-    """How long to train, on what batches, and when to stop: the arguments of `fit` that shape the program."""
+class _Text:
+    """A jaxpr, equal to every other one of the same digest; the arrays that it captured are arguments."""
 
-    steps: int = 2000
-    batch_size: int | None = 128
-    eval_every: int = 200
-    target: float | None = None
-    patience: int | None = None
-    min_grad_norm: float | None = None
-    restore_best: bool = False
-    metric: str | None = None
-    mode: str | None = None
-    compute_dtype: str | None = None
+    digest: bytes
+    donated: int  # how many of its first arguments are donated
+    jaxpr: Any = dataclasses.field(compare=False)
 
-    def __post_init__(self):
-        for name in ("steps", "batch_size", "eval_every", "patience"):
-            value = getattr(self, name)
-            if value is None and name in ("batch_size", "patience"):
-                continue
-            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-                raise ValueError(f"fit: {name} must be an int of at least 1, got {value!r:.80}")
-        if self.steps > MOST_STEPS:
-            raise ValueError(f"fit: steps must be at most {MOST_STEPS}, got {self.steps!r:.80}")
-        for name, least in (("target", -np.inf), ("min_grad_norm", 0)):
-            value = getattr(self, name)
-            if value is None:
-                continue
-            number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-            if not (number and abs(value) <= _LARGEST and value >= least):
-                raise ValueError(
-                    f"fit: {name} must be a finite number{' of at least 0' * (not least)}, got {value!r:.80}"
-                    + f"; scores are float32, at most {_LARGEST:.4g}" * (number and abs(value) > _LARGEST)
-                )
-            object.__setattr__(self, name, float(value))
-        if self.mode not in (None, "min", "max"):
-            raise ValueError(f"fit: mode must be 'min' or 'max', got {self.mode!r:.80}")
-        if self.metric is not None and not isinstance(self.metric, str):
-            raise ValueError(f"fit: metric must be the name of a column such as 'valid.loss', got {self.metric!r:.80}")
-        if self.metric is not None and self.metric.startswith("test."):
-            raise ValueError(f"fit: metric={self.metric!r} cannot decide when to stop, or it would no longer be a test")
-        object.__setattr__(self, "compute_dtype", floating(self.compute_dtype, "fit", "compute_dtype"))
+
+class Program:
+    """A traced function of which every captured array is an argument.
+
+    Args:
+        function: to be traced, with `arguments`, arrays or their shapes.
+        arguments: pytrees; calls must give the same structures, shapes and dtypes.
+        donate: whether calls use up the memory of the first argument.
+    """
+
+    def __init__(self, function: Callable, arguments: tuple, donate: bool = False):
+        self._arguments = arguments
+        # A jitted function is traced by JAX once for each structure of its arguments, any other one here.
+        traced = (function if hasattr(function, "trace") else jax.jit(function)).trace(*arguments)
+        self._jaxpr, self._structure = traced.jaxpr.jaxpr, jax.tree.structure(traced.out_info)
+        self.shapes = traced.out_info
+        # Copies of NumPy's arrays: see `calls.copied`.
+        self.captured = [x if isinstance(x, jax.Array) else np.array(x) for x in traced.jaxpr.consts]
+        self._text = _Text(_digest(self._jaxpr), len(jax.tree.leaves(arguments[0])) if donate else 0, self._jaxpr)
+        self._on: dict[Any, list] = {}
 
     @property
-    def decides(self) -> bool:
-        """Whether anything is decided by the watched metric."""
-        return self.restore_best or (self.target, self.patience) != (None, None)
+    def is_whole(self) -> bool:
+        """Whether it captured no tracers; one that did is a part of what traces it, and cannot be called here."""
+        return len(self._jaxpr.invars) == len(jax.tree.leaves(self._arguments))
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self._result(_jitted(self._text)(*self._split(self.captured, arguments)))
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of what is computed: text, captured arrays and version of JAX; the same in each process."""
+        text = f"{jax.__version__} {digest(self.captured)} {_inner_digest(self._jaxpr).hexdigest()}"
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def run_on(self, device: Any, *arguments: Any) -> Any:
+        """A call on one device, on which the arguments lie or to which NumPy's are copied."""
+        if device not in self._on:
+            self._on[device] = jax.device_put(self.captured, device)
+        return self._result(_compiled(self._text, device)(*self._split(self._on[device], arguments)))
+
+    def memory_on(self, device: Any) -> int | None:
+        """Bytes that a call on a device needs beside its arguments, where the compiler tells."""
+        found = _compiled(self._text, device).memory_analysis()
+        return None if found is None else int(found.temp_size_in_bytes)
+
+    def _split(self, captured: list, arguments: tuple) -> tuple[list, list, list]:
+        leaves, n = jax.tree.leaves(arguments), self._text.donated
+        return leaves[:n], captured, leaves[n:]
+
+    def _result(self, leaves: list) -> Any:
+        return jax.tree.unflatten(self._structure, leaves)
 
 
-class Monitor(NamedTuple):
-    """What the stopping rules remember."""
-
-    status: jax.Array
-    best: jax.Array  # the best score so far, where there is one
-    best_point: jax.Array  # its place in the history, -1 before there is one
-    point: jax.Array  # how many points were judged
-    kept: Any  # (params, model_state) of the best point, where they are asked for
+def compiled_once(function: Callable, *arguments: Any) -> Any:
+    """Call a function of `jax.jit` by a program that it shares with all functions of the same text."""
+    program = Program(function, arguments)
+    return program(*arguments) if program.is_whole else function(*arguments)
 
 
-class Carry(NamedTuple):
-    state: TrainState
-    sums: dict[str, jax.Array]  # of the metrics of the point under way
-    last: dict[str, jax.Array]  # measured of its last step: learning rates and norms
-    steps: jax.Array  # in the point under way
-    monitor: Monitor
+@functools.lru_cache(maxsize=64)
+def _compiled(text: _Text, device: Any) -> Any:
+    here = jax.sharding.SingleDeviceSharding(device)
+    shapes = lambda variables: [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype, sharding=here) for v in variables]
+    donated, rest = text.jaxpr.invars[: text.donated], text.jaxpr.invars[text.donated :]
+    return _jitted(text).lower(shapes(donated), shapes(text.jaxpr.constvars), shapes(rest)).compile()
 
 
-class Programs(NamedTuple):
-    begin: Callable
-    advance: Callable
-    conclude: Callable
-    scores: Callable
+@functools.lru_cache(maxsize=64)
+def _jitted(text: _Text) -> Callable:
+    given = {id(v) for v in (*text.jaxpr.constvars, *text.jaxpr.invars)}
+
+    def run(donated, captured, leaves):
+        results = jax.core.eval_jaxpr(text.jaxpr, captured, *donated, *leaves)
+        if donated:
+            return results
+        # Copies of what is handed through: JAX would return the very arrays that it was given, and steps donate them.
+        return [jnp.copy(x) if id(v) in given else x for v, x in zip(text.jaxpr.outvars, results, strict=True)]
+
+    return jax.jit(run, donate_argnums=0)
 
 
-@functools.lru_cache(maxsize=32)
-def programs(loss: Callable, evaluate: Callable | None, stateful: bool, kind: str, plan: Plan, many: bool) -> Programs:
-    """The compiled functions of a task; with `many`, over a leading axis of runs."""
-    task = Task(lambda key: None, loss, evaluate=evaluate, stateful=stateful)
-    step = step_parts(loss, stateful, plan.compute_dtype)
-
-    def pick(data, order, i):
-        if kind == "whole":
-            return data
-        index = order[i] if kind == "drawn" else i
-        return jax.tree.map(lambda x: x[index], data)
-
-    def begin(state, data, order):
-        _, sums, (_, grads), updates = jax.eval_shape(step.advance, state, pick(data, order, 0))
-        last = jax.eval_shape(measure_update, state, grads, updates)
-        zero = jnp.zeros([], jnp.int32)
-        kept = jax.tree.map(jnp.copy, (state.params, state.model_state)) if plan.restore_best else ()
-        monitor = Monitor(zero + RUNNING, jnp.zeros([], jnp.float32), zero - 1, zero, kept)
-        return Carry(state, _zeros(sums), _zeros(last), jnp.copy(zero), monitor)
-
-    def advance(carry, data, order, n):
-        def one(i, loop):
-            state, sums, _ = loop
-            state, measured, slope, _ = step.advance(state, pick(data, order, i))
-            return state, jax.tree.map(jnp.add, sums, measured), slope
-
-        # Twice the same loop, so that the last step is no other program, and the state before it is at hand: its update
-        # is made again for the norm. To keep each step's updates would cost small models some 5% of their time.
-        def all_but_the_last_then_the_last(k, loop):
-            begun, _ = loop
-            return jax.lax.fori_loop(k * (n - 1), n - 1 + k, one, begun), begun[0]
-
-        def run():
-            slope = _zeros(jax.eval_shape(step.advance, carry.state, pick(data, order, 0))[2])
-            loop = (carry.state, carry.sums, slope), carry.state
-            (state, sums, slope), before = jax.lax.fori_loop(0, 2, all_but_the_last_then_the_last, loop)
-            last = measure_update(before, slope[1], step.updates(before, pick(data, order, n - 1), *slope))
-            return carry._replace(state=state, sums=sums, last=last, steps=carry.steps + n)
-
-        return jax.lax.cond(carry.monitor.status == RUNNING, run, lambda: carry)
-
-    def conclude(carry, valid):
-        state, running = carry.state, carry.monitor.status == RUNNING
-        mean = lambda total: total / jnp.maximum(carry.steps, 1).astype(total.dtype)
-        row = {f"train.{name}": mean(total) for name, total in carry.sums.items()} | carry.last
-        if valid is not None:
-            row |= {f"valid.{name}": value for name, value in score(state, valid).items()}
-        monitor = jax.lax.cond(running, lambda: _judge(plan, row, state, carry.monitor), lambda: carry.monitor)
-        # Zeros where the run has ended: with jax_debug_nans, a NaN would raise.
-        row = {name: jnp.where(running, jnp.asarray(value, jnp.float32), 0) for name, value in row.items()}
-        sums, last, steps = jax.tree.map(jnp.zeros_like, (carry.sums, carry.last, carry.steps))
-        return Carry(state, sums, last, steps, monitor), {**row, "status": monitor.status, "measured": running}
-
-    def score(state, data):
-        return scores(task, state.params, state.model_state, data, scores_key(state))
-
-    order_axis = 0 if kind == "drawn" else None
-    over = jax.vmap if many else lambda f, in_axes: f
-    return Programs(
-        begin=jax.jit(over(begin, in_axes=(0, None, order_axis)), donate_argnums=0),
-        advance=jax.jit(over(advance, in_axes=(0, None, order_axis, None)), donate_argnums=0),
-        conclude=jax.jit(over(conclude, in_axes=(0, None)), donate_argnums=0),
-        scores=jax.jit(over(score, in_axes=(0, None))),
-    )
+_digests: weakref.WeakKeyDictionary[Any, bytes] = weakref.WeakKeyDictionary()  # by jaxpr
 
 
-def _zeros(shapes: Any) -> Any:
-    return jax.tree.map(lambda s: jnp.zeros_like(s, s.dtype), shapes)  # laid out like them on an explicit mesh
+def _digest(jaxpr: Any) -> bytes:
+    """Bytes that two jaxprs of this process share only if they compute the same."""
+    if jaxpr not in _digests:
+        found = _inner_digest(jaxpr)
+        if _ADDRESS.search(str(jaxpr)):
+            found.update(str(id(jaxpr)).encode())
+        _digests[jaxpr] = found.digest()
+    return _digests[jaxpr]
 
 
-def watched(who: str, metric: str | None, names: Iterable[str], decides: bool = True) -> str:
-    """The watched metric among those that are measured; it must be one of the valid data's where it decides."""
-    names = sorted(names)
-    valid = [name for name in names if name.startswith("valid.")]
-    if metric is None:
-        metric = next(name for name in ("valid.accuracy", "valid.loss", "train.loss") if name in names)
-        if valid and metric == "train.loss" and decides:
-            raise ValueError(
-                f"{who}: valid.accuracy or valid.loss is to be watched, and evaluate reports neither; give metric "
-                f"(there are {', '.join(valid)}) and mode"
-            )
-    elif metric.startswith("valid.") and not valid:
-        raise ValueError(f"{who}: there is no metric {metric!r}, since the task has no valid data; give it valid=")
-    elif metric not in names:
-        near = difflib.get_close_matches(metric, names, 1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
-        raise ValueError(f"{who}: there is no metric {metric!r}; {hint}")
-    return metric
+def _inner_digest(jaxpr: Any) -> Any:
+    found = hashlib.sha256(_ADDRESS.sub("", str(jaxpr)).encode())
+    for array in _captured_within(jaxpr):  # a jitted function inside keeps its own, and its text leaves them out
+        found.update(digest(array).encode())
+    return found
 
 
-def is_highest_best(who: str, metric: str, mode: str | None) -> bool:
-    """Whether a metric's highest value is its best: what `mode` says, or the end of the metric's name."""
-    ends = {"accuracy": "max", "loss": "min"}
-    mode = mode or next((found for end, found in ends.items() if metric.endswith(end)), None)
-    if mode is None:
-        raise ValueError(f"{who}: mode must be given for metric={metric!r}: 'min' or 'max'")
-    return mode == "max"
+def _captured_within(jaxpr: Any) -> Iterator[Any]:
+    """The arrays that are kept inside the operations of a jaxpr."""
+    for equation in jaxpr.eqns:
+        for inner in jax.tree.leaves(list(equation.params.values())):
+            if hasattr(inner, "consts"):
+                yield from inner.consts
+            if hasattr(inner, "eqns"):
+                yield from _captured_within(getattr(inner, "jaxpr", inner))
 
 
-def _judge(plan: Plan, row: dict, state: TrainState, monitor: Monitor) -> Monitor:
-    """The stopping rules, looked at once a point."""
-    metric = watched("fit", plan.metric, row, plan.decides)
-    sign = 1 if is_highest_best("fit", metric, plan.mode) else -1
-    score = jnp.asarray(row[metric], jnp.float32) * sign
-    finite = jnp.isfinite(row["train.loss"]) & tree.all_finite(state.params)
-    # A metric can be finite where the model is not: the largest of NaNs is class 0, which has an accuracy.
-    counts = finite & ~_has_nan(state.model_state) & jnp.isfinite(score)
-    better = counts & ((monitor.best_point < 0) | (score > monitor.best))
-    best_point = jnp.where(better, monitor.point, monitor.best_point)
-    rules = [(NON_FINITE, ~finite)]
-    if plan.target is not None:
-        rules.append((TARGET, counts & (score >= plan.target * sign)))
-    if plan.min_grad_norm is not None:
-        rules.append((MIN_GRAD_NORM, row["grad_norm"] <= plan.min_grad_norm))
-    if plan.patience is not None:
-        rules.append((PATIENCE, monitor.point - best_point >= min(plan.patience, MOST_STEPS)))
-    return Monitor(
-        status=jnp.select([met for _, met in rules], [jnp.int32(status) for status, _ in rules], jnp.int32(RUNNING)),
-        best=jnp.where(better, score, monitor.best),
-        best_point=best_point,
-        point=monitor.point + 1,
-        kept=tree.where(better, (state.params, state.model_state), monitor.kept) if plan.restore_best else (),
-    )
-
-
-def _has_nan(model_state: Any) -> jax.Array:
-    """Whether a model's state holds a NaN; an infinity may be meant."""
-    floats = [x for x in jax.tree.leaves(model_state) if jnp.issubdtype(jnp.result_type(x), jnp.inexact)]
-    return jnp.any(jnp.array([jnp.any(jnp.isnan(x)) for x in floats], bool))
+def digest(arrays: Any) -> str:
+    """A hash of a pytree of arrays: paths, shapes, dtypes and bytes."""
+    found = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(arrays):
+        array = np.asarray(jax.random.key_data(leaf) if is_random_key(leaf) else leaf)
+        found.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
+        found.update(np.ascontiguousarray(array).tobytes())
+    return found.hexdigest()[:16]

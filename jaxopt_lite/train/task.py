@@ -161,6 +161,26 @@ def call_loss(loss: Callable, stateful: bool, params: Any, model_state: Any, bat
     return value, (metrics, _like(new_model_state, model_state) if stateful else model_state)
 
 
+def loss_of(task: Task, compute_dtype: str | None = None) -> Callable:
+    """The loss as (params, model_state, batch, key) -> (scalar of at least float32, (metrics, model_state)).
+
+    With `compute_dtype`, parameters and floating data are cast to it before the loss is called.
+    """
+
+    def loss(params, model_state, batch, key):
+        if compute_dtype is not None:
+            params, batch = _cast(params, compute_dtype), _cast(batch, compute_dtype)
+        value, aux = call_loss(task.loss, task.stateful, params, model_state, batch, key)
+        dtype = jnp.result_type(value)
+        return jnp.asarray(value, tree.compute_dtype(dtype) if jnp.issubdtype(dtype, jnp.inexact) else jnp.float32), aux
+
+    return loss
+
+
+def _cast(data: Any, dtype: Any) -> Any:
+    return jax.tree.map(lambda x: x.astype(dtype) if jnp.issubdtype(jnp.result_type(x), jnp.floating) else x, data)
+
+
 def _is_no_number(value: Any) -> bool:
     return value is None or isinstance(value, (tuple, list, dict, str))
 

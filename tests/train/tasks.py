@@ -67,6 +67,15 @@ def counted(function):
     return counting, calls
 
 
+def compiles():
+    """A list that grows with each compilation."""
+    found = []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda name, duration, **facts: found.append(name) if name.endswith("backend_compile_duration") else None
+    )
+    return found
+
+
 def assert_same(one, other, **tolerance):
     """Equal trees of arrays: bit for bit, or within a tolerance."""
     assert jax.tree.structure(one) == jax.tree.structure(other)

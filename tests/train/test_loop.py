@@ -17,10 +17,11 @@ from tests.train.tasks import (
     ON_POLICY,
     RAMP,
     STATEFUL,
+    TEST,
     TRAIN,
     VALID,
     assert_same,
-    counted,
+    compiles,
     falling,
     init,
     loss,
@@ -90,7 +91,9 @@ def test_a_run_in_two_parts_is_the_run(task):
 
 def test_a_state_holds_all_that_counts():
     state = jo.fit(LINEAR, WARMED, **RUN).state
-    with pytest.raises(ValueError, match=r"differ in adam.learning_rate.peak_value, adam.b1; give None"):
+    with pytest.raises(
+        ValueError, match=r"differ in adam.learning_rate.peak_value, adam.b1; pass optimizer=None to resume"
+    ):
         other = jo.replace(WARMED, {"peak_value": 0.2, "b1": 0.8})
         jo.fit(LINEAR, other, **RUN, state=state)
     with pytest.raises(ValueError, match="differ in what they chain"):
@@ -193,15 +196,50 @@ def test_norms_are_those_of_the_last_step_of_a_point():
         np.testing.assert_array_equal(every[name][5::6], seldom[name])
 
 
+COMPILES = compiles()
+
+
 def test_a_second_run_compiles_nothing():
-    counting, traces = counted(loss)
-    task = jo.Task(init, counting, TRAIN, VALID)
+    task = jo.Task(init, loss, TRAIN, VALID, TEST)
     jo.fit(task, jo.adam(0.1), **RUN)
-    first = len(traces)
-    for rate in (0.1, 0.2, 0.3, 0.4, 0.5):
+    first = len(COMPILES)
+    for rate in (0.1, 0.2, 0.3):
         jo.fit(task, jo.adam(rate), **RUN, seed=1)
-    jo.fit(jo.Task(init, counting, TRAIN, VALID), jo.adam(0.1), **{**RUN, "steps": 3})
-    assert len(traces) == first
+    jo.fit(jo.Task(init, lambda *args: loss(*args), TRAIN, VALID, TEST), jo.adam(0.1), **{**RUN, "steps": 3})
+    assert len(COMPILES) == first
+
+
+def test_other_limits_are_the_same_program():
+    task = jo.Task(init, loss, TRAIN, VALID)
+    jo.fit(task, jo.adam(0.1), **RUN)
+    first = len(COMPILES)
+    for target in (None, -1.0, 1e-9):
+        for patience in (None, 1, 3):
+            jo.fit(task, jo.adam(0.1), **RUN, target=target, patience=patience, min_grad_norm=1e-12)
+    assert len(COMPILES) == first
+
+
+SLOPE = 1.0
+
+
+class Weighted:
+    """A loss that reads an attribute, and has no hash."""
+
+    __hash__ = None
+    weight = 1.0
+
+    def __call__(self, params, batch, key):
+        return self.weight * SLOPE * params["w"]
+
+
+def test_a_loss_is_seen_to_have_changed(monkeypatch):
+    loss = Weighted()
+    task = jo.Task(lambda key: {"w": 0.0}, loss)
+    assert jo.fit(task, jo.sgd(1.0), 2).params["w"] == -2
+    loss.weight = 3.0
+    assert jo.fit(task, jo.sgd(1.0), 2).params["w"] == -6
+    monkeypatch.setitem(globals(), "SLOPE", 2.0)
+    assert jo.fit(task, jo.sgd(1.0), 2).params["w"] == -12
 
 
 def test_given_parameters_are_begun_with_and_stay():

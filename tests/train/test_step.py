@@ -12,7 +12,7 @@ import optax
 import pytest
 
 import jaxopt_lite as jo
-from tests.train.tasks import LINEAR, ON_POLICY, STATEFUL, TRAIN, assert_same, counted, init, loss
+from tests.train.tasks import LINEAR, ON_POLICY, STATEFUL, TRAIN, assert_same, compiles, counted, init, loss
 
 BATCH = jax.tree.map(lambda x: x[:4], LINEAR.train)
 
@@ -279,15 +279,6 @@ def test_a_seed_is_an_int_of_32_bits_or_a_key():
     for seed in (True, np.bool_(True), 0.5, np.float32(0.5), jnp.float32(0), jnp.arange(3), None):
         with pytest.raises(TypeError, match="init_state: seed must be an int or a key, got"):
             jo.init_state(LINEAR, jo.sgd(0.1), seed)
-
-
-def compiles():
-    """A list that grows with each compilation."""
-    found = []
-    jax.monitoring.register_event_duration_secs_listener(
-        lambda name, duration, **facts: found.append(name) if name.endswith("backend_compile_duration") else None
-    )
-    return found
 
 
 COMPILES = compiles()

@@ -1,0 +1,113 @@
+"""How to train: the arguments that `fit` and `sweep` share, checked in one place, and the metric that is watched."""
+
+import dataclasses
+import difflib
+import numbers
+from collections.abc import Iterable
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxopt_lite.core.arguments import INT32_MAX, WrongTypeError, check_int
+
+__all__ = ["Plan"]
+
+_LARGEST = float(np.finfo(np.float32).max)
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """How long to train, on what batches, and when to stop: see `fit`, whose arguments these are."""
+
+    steps: int = 2000
+    batch_size: int | None = 128
+    eval_every: int = 200
+    target: float | None = None
+    patience: int | None = None
+    min_grad_norm: float | None = None
+    restore_best: bool = False
+    metric: str | None = None
+    mode: str | None = None
+    compute_dtype: str | None = None
+
+    who = "fit"
+
+    def __post_init__(self):
+        for name in ("steps", "eval_every", "batch_size", "patience"):
+            most = INT32_MAX if name == "steps" else None
+            self._set(name, check_int(self.who, name, getattr(self, name), 1, most, none=name[:1] in "bp"))
+        for name, least in (("target", -np.inf), ("min_grad_norm", 0)):
+            if getattr(self, name) is not None:
+                self._set(name, self._score(name, getattr(self, name), least))
+        if self.mode not in (None, "min", "max"):
+            raise ValueError(f"{self.who}: mode must be 'min' or 'max', got {self.mode!r:.80}")
+        if self.metric is not None and not isinstance(self.metric, str):
+            raise WrongTypeError(
+                f"{self.who}: metric must be the name of a column such as 'valid.loss', got {self.metric!r:.80}"
+            )
+        if self.metric is not None and self.metric.startswith("test."):
+            raise ValueError(f"{self.who}: metric={self.metric!r} cannot {self._TEST}, or it would no longer be a test")
+        self._set("compute_dtype", floating(self.compute_dtype, self.who, "compute_dtype"))
+
+    _TEST = "decide when to stop"
+
+    @property
+    def decides(self) -> bool:
+        """Whether anything is decided by the watched metric."""
+        return self.restore_best or (self.target, self.patience) != (None, None)
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+
+    def _score(self, name: str, value: Any, least: float) -> float:
+        """A limit that is compared with float32 scores."""
+        is_number = isinstance(value, numbers.Real) and not isinstance(value, (bool, np.bool_))
+        if is_number and least <= value <= _LARGEST and value >= -_LARGEST:
+            return float(value)
+        raise ValueError(
+            f"{self.who}: {name} must be a finite number{' of at least 0' * (not least)}, got {value!r:.80}"
+            + f"; scores are float32, at most {_LARGEST:.4g}" * (is_number and abs(value) > _LARGEST)
+        )
+
+
+def floating(dtype: Any, who: str, name: str) -> str | None:
+    """The name of a floating dtype; None stays None."""
+    if dtype is None:
+        return None
+    try:
+        found = jnp.dtype(dtype)
+    except TypeError:
+        found = None
+    if found is None or not jnp.issubdtype(found, jnp.floating):
+        raise ValueError(f"{who}: {name} must be a floating dtype such as 'bfloat16', got {dtype!r}")
+    return found.name
+
+
+def watched(who: str, metric: str | None, names: Iterable[str], decides: bool = True) -> str:
+    """The watched metric among those that are measured; it must be one of the valid data's where it decides."""
+    names = sorted(names)
+    valid = [name for name in names if name.startswith("valid.")]
+    if metric is None:
+        metric = next(name for name in ("valid.accuracy", "valid.loss", "train.loss") if name in names)
+        if valid and metric == "train.loss" and decides:
+            raise ValueError(
+                f"{who}: valid.accuracy or valid.loss is to be watched, and evaluate reports neither; give metric "
+                f"(there are {', '.join(valid)}) and mode"
+            )
+    elif metric.startswith("valid.") and not valid:
+        raise ValueError(f"{who}: there is no metric {metric!r}, since the task has no valid data; give it valid=")
+    elif metric not in names:
+        near = difflib.get_close_matches(metric, names, 1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
+        raise ValueError(f"{who}: there is no metric {metric!r}; {hint}")
+    return metric
+
+
+def is_highest_best(who: str, metric: str, mode: str | None) -> bool:
+    """Whether a metric's highest value is its best: what `mode` says, or the end of the metric's name."""
+    ends = {"accuracy": "max", "loss": "min"}
+    mode = mode or next((found for end, found in ends.items() if metric.endswith(end)), None)
+    if mode is None:
+        raise ValueError(f"{who}: mode must be given for metric={metric!r}: 'min' or 'max'")
+    return mode == "max"
