@@ -1,7 +1,8 @@
 """Schedules as values: functions of the step that are pytrees of their hyperparameters.
 
-LearningRate    at least 0, or a schedule
-Scheduled       any finite number, or a schedule
+LearningRate            at least 0 and finite, or a schedule
+NonNegativeOrSchedule   the same, for what is not a learning rate, such as a weight decay
+Scheduled               any finite number, or a schedule
 """
 
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from jaxopt_lite.core import numbers, text
 from jaxopt_lite.core.numbers import Rate, Scalar
 from jaxopt_lite.core.values import Value, register, remember_calls
 
-__all__ = ["LearningRate", "Schedule", "Scheduled", "schedule"]
+__all__ = ["LearningRate", "NonNegativeOrSchedule", "Schedule", "Scheduled", "schedule"]
 
 P = ParamSpec("P")
 
@@ -51,7 +52,8 @@ class Schedule(Value):
 
 
 # pyright does not see through the | of jax.Array's metaclass, but takes the aliases as they are meant.
-LearningRate: TypeAlias = Rate | Schedule | Callable[[jax.Array], jax.Array]  # pyright: ignore
+NonNegativeOrSchedule: TypeAlias = Rate | Schedule | Callable[[jax.Array], jax.Array]  # pyright: ignore
+LearningRate: TypeAlias = NonNegativeOrSchedule
 Scheduled: TypeAlias = Scalar | Schedule | Callable[[jax.Array], jax.Array]  # pyright: ignore
 
 

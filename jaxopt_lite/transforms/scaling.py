@@ -62,7 +62,7 @@ def scale_by_learning_rate(learning_rate: LearningRate, *, flip_sign: bool = Tru
     """-η u: the one place where the sign turns from gradient to descent.
 
     Args:
-        learning_rate: η, at least 0; a number or a schedule.
+        learning_rate: η, at least 0 and finite; a number or a schedule.
         flip_sign: multiply by -η if true, by η if false.
     """
     sign = -1 if flip_sign else 1
@@ -86,8 +86,8 @@ def scale_by_trust_ratio(min_norm: NonNegative = 0.0, trust_coefficient: Positiv
 
     Args:
         min_norm: lower bound of both norms, at least 0.
-        trust_coefficient: c, above 0.
-        eps: ε, at least 0.
+        trust_coefficient: c, factor of the ratio, above 0.
+        eps: ε, added to ‖u‖, at least 0.
 
     Raises:
         ValueError: if update is called without params.
