@@ -37,7 +37,12 @@ class Penalty(Value):
 
 
 def penalty(function: Callable[P, Callable[[Any], Any]]) -> Callable[P, Penalty]:
-    """Make a factory of penalties: the decorated function returns a function of the parameters."""
+    """Make a factory of penalties.
+
+    Args:
+        function: the function to decorate. It returns a function params -> scalar; its arguments that are annotated
+            with a number type are leaves.
+    """
     return remember_calls(function, Penalty)
 
 

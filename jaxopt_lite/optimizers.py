@@ -68,7 +68,7 @@ def sgd(
     nesterov: bool = False,
     accumulator_dtype: Dtype | None = None,
 ):
-    """Gradient descent, with heavy-ball or Nesterov momentum where asked: `trace`.
+    """Gradient descent, optionally with heavy-ball or Nesterov momentum: `trace`.
 
     Args:
         momentum: μ, decay of the velocity v, in [0, 1); None for plain gradient descent.

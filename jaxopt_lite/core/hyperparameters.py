@@ -103,8 +103,11 @@ def arrays(optimizer: T, dtype: Any = None) -> T:
     """The same value with every number as a strong array (float32, or float64 where x64 is on and asked for).
 
     Loops and `eqx.filter_jit` want this: Python floats are static there, or make a second trace when an array returns.
-    """
 
+    Args:
+        optimizer: a transformation, a schedule or another value.
+        dtype: the floating dtype of the arrays; None means float32.
+    """
     _require_value("arrays", optimizer)
 
     def array(x):
@@ -116,7 +119,11 @@ def arrays(optimizer: T, dtype: Any = None) -> T:
 
 
 def as_optax(optimizer: GradientTransformation) -> optax.GradientTransformationExtraArgs:
-    """The plain Optax pair, without leaves: for `nnx.Optimizer` and others that refuse arrays in static places."""
+    """The plain Optax pair, without leaves: for `nnx.Optimizer` and others that refuse arrays in static places.
+
+    Args:
+        optimizer: a transformation.
+    """
     return optax.GradientTransformationExtraArgs(*optimizer)
 
 

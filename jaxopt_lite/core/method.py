@@ -178,8 +178,12 @@ class Solver(Value):
 def solver(function: Callable[P, Any]) -> Callable[P, Solver]:
     """Make a factory of solvers from a function that returns a pair (init, step).
 
-    Annotations mean what they mean for `transformation`: number types are leaves, all others are static. A solver of
-    this package prints and parses with its folder, such as `solvers.lbfgs()`.
+    A solver of this package prints and parses with its folder, such as `solvers.lbfgs()`.
+
+    Args:
+        function: the function to decorate. It returns `init(objective, params) -> state` and `step(objective, params,
+            state) -> (params, state, info)`. Annotations mean what they mean for `transformation`: number types are
+            leaves, all others are static.
     """
     factory: Any = remember_calls(function, Solver)
     package, _, folder = function.__module__.partition(".")

@@ -58,10 +58,12 @@ Scheduled: TypeAlias = Scalar | Schedule | Callable[[jax.Array], jax.Array]  # p
 
 
 def schedule(function: Callable[P, Callable[[jax.Array], Any]]) -> Callable[P, Schedule]:
-    """Make a factory of schedules: the decorated function returns a function of the step (a float array).
+    """Make a factory of schedules.
 
-    Every argument annotated with one of the number types is a leaf and may be traced, so the function must be free of
-    Python branches on them.
+    Args:
+        function: the function to decorate. It returns a function of the step, a float array of any shape, whose result
+            has the same shape. Every argument annotated with one of the number types is a leaf and may be traced, so
+            the function must not branch on it in Python.
 
     >>> @schedule
     ... def inverse_time(init_value: numbers.NonNegative, scale: numbers.Positive = 10.0):

@@ -190,6 +190,13 @@ def decides_by_leaf(rule: GradientTransformation) -> bool:
 def apply_updates(params: Any, updates: Any) -> Any:
     """params + updates, leaf by leaf, in the dtypes of params (the sum itself in the wider of the two).
 
+    Args:
+        params: the parameters, a pytree of floating or complex arrays.
+        updates: what `update` returned, with the structure and shapes of params.
+
+    Returns:
+        The new parameters.
+
     Raises:
         ValueError: if structures or shapes differ; nothing is broadcast.
     """
@@ -236,6 +243,9 @@ def stateless(f: Callable):
 @transformation
 def chain(*transforms: GradientTransformation):
     """Apply transformations one after the other, from left to right. The state is the tuple of their states.
+
+    Args:
+        *transforms: transformations, each given one by one; at least one.
 
     Raises:
         TypeError: if it is given nothing, a list, or a factory that was not called.
