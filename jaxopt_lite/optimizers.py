@@ -1,10 +1,10 @@
-"""Recipes: optimizers by the names that the literature gives them, and what each of them chains.
+"""Recipes: optimizers by their names in the literature, each a chain of rules.
 
-The formulas stand in `transforms`. A recipe is a value whose hyperparameters are its arguments; `recipe.inner` is the
+The formulas are in `transforms`. A recipe is a value whose hyperparameters are its arguments; `recipe.inner` is the
 chain. Names, arguments, order and defaults are Optax's; the exceptions are listed in `docs/differences.md`.
 
 `@recipe(rules)` takes the description of each argument from the docstrings of the rules that the recipe chains, so
-`help(jo.adamw)` shows them; a recipe describes here only the arguments which its rules call otherwise.
+`help(jo.adamw)` shows them; a recipe describes here only the arguments that have another name in its rules.
 """
 
 from typing import Literal

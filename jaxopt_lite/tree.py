@@ -72,7 +72,7 @@ def real_dtype(dtype: Any) -> Any:
 
 
 def dtype_of(x: Any) -> Any:
-    """The dtype that JAX computes with for a leaf; the quick way for its own arrays."""
+    """The dtype that JAX computes with for a leaf; fast for its own arrays."""
     return x.dtype if isinstance(x, jax.Array) else jnp.result_type(x)
 
 
@@ -130,7 +130,7 @@ def spread(prefix: Any, like: Any, who: str, name: str, is_leaf: Callable[[Any],
     """A tree of the structure of `like` from a prefix of it, or from a function that returns one.
 
     What has the structure of `like`, or of a prefix of it, is a tree, also where its class has `__call__`, as a module
-    of bools has. Where `like` has a leaf, whatever stands there belongs to it, a tuple or None too.
+    of bools has. Whatever is in the place of a leaf of `like` is its label, a tuple or None too.
 
     Args:
         prefix: the tree, or a function of `like`.
@@ -157,7 +157,8 @@ def chosen(given: Any, like: Any) -> Any:
     """The tree that was given, or what the given function returns for `like`.
 
     A node is a tree, though it can be called, if it is of the class of `like` or of the structure of a prefix of it.
-    One without leaves, such as `by_path(...)`, is a function; JAX would take milliseconds to say why it does not fit.
+    One without leaves, such as `by_path(...)`, is a function; JAX would take milliseconds to format the error that it
+    does not fit.
     """
     if not callable(given) or type(given) is type(like):
         return given
@@ -201,7 +202,7 @@ def _branches(structure: Any, tree: Any) -> list | None:
 
 
 def _misfit(prefix: Any, like: Any, name: str) -> str:
-    """Say where a tree is no prefix of another."""
+    """Describe where a tree is not a prefix of another."""
     given, leaves = ([path for path, _ in jax.tree_util.tree_leaves_with_path(t)] for t in (prefix, like))
     bare = [path for path in leaves if not any(path[: len(branch)] == branch for branch in given)]
     idle = [branch for branch in given if not any(path[: len(branch)] == branch for path in leaves)]
@@ -222,7 +223,7 @@ def abs_sq(x: jax.Array) -> jax.Array:
 
 @inlined
 def power(base: Any, exponent: Any) -> jax.Array:
-    """base ** exponent for a number and a count. JAX's ** would compile for each whole exponent met outside jit."""
+    """base ** exponent for a number and a count. Outside jit, JAX's ** would compile for each exponent."""
     return jax.lax.pow(base, exponent)
 
 
@@ -262,8 +263,8 @@ def global_norm(tree: Any) -> jax.Array:
     """The Euclidean norm of all leaves together, a scalar of at least float32.
 
     It is the root of the plain sum of squares. Only where that sum over- or underflows, a `cond` sums the squares of
-    leaves that are scaled by a power of two; so 1e30 and 1e-30 have norms, and everybody else pays for one pass. The
-    derivative at zero is zero. A NaN or infinity in any leaf gives NaN or infinity.
+    leaves that are scaled by a power of two, so the norms of 1e30 and 1e-30 are right and other trees cost one pass.
+    The derivative at zero is zero. A NaN or infinity in any leaf gives NaN or infinity.
     """
     leaves = [jnp.asarray(w) for w in jax.tree.leaves(widen(tree))]
     return _norm(leaves) if leaves else jnp.zeros(())
@@ -286,7 +287,7 @@ def _norm(leaves: list[jax.Array]) -> jax.Array:
 
 
 def copy(p: Any) -> Any:
-    """A buffer of its own for a leaf that a state begins with. What has no values (`jax.ShapeDtypeStruct`) stays."""
+    """Copy a parameter into a buffer of its own, for an initial state; a `jax.ShapeDtypeStruct` is cast only."""
     return cast(p, dtype_of(p)) if isinstance(p, jax.ShapeDtypeStruct) else jnp.array(p, copy=True)
 
 

@@ -1,8 +1,8 @@
 """Reading and replacing hyperparameters by name.
 
 Paths: a transformation contributes its factory's name, a schedule the names of its arguments, `chain` nothing, a dict
-its keys. So the peak of a warm-up inside AdamW inside a chain is `adamw.learning_rate.peak_value`, wherever the chain
-stands. The second of two equal names in one place becomes `adam_1`.
+its keys. So the peak of a warm-up inside AdamW inside a chain is `adamw.learning_rate.peak_value`, however deep the
+chain is nested. The second of two equal names in one place becomes `adam_1`.
 """
 
 import difflib
@@ -63,7 +63,7 @@ def replace(optimizer: T, changes: dict[str, Any]) -> T:
     """A new value with some arguments changed.
 
     Args:
-        optimizer: the value to change; it stays as it is.
+        optimizer: the value to start from; it is not modified.
         changes: new arguments by path or by any suffix of one that is unique, such as `{"weight_decay": 0.1}`. A
             number takes the dtype and shape of the array that it replaces. Also reaches None, schedules, and static
             arguments (then the treedef changes). The order does not matter: a new schedule comes before changes of
@@ -86,7 +86,7 @@ def replace(optimizer: T, changes: dict[str, Any]) -> T:
         if path in names:
             raise ValueError(f"replace: {names[path]!r} and {name!r} are both {path}; give one of them")
         names[path] = name
-    for path in sorted(names, key=lambda path: path.count(".")):  # what holds others comes before them
+    for path in sorted(names, key=lambda path: path.count(".")):  # outer arguments first, then those inside them
         address = {p: at for p, at, _ in _entries(optimizer)}.get(path)
         if address is None:
             outer = next(names[p] for p in names if path.startswith(p + "."))

@@ -76,7 +76,7 @@ class _Argument(parameters.Parameter):
 
 
 class _Spec(parameters.Spec):
-    """A factory that asks whether an argument can be called, to tell a function of a tree from a tree."""
+    """A factory of Optax, whose code calls any callable argument: a callable tree is passed as a plain function."""
 
     def call(self, arguments: dict[str, Any]) -> Any:
         return super().call({name: _plain(value) for name, value in arguments.items()})
@@ -108,7 +108,7 @@ def lift(
         A factory with the signature of `factory`. Lifting the same function twice gives the same factory.
 
     Raises:
-        TypeError: if `factory` is not callable, or a name in `static` or `traced` is none of its arguments.
+        TypeError: if `factory` is not callable, or has no argument of a name in `static` or `traced`.
 
     >>> import jaxopt_lite as jo
     >>> jo.lift(optax.fromage)(0.1)

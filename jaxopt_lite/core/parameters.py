@@ -1,4 +1,4 @@
-"""What the annotations of a factory's arguments say, and how arguments come into their normal form.
+"""What the annotations of a factory's arguments mean, and how arguments are brought into a normal form.
 
 b1: Decay                               a number: a leaf, checked against its range
 learning_rate: LearningRate             a number or a schedule
@@ -47,7 +47,7 @@ Dtype = Annotated[Any, _DTYPE]
 
 @dataclasses.dataclass(frozen=True)
 class Parameter:
-    """What the annotation of one argument says of it."""
+    """The properties of one argument, read from its annotation."""
 
     name: str
     kind: Any  # of inspect.Parameter
@@ -84,7 +84,7 @@ class Parameter:
         if self.choices and not (isinstance(value, str) and value in self.choices):
             raise ValueError(f"{who}: {self.name} must be one of {', '.join(map(repr, self.choices))}, got {value!r}")
         if isinstance(value, (np.ndarray, list, dict)):
-            return _copied(value)  # these change after hashing
+            return _copied(value)  # copied, because the caller may change them after they were hashed
         return value.item() if isinstance(value, np.generic) else _dtype_name(value)
 
     def is_dynamic(self, value: Any) -> bool:
@@ -131,11 +131,11 @@ class Spec:
         except TypeError as error:
             takes_any = any(p.kind is p.VAR_KEYWORD for p in self.signature.parameters.values())
             unknown = [name for name in kwargs if name not in self.signature.parameters and not takes_any]
-            # Said before what is missing: it may be that under another name.
-            said = f"got an unexpected keyword argument {unknown[0]!r}" if unknown else str(error)
+            # An unknown name is reported before a missing one, because it may be that one misspelt.
+            fault = f"got an unexpected keyword argument {unknown[0]!r}" if unknown else str(error)
             plain = [p.replace(annotation=p.empty) for p in self.signature.parameters.values()]
             signature = self.signature.replace(parameters=plain, return_annotation=inspect.Signature.empty)
-            raise TypeError(f"{self.name}: {said}; its signature is {self.name}{signature}") from None
+            raise TypeError(f"{self.name}: {fault}; its signature is {self.name}{signature}") from None
         bound.apply_defaults()
         return {name: self.normalise(name, value) for name, value in bound.arguments.items()}
 
@@ -213,7 +213,7 @@ def _classes(hint: Any) -> list[type]:
 
 
 def _copied(value: Any) -> Any:
-    """Containers and arrays anew; what they hold stays itself, functions above all."""
+    """Copies of containers and arrays; functions and other values in them are not copied."""
     if isinstance(value, dict):
         return {key: _copied(v) for key, v in value.items()}
     if isinstance(value, (list, tuple)) and not hasattr(value, "_fields"):

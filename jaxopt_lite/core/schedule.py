@@ -43,15 +43,15 @@ class Schedule(Value):
 
     @classmethod
     def accept(cls, value: Any, who: str, name: str) -> "Schedule":
-        """Let a plain function of the step pass for a schedule, compared by identity."""
-        # A public function of Optax makes a schedule, or something else; none is a schedule itself.
+        """Accept a plain function of the step as a schedule, compared by identity."""
+        # A public function of Optax is a factory, never a schedule itself.
         is_factory = hasattr(value, "spec") or text.optax_path(value)
         if callable(value) and not isinstance(value, (Value, type)) and not is_factory:
             return from_callable(value)
         return super().accept(value, who, name)
 
 
-# pyright does not see through the | of jax.Array's metaclass, but takes the aliases as they are meant.
+# pyright rejects the | of jax.Array's metaclass, but reads the aliases correctly.
 NonNegativeOrSchedule: TypeAlias = Rate | Schedule | Callable[[jax.Array], jax.Array]  # pyright: ignore
 LearningRate: TypeAlias = NonNegativeOrSchedule
 Scheduled: TypeAlias = Scalar | Schedule | Callable[[jax.Array], jax.Array]  # pyright: ignore
@@ -78,5 +78,5 @@ def schedule(function: Callable[P, Callable[[jax.Array], Any]]) -> Callable[P, S
 
 @schedule
 def from_callable(function: Callable):
-    """Let a plain function of the step stand for a schedule. It has no leaves and is compared by identity."""
+    """Make a schedule of a plain function of the step. It has no leaves and is compared by identity."""
     return function

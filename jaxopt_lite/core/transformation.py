@@ -42,10 +42,10 @@ __all__ = [
 ]
 
 P = ParamSpec("P")
-ACTS_ON = ("coordinate", "matrix", "leaf", "tree")  # from the strongest promise to none
+ACTS_ON = ("coordinate", "matrix", "leaf", "tree")  # from the strongest promise to no promise
 _boundary = threading.local()
 _checked: dict[Any, bool] = {}  # kinds of call that were checked, and whether they have leaves to widen
-_CHECKED = 1024  # kept of them
+_CHECKED = 1024  # entries kept
 
 
 @register
@@ -130,7 +130,7 @@ def transformation(function: Any = None, /, *, acts_on: str | None = None) -> An
             weakest of that and of what it holds. Read by `stack_leaves`.
 
     Raises:
-        ValueError: if `acts_on` is another word.
+        ValueError: if `acts_on` is anything else.
 
     >>> from jaxopt_lite import Scalar
     >>> @transformation(acts_on="coordinate")
@@ -151,7 +151,7 @@ def transformation(function: Any = None, /, *, acts_on: str | None = None) -> An
 
 
 def check_acts_on(word: Any, who: str) -> str | None:
-    """Return what a rule is declared to act on; raises a ValueError for another word."""
+    """Return what a rule is declared to act on; raises a ValueError for anything else."""
     if word is not None and word not in ACTS_ON:
         raise ValueError(f"{who}: acts_on must be one of {', '.join(map(repr, ACTS_ON))}, got {word!r}")
     return word
@@ -160,7 +160,7 @@ def check_acts_on(word: Any, who: str) -> str | None:
 def deciding(value: GradientTransformation) -> Iterator[GradientTransformation]:
     """The rules that decide what a transformation acts on: recipes are taken apart, wrappers come with what they hold.
 
-    A recipe that declares what it acts on stands for all that it is made of.
+    A recipe that declares what it acts on is not taken apart.
     """
     if value.inner is not None and value.factory.spec.acts_on is None:
         yield from deciding(value.inner)
@@ -213,7 +213,7 @@ def apply_updates(params: Any, updates: Any) -> Any:
 
 @transformation(acts_on="coordinate")
 def identity():
-    """Leave the gradient as it is."""
+    """Return the gradient unchanged."""
     return lambda params: optax.EmptyState(), lambda updates, state, params=None, **extra: (updates, state)
 
 
@@ -229,7 +229,7 @@ def _zeros(updates, params):
 
 @transformation
 def stateless(f: Callable):
-    """Apply a function of the whole trees, f(updates, params) -> updates, that remembers nothing.
+    """Apply a function of the whole trees, f(updates, params) -> updates, without a state.
 
     Args:
         f: the function. It is static and compared by identity: give a function of a module if the optimizer is to be
@@ -268,7 +268,7 @@ def chain(*transforms: GradientTransformation):
 
 @transformation
 def from_optax(pair: Any):
-    """Let a plain Optax pair stand in a chain. It has no leaves and is compared by identity; see `lift`."""
+    """Let a plain Optax pair be part of a chain. It has no leaves and is compared by identity; see `lift`."""
     return pair
 
 

@@ -12,7 +12,7 @@ __all__ = ["plot_history"]
 
 
 def plot_history(history: dict[str, np.ndarray], path: Path | str, title: str = "") -> Path:
-    """Draw the learning curves of a run to a PNG: losses, other scores, and what the optimizer did.
+    """Draw the learning curves of a run to a PNG: losses, other scores, and quantities of the optimizer.
 
     Args:
         history: columns by name, as in `Result.history`; with seeds, each run is drawn faintly, and the mean of those
@@ -44,7 +44,7 @@ def plot_history(history: dict[str, np.ndarray], path: Path | str, title: str = 
 
 
 def _panel(axes: Any, history: dict[str, np.ndarray], names: list[str], kind: str) -> None:
-    """Draw some columns; what is not finite leaves a gap."""
+    """Draw some columns; values that are not finite leave a gap."""
     if not names:
         axes.set_axis_off()
         return

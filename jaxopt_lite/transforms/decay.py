@@ -32,7 +32,7 @@ class ScheduledState(NamedTuple):
 
 @transformation(acts_on="coordinate")
 def add_decayed_weights(weight_decay: NonNegativeOrSchedule = 0.0, mask: Mask = None):
-    """u + λ w: decoupled weight decay where it stands after a preconditioner, an L2 penalty where it stands first.
+    """u + λ w: decoupled weight decay if it comes after a preconditioner, an L2 penalty if it comes first.
 
     Args:
         weight_decay: λ, factor of the parameters w, at least 0 and finite; a number or a schedule.
@@ -64,7 +64,7 @@ def add_decayed_weights(weight_decay: NonNegativeOrSchedule = 0.0, mask: Mask = 
 def proximal_l1(learning_rate: LearningRate, penalty: NonNegative, mask: Mask = None):
     """w ← sgn(w) max(|w| - ηλ, 0) after the step: the soft threshold, which makes exact zeros.
 
-    Stands last in a chain, with the learning rate of the step: proximal gradient descent for a loss plus λ‖w‖₁.
+    Put it last in a chain, with the learning rate of the step: proximal gradient descent for a loss plus λ‖w‖₁.
 
     Args:
         learning_rate: η, at least 0 and finite; a number or a schedule.
@@ -90,7 +90,7 @@ def proximal_l1(learning_rate: LearningRate, penalty: NonNegative, mask: Mask = 
 def proximal_l2(learning_rate: LearningRate, penalty: NonNegative, mask: Mask = None):
     """w ← w / (1 + ηλ) after the step: weight decay as a proximal step, which never overshoots zero.
 
-    Stands last in a chain, with the learning rate of the step.
+    Put it last in a chain, with the learning rate of the step.
 
     Args:
         learning_rate: η, at least 0 and finite; a number or a schedule.
@@ -105,7 +105,7 @@ def proximal_l2(learning_rate: LearningRate, penalty: NonNegative, mask: Mask = 
 
 
 def _proximal(who: str, learning_rate: Any, prox: Any) -> tuple:
-    """Let the step arrive at prox(w + u, η)."""
+    """The pair (init, update) whose new parameters are prox(w + u, η)."""
     scheduled = isinstance(learning_rate, Schedule)
 
     def init(params):
@@ -151,7 +151,7 @@ def add_noise(eta: NonNegative, gamma: NonNegative, key: Key = 0):
 
 @transformation(acts_on="coordinate")
 def keep_params_nonnegative():
-    """w ← max(w, 0) after the step. Stands last in a chain; params must be real.
+    """w ← max(w, 0) after the step. Put it last in a chain; params must be real.
 
     Raises:
         ValueError: if update is called without params.
