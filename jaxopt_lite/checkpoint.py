@@ -63,7 +63,7 @@ def save(directory: Path | str, arrays: dict[str, Any], meta: dict[str, Any], ke
 
     Raises:
         ImportError: if Orbax is not installed.
-        TypeError: if a key is no string, a leaf is no array of numbers, or JSON cannot hold `meta`.
+        TypeError: if a key is not a string, a leaf is not an array of numbers, or JSON cannot hold `meta`.
         ValueError: if keep is below 1.
         OSError: if the directory cannot be written, or Orbax cannot reach it; see `require_orbax`.
     """

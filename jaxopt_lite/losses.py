@@ -1,4 +1,4 @@
-"""Penalties on parameters, as values. Losses themselves are `optax.losses`, as they are.
+"""Penalties on parameters, as values. Losses themselves are those of `optax.losses`.
 
     l1_penalty              λ Σ |w|
     l2_penalty              λ/2 Σ |w|²                  its gradient is that of `add_decayed_weights(λ)` before a rule
@@ -100,7 +100,7 @@ def regularized(loss: Callable, *penalties: Callable[[Any], Any]) -> Callable:
         "unregularized_loss".
 
     Raises:
-        TypeError: if a penalty was given that was not called, such as `l2_penalty`, or none at all.
+        TypeError: if a penalty was given that was not called, such as `l2_penalty`, or no penalty was given.
     """
     if not callable(loss):
         raise TypeError(f"regularized: loss must be a function of params and more, got {loss!r}")

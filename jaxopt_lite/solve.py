@@ -1,7 +1,7 @@
 """Running a method on an objective until it ends: a compiled loop over `advance`, and the solution that it returns.
 
-A solver ends by its own status. A transformation has none, so the loop tests its gradient, and keeps the parameters at
-which that was measured.
+A solver ends by its own status. A transformation has no status, so the loop tests the gradient, and keeps the
+parameters at which it was measured.
 """
 
 import dataclasses
@@ -103,8 +103,8 @@ def begin(method: Any, objective: Objective, params: Any) -> SolveState:
     method_state = method.init(objective, params) if isinstance(method, Solver) else method.init(params)
     shapes = jax.eval_shape(functools.partial(advance, method, objective), params, method_state)[2]
     info = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
-    zero, none = jnp.zeros([], info.value.dtype), jnp.zeros([], jnp.int32)
-    return SolveState(params, method_state, params, info, zero, none, none, none)
+    zero, count = jnp.zeros([], info.value.dtype), jnp.zeros([], jnp.int32)
+    return SolveState(params, method_state, params, info, zero, count, count, count)
 
 
 def run(method: Any, objective: Objective, state: SolveState, max_steps: Any) -> SolveState:

@@ -58,7 +58,7 @@ def compute_dtype(dtype: Any) -> Any:
 
 @functools.cache
 def wider(a: Any, b: Any) -> Any:
-    """The floating or complex dtype that is no narrower than two of one kind; float32 for float16 and bfloat16."""
+    """The wider of two floating or two complex dtypes; float32 for float16 and bfloat16."""
     if a == b:
         return a
     bits_a, bits_b = jnp.finfo(a).bits, jnp.finfo(b).bits
@@ -85,7 +85,7 @@ def cast(x: Any, dtype: Any) -> Any:
 
 
 def widen(tree: Any, like: Any = None) -> Any:
-    """Bring floating leaves of fewer than 32 bits to float32, and with `like` none is left narrower than its leaf."""
+    """Cast floating leaves of fewer than 32 bits to float32, or to the dtype of the leaf of `like` if wider."""
 
     def wide(x, old=None):
         dtype = dtype_of(x)
@@ -169,7 +169,7 @@ def chosen(given: Any, like: Any) -> Any:
 
 
 def spread_mask(mask: Any, like: Any, who: str, name: str) -> Any:
-    """A tree of bools of the structure of `like`, from what `spread` takes. A leaf that is no bool is a TypeError."""
+    """A tree of bools of the structure of `like`, from what `spread` takes; raises a TypeError for other leaves."""
     bools = spread(mask, like, who, name)
     for (path, _), leaf in zip(
         jax.tree_util.tree_leaves_with_path(like), jax.tree.structure(like).flatten_up_to(bools), strict=True
@@ -179,13 +179,13 @@ def spread_mask(mask: Any, like: Any, who: str, name: str) -> Any:
             got = f"an array of dtype {leaf.dtype} and shape {leaf.shape}" if is_array else f"{leaf!r:.80}"
             raise TypeError(
                 f"{who}: {name}{jax.tree_util.keystr(path)} must be True or False, got {got}; a mask names leaves, "
-                "such as by_path({'*/bias': True}, default=False), and is no array"
+                "such as by_path({'*/bias': True}, default=False), and is not an array"
             )
     return bools
 
 
 def _labels(prefix: Any, like: Any, is_leaf: Callable[[Any], bool] | None) -> list | None:
-    """For each leaf of `like` what the prefix has for it, or None if it is no prefix."""
+    """For each leaf of `like` what the prefix has for it, or None if it is not a prefix."""
     leaves, structure = jax.tree.flatten(prefix, is_leaf)
     branches = _branches(structure, like)
     if branches is None:

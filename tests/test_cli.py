@@ -341,10 +341,10 @@ def test_a_sweep_with_a_policy_of_the_module_is_shown_and_resumed(run, tmp_path)
     code, _, err = run("resume", "out")
     assert code == 2 and "policy: halfway has changed" in err
     about = json.loads((tmp_path / "out" / "sweep.json").read_text())
-    for status, said in (("running", "interrupted"), ("interrupted", "interrupted")):  # nothing runs it any more
+    for status, shown in (("running", "interrupted"), ("interrupted", "interrupted")):  # its process has ended
         (tmp_path / "out" / "sweep.json").write_text(json.dumps({**about, "status": status}))
         code, out, _ = run("show", "out")
-        assert code == 0 and out.startswith(f"tiny:trial: {said}, 2 trials") and "jaxopt-lite resume out" in out
+        assert code == 0 and out.startswith(f"tiny:trial: {shown}, 2 trials") and "jaxopt-lite resume out" in out
     with (tmp_path / "out" / "events.jsonl").open("a") as events:
         assert hold(events)
         (tmp_path / "out" / "sweep.json").write_text(json.dumps({**about, "status": "running"}))

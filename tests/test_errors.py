@@ -252,7 +252,7 @@ CONSTRUCTION = [
     ),
     ("labels-factory", lambda: jo.partition({"a": jo.sgd}, "a"), TypeError, r"call it: sgd\(...\)"),
     ("mask-first", lambda: jo.masked({"w": True}, ADAM), TypeError, "inner must be a transformation, got {'w': True}"),
-    ("regex", lambda: jo.by_path({"re:(": "a"}), ValueError, "'re:\\(' is no regular expression: missing \\)"),
+    ("regex", lambda: jo.by_path({"re:(": "a"}), ValueError, "'re:\\(' is not a regular expression: missing \\)"),
     ("patterns-list", lambda: jo.by_path(["*/b"]), TypeError, "patterns must be a dict of pattern: label"),
     ("patterns-int", lambda: jo.by_path({1: "a"}), TypeError, "patterns must be globs or 're:...', got 1"),
     # hyperparameters by name
@@ -488,7 +488,7 @@ TREES = [
         "lifted-rates", lambda: update(jo.lift(optax.sgd)(jnp.ones(2))), ValueError,
         r"learning_rate has shape .*jax.vmap",
     ),
-    # schedules that are none
+    # functions that are not schedules
     (
         "schedule-vector", lambda: update(jo.sgd(lambda t: jnp.ones(3))), TypeError,
         r"one number a step, got .*shape \(3,\)",

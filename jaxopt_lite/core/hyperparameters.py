@@ -238,7 +238,7 @@ def _counts(value: Any, state: Any) -> dict[Address, Any]:
     A rule keeps its own count in the field `count`; a wrapper keeps the state of its argument `inner` in the field
     `inner_state`, and those of a dict of transformations in `inner_states`, each within a masked state.
     """
-    if value.inner is not None:  # a recipe passes its schedules on, as they are
+    if value.inner is not None:  # a recipe passes its schedules on unchanged
         passed_on = {id(_at(value.inner, at)): count for at, count in _counts(value.inner, state).items()}
         return {at: passed_on[id(argument)] for _, at, argument in _entries(value) if id(argument) in passed_on}
     is_tuple = isinstance(state, tuple)

@@ -1,7 +1,7 @@
 """The layout of a state: for each axis of each leaf, the axis of the parameter to which it corresponds.
 
 A state is made of counts (scalars), slots (trees with the structure of params) and the states of inner rules. A rule
-that hands its inner rule another tree than params, such as stacks of leaves, keeps the inner state in a `View`, whose
+that passes its inner rule another tree than params, such as stacks of leaves, keeps the inner state in a `View`, whose
 static parts describe which parameters make up each leaf of that tree.
 
 Rules declare nothing: slots are found by the structure of params, their axes by their sizes, and the rest by calling
@@ -29,7 +29,7 @@ class Place:
     """Where a leaf of a state belongs.
 
     Attributes:
-        params: key paths of the parameters whose numbers it holds: one, those of a stack in order, or none for counts,
+        params: key paths of the parameters whose numbers it holds: one, those of a stack in order, or () for counts,
             random keys and sums over the whole tree.
         axes: for each axis of the leaf the axis of the parameter that it is, or "concat" (parameters one after the
             other along this axis), "stack" (a new axis, one parameter each), "flat" (all axes in one), or None.
@@ -77,7 +77,7 @@ class Parts:
     def __repr__(self) -> str:
         return f"Parts({self.seen.unflatten(self.parts)!r})"
 
-    def __reduce__(self) -> tuple:  # tree structures with classes of one's own cannot be pickled, trees can
+    def __reduce__(self) -> tuple:  # tree structures with user-defined classes cannot be pickled, trees can
         return Parts, self._trees
 
     def undo(self, slot: Any) -> Any:
@@ -241,7 +241,7 @@ def _ask(init: Callable, params: Any, state: Any) -> list[tuple[KeyPath, int, li
 
 
 def _explained(leaf: Any, asked: list) -> Place:
-    """The place of a leaf by what changed with it; not sure where an axis is claimed by none or by several."""
+    """The place of a leaf by what changed with it; not sure where an axis matches no parameter axis, or several."""
     axes: list[list] = [[] for _ in leaf.shape]
     agree = all(longer is not None and longer == shorter for _, _, longer, shorter in asked)
     params = {path: None for path, _, longer, shorter in asked if longer or shorter}
@@ -253,7 +253,7 @@ def _explained(leaf: Any, asked: list) -> Place:
 
 
 def _place(params: tuple[KeyPath, ...], candidates: list[list], shape: tuple[int, ...]) -> Place:
-    """A place from the axes of a parameter that each axis may be; one of length 1 may be none, as a placeholder."""
+    """A place from the candidate axes of each axis; an axis of length 1 may have no candidate, as a placeholder."""
     found = tuple(axes[0] if len(axes) == 1 else None for axes in candidates)
     sure = all(len(axes) == 1 or (not axes and n == 1) for axes, n in zip(candidates, shape, strict=True))
     return Place(params, found, sure)

@@ -32,7 +32,7 @@ __all__ = [
 
 @dataclasses.dataclass(frozen=True)
 class Range:
-    """The interval that a number must lie in, and how many dimensions it has."""
+    """The interval that a number must lie in, and its number of dimensions."""
 
     low: float = -math.inf
     high: float = math.inf
@@ -71,7 +71,7 @@ PositiveCount = Annotated[Number, Range(low=0.0, open_low=True, open_high=True)]
 Vector = Annotated[Number | list | tuple, Range(open_low=True, open_high=True, ndim=1)]
 Table = Annotated[Number | list | tuple | dict, Range(open_low=True, open_high=True, ndim=2)]
 
-_WHAT = ("a number", "a list of numbers", "a list of rows of numbers")  # by dimensions
+_WHAT = ("a number", "a list of numbers", "a list of rows of numbers")  # by number of dimensions
 
 
 def number(value: Any, range_: Range, who: str, name: str, other: str = "") -> Any:

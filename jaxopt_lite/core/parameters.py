@@ -63,7 +63,7 @@ class Parameter:
     choices: tuple = ()  # of a Literal
 
     def normalise(self, value: Any, who: str) -> Any:
-        """The argument as it is remembered; raises naming `who` and the argument."""
+        """The argument in its normal form; errors name `who` and the argument."""
         if value is None and (self.optional or self.default is None):
             return None
         if self.range is not None:
@@ -78,7 +78,7 @@ class Parameter:
         if self.is_dtype:
             return _float_dtype(value, f"{who}: {self.name}")
         if isinstance(value, Tracer):
-            return value  # refused with the other static arguments
+            return value  # raises later, with the other static arguments
         if self.is_bool and not isinstance(value, (bool, np.bool_)):
             raise TypeError(f"{who}: {self.name} must be True or False, got {numbers.describe(value)}")
         if self.choices and not (isinstance(value, str) and value in self.choices):
@@ -166,7 +166,7 @@ class Spec:
 def parameters_of(function: Callable, warn: bool = False) -> dict[str, Parameter]:
     """The parameters of a function in order, read from its annotations.
 
-    With `warn`, a UserWarning names one that has none and no default, or a number for a default.
+    With `warn`, a UserWarning names each parameter without an annotation that has no default or a number as default.
     """
     hints = typing.get_type_hints(function, include_extras=True)
     parameters = {}

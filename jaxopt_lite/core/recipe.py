@@ -37,7 +37,7 @@ def recipe(*rules: Callable) -> Callable[[Callable[P, Any]], Callable[P, Gradien
             known = argument_descriptions(rule) | known
         lines = [known[name] for name in inspect.signature(function).parameters if name in known]
         summary = _SECTION.sub("", inspect.getdoc(function) or "").rstrip()
-        if lines:  # there are none under `python -OO`, which removes docstrings
+        if lines:  # empty under `python -OO`, which removes docstrings
             function.__doc__ = "\n".join([summary, "", "Args:", *lines, ""])
         return transformation(function)
 

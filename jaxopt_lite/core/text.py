@@ -66,7 +66,7 @@ def parse(text: str, names: dict[str, Any] | None = None) -> Any:
 
     Args:
         text: the call, as `repr` prints it.
-        names: other factories and functions that the text may name, such as one's own rules, masks and enums.
+        names: other factories and functions that the text may name, such as user-defined rules, masks and enums.
 
     Raises:
         ValueError: for text that is not such a call; it names the nearest known name.

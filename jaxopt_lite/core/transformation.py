@@ -59,7 +59,7 @@ class GradientTransformation(Value, optax.GradientTransformationExtraArgs):
     noun = "a transformation"
     traced = True
 
-    def __new__(cls, *args, **kwargs):  # given none here; __init__ refuses what a caller gives
+    def __new__(cls, *args, **kwargs):  # the factory passes no arguments; __init__ raises for a direct call
         def init(params):
             return _init(self, params)
 
@@ -74,7 +74,7 @@ class GradientTransformation(Value, optax.GradientTransformationExtraArgs):
 
     @classmethod
     def _make(cls, pair):
-        # namedtuple's _replace comes here: a pair with another function is no longer this call.
+        # Called by namedtuple's _replace: a pair with another function is not the result of this call any more.
         return optax.GradientTransformationExtraArgs(*pair)
 
     __repr__, __eq__, __ne__, __hash__ = Value.__repr__, Value.__eq__, Value.__ne__, Value.__hash__
@@ -126,8 +126,8 @@ def transformation(function: Any = None, /, *, acts_on: str | None = None) -> An
             sums over the whole tree at most, made by the functions of `tree`, so leaves may be stacked, flattened and
             cut; "matrix": its matrix, which is the last two axes of a leaf, all others being batches of matrices;
             "leaf": its leaf; "tree": anything. None is the weakest of the transformations that a chain, a recipe or a
-            wrapper holds, and "tree" for a rule that holds none. A wrapper that declares something keeps to the
-            weakest of that and of what it holds. Read by `stack_leaves`.
+            wrapper holds, and "tree" for a rule without inner transformations. A wrapper that declares something keeps
+            to the weakest of that and of what it holds. Read by `stack_leaves`.
 
     Raises:
         ValueError: if `acts_on` is anything else.

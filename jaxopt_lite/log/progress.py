@@ -103,7 +103,7 @@ class Progress:
                 self._print(now)
 
     def close(self) -> None:
-        """Leave the terminal as it was."""
+        """Restore the terminal."""
         with self._display.tried():
             if self._display.live is not None:
                 self._display.live.stop()

@@ -106,7 +106,7 @@ def read_json(path: Path, shape: dict[str, Any], remedy: str) -> dict[str, Any]:
     try:
         content = json.loads(path.read_bytes())
         fault = _fault(content, shape, "it")
-    except (ValueError, RecursionError) as error:  # bytes that are no text are a ValueError too
+    except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError too
         fault = str(error)
     if fault is not None:
         raise ValueError(f"{path} is damaged: {fault}; {remedy}")

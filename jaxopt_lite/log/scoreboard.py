@@ -67,7 +67,7 @@ class Scoreboard:
             self._draw(ledger, trials, now)
 
     def close(self) -> None:
-        """Show how it ended, and leave the terminal as it was."""
+        """Show the final table, and restore the terminal."""
         with self._display.tried():
             if self._display.shown and self._last is not None:
                 self._draw(*self._last, time.perf_counter())

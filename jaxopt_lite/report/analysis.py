@@ -26,7 +26,7 @@ _EDGE = 0.02  # share of a range that counts as its edge
 
 
 def last_values(ledger: Ledger) -> dict[str, np.ndarray]:
-    """Every curve at each trial's last point, float32 [n, seeds] by name; NaN where there is none."""
+    """Every curve at each trial's last point, float32 [n, seeds] by name; NaN for a trial without a point."""
     done = ledger.step // ledger.eval_every
     at = np.maximum(done - 1, 0)[:, None, None]
     return {
@@ -119,7 +119,7 @@ def bins(column: np.ndarray) -> np.ndarray:
 def edges(ledger: Ledger, trial: int) -> list[str]:
     """What to widen: a sentence for each number of a trial that lies within 2 % of an end of its range.
 
-    An int counts when it is the end itself. No range is to be widened beyond 0, beyond 1 where it is no logarithmic one
+    An int counts when it is the end itself. No range is to be widened beyond 0, beyond 1 where it is not logarithmic
     (fractions, decays) or, for ints, below 1; a normal distribution has no ends.
 
     Args:
@@ -171,7 +171,7 @@ def earlier_best(ledger: Ledger, trial: int) -> list[str]:
 
 
 def failures(ledger: Ledger) -> list[str]:
-    """A sentence if trials failed: how many, and the first of them with its config and error."""
+    """A sentence if trials failed: their number, and the first of them with its config and error."""
     if not ledger.errors:
         return []
     first, n = min(ledger.errors), len(ledger.errors)
@@ -212,7 +212,7 @@ def ended(status: str) -> str:
 
 
 def label(value: Any) -> str:
-    """A value of a hyperparameter as a short text: strings as they are, numbers with four digits."""
+    """A value of a hyperparameter as a short text: strings unchanged, numbers with four digits."""
     if isinstance(value, float | np.floating):
         if value == 0 or not math.isfinite(value) or 1e-3 <= abs(value) < 1e4:
             return f"{value:.4g}"

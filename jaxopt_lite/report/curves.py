@@ -64,7 +64,7 @@ def _panel(axes: Any, history: dict[str, np.ndarray], names: list[str], kind: st
     axes.set_xlim(first, steps[-1] + 0.03 * (steps[-1] - first))
     axes.locator_params(axis="x", integer=True, nbins=6)
     axes.set_xlabel("step")
-    axes.set_title(kind, fontsize=10, parse_math=False)  # a name is no formula, whatever is in it
+    axes.set_title(kind, fontsize=10, parse_math=False)  # names with $ must not be parsed as formulas
     axes.grid(alpha=0.3)
     for text in axes.legend(frameon=False, fontsize=8).get_texts():
         text.set_parse_math(False)

@@ -107,7 +107,7 @@ def draw_history(axes: Any, sweep: Sweep) -> None:
 
 
 def draw_curves(axes: Any, below: Any, sweep: Sweep) -> None:
-    """The metric over steps: quantiles of the trials that got there, the best ones, and how many there were."""
+    """The metric over steps: quantiles of the trials that reached each step, the best, and the number of trials."""
     ledger = sweep.ledger
     steps = np.arange(1, ledger.points + 1) * ledger.eval_every
     curves = over_seeds(np.swapaxes(ledger.measured, 1, 2))[0]

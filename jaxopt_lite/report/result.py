@@ -189,7 +189,7 @@ class SweepResult:
 
         Args:
             directory: where to write; a folder for each trial, with one for each seed.
-            top: how many trials.
+            top: the number of trials to write.
 
         Returns:
             The directory.

@@ -46,8 +46,8 @@ def begin(value0: Any, slope0: Any, t: Any) -> Search:
     """A search from φ(0) and φ'(0) < 0 whose first trial is t > 0."""
     zero, infinity = jnp.zeros_like(value0), jnp.full_like(value0, jnp.inf)
     t = jnp.asarray(t, value0.dtype)
-    none, no = jnp.zeros([], jnp.int32), jnp.array(False)
-    return Search(t, t, value0, slope0, zero, value0, slope0, infinity, infinity, infinity, none, none, no)
+    count, no = jnp.zeros([], jnp.int32), jnp.array(False)
+    return Search(t, t, value0, slope0, zero, value0, slope0, infinity, infinity, infinity, count, count, no)
 
 
 def judge(search: Search, value: Any, slope: Any, c1: Any, c2: Any, tries: int) -> tuple[Search, jax.Array, jax.Array]:

@@ -1,4 +1,4 @@
-"""Adam and its kin: a mean gradient, divided by an estimate of the size of each coordinate.
+"""Adam and its variants: a mean gradient, divided by an estimate of the size of each coordinate.
 
     adam        m̂ / (√v̂ + ε)                             Kingma & Ba, 2015, arXiv:1412.6980
     nadam       (β₁ m̂' + (1 - β₁) ĝ) / (√v̂ + ε)          Dozat, 2016

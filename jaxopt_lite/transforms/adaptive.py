@@ -1,4 +1,4 @@
-"""Rules that divide each coordinate, or each leaf, by an estimate of its own scale. Adam and its kin are in `adam.py`.
+"""Rules that divide each coordinate, or each leaf, by an estimate of its own scale. `adam.py` has Adam's variants.
 
     rss         g / √(Σ g² + ε)                          Duchi et al., 2011 (Adagrad)
     rms         g / √(v + ε)  or  g / (√v + ε)           Hinton, lecture 6e, 2012

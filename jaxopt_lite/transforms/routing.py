@@ -153,7 +153,7 @@ def by_path(patterns: Any, default: Any = None):
         try:
             re.compile(pattern.removeprefix("re:") if pattern.startswith("re:") else "")
         except re.error as error:
-            raise ValueError(f"by_path: {pattern!r} is no regular expression: {error}") from None
+            raise ValueError(f"by_path: {pattern!r} is not a regular expression: {error}") from None
 
     def labels_of(params):
         paths = tree.paths(params)
@@ -218,7 +218,7 @@ def _update_masked(inner: GradientTransformation, mask: Any, updates: Any, state
 def _is_key(x: Any, mapping: Mapping) -> bool:
     try:
         return x in mapping
-    except TypeError:  # what is not hashable is no key
+    except TypeError:  # an unhashable object is not a key
         return False
 
 

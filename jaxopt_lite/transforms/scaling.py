@@ -59,7 +59,7 @@ def scale_by_schedule(step_size_fn: Schedule):
 
 @transformation(acts_on="coordinate")
 def scale_by_learning_rate(learning_rate: LearningRate, *, flip_sign: bool = True):
-    """-η u: the one place where the sign turns from gradient to descent.
+    """-η u: the only rule that changes the sign, from ascent to descent.
 
     Args:
         learning_rate: η, at least 0 and finite; a number or a schedule.
@@ -126,7 +126,7 @@ def normalize_by_update_norm(scale_factor: Positive = 1.0, eps: NonNegative = 1e
 
 @transformation(acts_on="leaf")
 def centralize():
-    """u minus its mean over all axes but the first; leaves of fewer than two axes stay as they are.
+    """u minus its mean over all axes but the first; leaves of fewer than two axes are unchanged.
 
     Reference: Yong et al., "Gradient Centralization", 2020, arXiv:2004.01461, Eq. (1).
     """
