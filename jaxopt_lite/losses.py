@@ -32,7 +32,7 @@ class Penalty(Value):
 
     def __call__(self, params: Any) -> jax.Array:
         """The penalty of the parameters, a scalar."""
-        with jax.numpy_dtype_promotion("standard"):  # as within a rule
+        with jax.numpy_dtype_promotion("standard"):  # the same promotion as inside a rule
             return self.built(params)
 
 

@@ -44,8 +44,7 @@ __all__ = [
     "zeros_like",
 ]
 
-# For helpers of several operations: one dispatch where a rule is run outside jit, and nothing but their operations in
-# the program of a caller that is compiled itself.
+# For helpers of several operations: outside jit they are one dispatch, and inside a compiled caller they are inlined.
 inlined = functools.partial(jax.jit, inline=True)
 
 

@@ -80,7 +80,7 @@ def replace(optimizer: T, changes: dict[str, Any]) -> T:
     _require_value("replace", optimizer)
     if not isinstance(changes, Mapping) or not all(isinstance(name, str) for name in changes):
         raise TypeError(f"replace: changes must be a dict of name: value, got {changes!r}")
-    names: dict[str, str] = {}  # of what is changed, by path
+    names: dict[str, str] = {}  # the name that was given, by path
     for name in changes:
         path = _find(name, optimizer)
         if path in names:

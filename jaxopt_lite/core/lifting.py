@@ -61,7 +61,7 @@ class _Argument(parameters.Parameter):
         if self.name in _SEEDS:
             return value
         is_array = isinstance(value, (np.ndarray, np.generic, jax.Array))
-        if isinstance(value, float) or is_array or (isinstance(value, (int, str)) and self.traced):  # strings: refused
+        if isinstance(value, float) or is_array or (isinstance(value, (int, str)) and self.traced):  # str: an error
             return numbers.number(value, numbers.Range(), who, self.name)
         return super().normalise(value, who)
 
@@ -152,7 +152,7 @@ def _lift(factory: Callable, static: tuple[str, ...], traced: tuple[str, ...], a
 
 
 def _lift_again(factory: Any, static: tuple[str, ...], traced: tuple[str, ...], acts_on: str | None = None) -> Callable:
-    """What a pickle calls: Optax's functions travel by their public names, because its partials have no other."""
+    """Called by unpickling: Optax's functions are pickled by their public names, as its partials have no others."""
     return lift(text.optax_function(factory) if isinstance(factory, str) else factory, static, traced, acts_on)
 
 

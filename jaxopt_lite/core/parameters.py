@@ -50,17 +50,17 @@ class Parameter:
     """The properties of one argument, read from its annotation."""
 
     name: str
-    kind: Any  # of inspect.Parameter
+    kind: Any  # as in inspect.Parameter
     default: Any
     range: Range | None = None  # a number in this range
     optional: bool = False  # None is allowed
     holds: type | None = None  # a value of this class
-    many: bool = False  # or a list, tuple or dict of them
+    many: bool = False  # or a list, tuple or dict of such values
     is_key: bool = False
     is_mask: bool = False
     is_dtype: bool = False
     is_bool: bool = False
-    choices: tuple = ()  # of a Literal
+    choices: tuple = ()  # the options of a Literal
 
     def normalise(self, value: Any, who: str) -> Any:
         """The argument in its normal form; errors name `who` and the argument."""
@@ -178,7 +178,7 @@ def parameters_of(function: Callable, warn: bool = False) -> dict[str, Parameter
                 "value of it is another program; a number type (Scalar, NonNegative, Decay, Count, ...) makes it a "
                 "hyperparameter, LearningRate a number or a schedule, GradientTransformation an inner rule; Any says "
                 "that it is static",
-                stacklevel=4,  # of the line that decorates
+                stacklevel=4,  # the warning shows the line of the decorator
             )
         options = _options(hints.get(name))
         classes = [c for option in options for c in _classes(option)]

@@ -32,7 +32,7 @@ class Schedule(Value):
         t = jnp.asarray(count, dtype=jnp.result_type(float))
         if not callable(self.built):
             raise TypeError(f"{self.factory.spec.name} must return a function of the step, it returned {self.built!r}")
-        with jax.numpy_dtype_promotion("standard"):  # as within a rule
+        with jax.numpy_dtype_promotion("standard"):  # the same promotion as inside a rule
             value: Any = self.built(t)
         is_number = isinstance(value, (int, float)) or hasattr(value, "dtype") and jnp.isrealobj(value)
         if not is_number or jnp.shape(value) not in ((), t.shape):

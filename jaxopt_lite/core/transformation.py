@@ -44,7 +44,7 @@ __all__ = [
 P = ParamSpec("P")
 ACTS_ON = ("coordinate", "matrix", "leaf", "tree")  # from the strongest promise to no promise
 _boundary = threading.local()
-_checked: dict[Any, bool] = {}  # kinds of call that were checked, and whether they have leaves to widen
+_checked: dict[Any, bool] = {}  # for each kind of call that was checked, whether it has leaves to widen
 _CHECKED = 1024  # entries kept
 
 
@@ -340,7 +340,8 @@ def _update(value: GradientTransformation, updates: Any, state: Any, params: Any
     who, given = value.factory.spec.name, (updates, state, params)
     leaves, structure = jax.tree.flatten(given)
     kinds = [(np.shape(x), getattr(x, "dtype", type(x))) for x in leaves]
-    key = (jax.tree.structure(value), structure, *kinds)  # numbers do not matter, so a new learning rate is not new
+    # Without the numbers of the optimizer, so that another learning rate is not checked again.
+    key = (jax.tree.structure(value), structure, *kinds)
     is_new = key not in _checked
     if is_new:
         checks.check_grads(who, updates, state, params)

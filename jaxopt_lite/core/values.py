@@ -128,7 +128,7 @@ class Value:
 
 
 def _revive(cls: type, factory: Any, arguments: dict) -> Any:
-    if isinstance(factory, tuple):  # a lifted factory travels as (lift, its arguments)
+    if isinstance(factory, tuple):  # a lifted factory is pickled as (lift, its arguments)
         factory = factory[0](*factory[1:])
     return cls.remember(factory, arguments)
 
@@ -211,7 +211,7 @@ def _freeze(value: Any, what: str) -> Any:
         array = np.asarray(value)
         return (type(value), array.dtype.str, array.shape, array.tobytes())
     if isinstance(value, float) and value != value:
-        return (type(value), "nan")  # equal to itself
+        return (type(value), "nan")  # so that NaN is equal to itself
     try:
         hash(value)
     except TypeError:

@@ -73,9 +73,8 @@ class Progress:
     def __init__(self, steps: int, show: str | None = None):
         self.steps = steps
         self._display = Display(functools.partial(_rich_bar, steps), show)
-        self._first: tuple[int, float] | None = (
-            None  # the first call, after compiling, which must not count in the rate
-        )
+        # Step and time of the first update. Compiling comes before it, so that it does not count in the rate.
+        self._first: tuple[int, float] | None = None
         self._printed, self._waiting = -math.inf, ""
 
     def update(self, step: int, metrics: dict[str, Any]) -> None:

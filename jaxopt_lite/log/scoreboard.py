@@ -55,7 +55,7 @@ class Scoreboard:
         if not self.shown:
             return
         now = time.perf_counter()
-        if self._first is None:  # the first call, after compiling, which must not count in the rate
+        if self._first is None:  # this call included compiling, which must not count in the rate
             self._first, member_steps = (now, _ended(ledger)), 0
         self._steps += member_steps
         self._last = ledger, trials

@@ -45,7 +45,7 @@ def over_seeds(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard error over the last axis, in float64; with one seed the standard error is NaN."""
     values = np.asarray(values, np.float64)
     seeds = values.shape[-1]
-    with np.errstate(invalid="ignore"):  # infinite minus infinite
+    with np.errstate(invalid="ignore"):  # inf - inf is an invalid operation
         mean = values.mean(axis=-1)
         spread = values.std(axis=-1, ddof=1) if seeds > 1 else np.full_like(mean, np.nan)
     return mean, spread / np.sqrt(seeds)

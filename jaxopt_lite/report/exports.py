@@ -137,9 +137,8 @@ def _distribution(axis: Any, kinds: Any) -> Any:
 def _param(axis: Any, number: float, distribution: Any) -> Any:
     if axis.kind == "choice":
         return distribution.choices[int(number)]
-    return min(
-        max(axis.plain(number), distribution.low), distribution.high
-    )  # rounding to the shortest digits may leave the range
+    # Rounding to the shortest digits may leave the range.
+    return min(max(axis.plain(number), distribution.low), distribution.high)
 
 
 def _options(axis: Any) -> list[Any]:

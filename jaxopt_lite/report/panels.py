@@ -14,7 +14,7 @@ __all__ = []
 _COLORS = {FINISHED: "#0072B2", STOPPED: "#6e6e6e", RUNNING: "#56B4E9", DIVERGED: "#CC79A7", FAILED: "#000000"}
 _BEST = "#D55E00"
 _SLICES = 6
-_AXES = 9  # of the parallel coordinates
+_AXES = 9  # number of axes of the parallel coordinates
 
 
 class Sweep:
@@ -90,9 +90,8 @@ def draw_history(axes: Any, sweep: Sweep) -> None:
     ledger, numbers = sweep.ledger, np.arange(len(sweep.ledger))
     _dots(axes, sweep, numbers, numbers, legend=True)
     if sweep.best is not None:
-        place = np.full(
-            len(numbers), len(sweep.order)
-        )  # in the ranking, which asks first which trial has the most steps
+        # The place of each trial in the ranking, in which trials with more steps come first.
+        place = np.full(len(numbers), len(sweep.order))
         place[sweep.order] = np.arange(len(sweep.order))
         so_far = np.minimum.accumulate(place)
         some = so_far < len(sweep.order)

@@ -18,8 +18,8 @@ from jaxopt_lite import tree
 
 __all__ = ["Search", "begin", "judge"]
 
-GROW = 4.0  # the longest factor by which a step grows while the minimum is not bracketed
-MARGIN = 0.1  # of the bracket, at both of its ends, in which no trial is made
+GROW = 4.0  # the largest factor by which a step grows while the minimum is not bracketed
+MARGIN = 0.1  # share of the bracket at each end in which no trial is made
 RISES = 6  # number of trials with a higher value but a negative slope after which the slopes are taken to be wrong
 ROUNDING = 8.0  # values that differ by less than this times ε |φ(0)| count as equal
 
