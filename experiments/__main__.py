@@ -1,4 +1,4 @@
-"""Runs every experiment in its reduced form, one after the other, and says whose claim held.
+"""Runs every experiment in its reduced form, one after the other, and prints whose claim held.
 
 Run      python -m experiments [--full] [NAME ...]          at most 12 minutes on two CPU cores
 Writes   runs/quick/NAME/..., and runs/quick/{NAME.log, result.json}
@@ -36,10 +36,10 @@ def run(name: str, full: bool, log: Path) -> dict:
     with log.open("w", encoding="utf-8") as output:
         command = [sys.executable, "-m", f"experiments.{name}", *([] if full else ["--quick"])]
         code = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT).returncode
-    said = log.read_text(encoding="utf-8").strip().splitlines()
-    failed = any(line.startswith("AssertionError") for line in said)
+    lines = log.read_text(encoding="utf-8").strip().splitlines()
+    failed = any(line.startswith("AssertionError") for line in lines)
     outcome = "held" if code == 0 else "failed" if failed else "broke"
-    return {"outcome": outcome, "seconds": time.perf_counter() - began, "end": said[-1] if said else ""}
+    return {"outcome": outcome, "seconds": time.perf_counter() - began, "end": lines[-1] if lines else ""}
 
 
 def main() -> int:
@@ -47,7 +47,7 @@ def main() -> int:
     known = experiments()
     parser = argparse.ArgumentParser(prog="python -m experiments", description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(known)}; none is all of them")
-    parser.add_argument("--full", action="store_true", help="as their docstrings say, not reduced")
+    parser.add_argument("--full", action="store_true", help="run them in full, not reduced")
     arguments = parser.parse_args()
     unknown = sorted(set(arguments.names) - set(known))
     if unknown:
@@ -63,7 +63,7 @@ def main() -> int:
     seconds = sum(row["seconds"] for row in found.values())
     print(f"{'total':{width}}{seconds:8.1f} s   {len(found) - len(missed)} of {len(found)} held")
     if missed:
-        print(f"what they said is in {', '.join(str(LOGS / f'{name}.log') for name in missed)}")
+        print(f"their output is in {', '.join(str(LOGS / f'{name}.log') for name in missed)}")
     write_json(LOGS / "result.json", {"experiments": found, "full": arguments.full, "versions": versions()})
     return len(missed)
 

@@ -9,8 +9,8 @@ Result   test accuracy 0.975 ± 0.001 (full sweep), 0.976 ± 0.002 (successive h
 
 What is searched is the optimizer's kind and its numbers at once. Each sweep may spend 16,000 member-steps, a step of
 one trial with one seed: 40 whole trials of 400 steps; or a population of 40; or, by successive halving, 256 trials, of
-which 64 go on after 25 steps, and 16 after 100. The lowest validation loss chooses. Winners are trained anew with five
-seeds that no sweep has seen; that of population-based training is a schedule, so its lineage is replayed.
+which 64 are promoted after 25 steps, and 16 after 100. The lowest validation loss chooses. Winners are trained again
+with five seeds that no sweep has seen; that of population-based training is a schedule, so its lineage is replayed.
 Not settled: which search is best. In test accuracy their means differ by a tenth of a point, and every interval of a
 difference holds 0; so it does in validation loss, where halving is ahead of the full sweep by 0.011 ± 0.013.
 Nor which optimizer: four of the five won a sweep, and the best whole trials of all five kinds reach 0.974 to 0.976.

@@ -88,7 +88,7 @@ def gan_sample(params, key, n):
 
 
 def gan_loss(params, batch, key):
-    """Both players' losses; neither sends a gradient into the other. Real is 0.9, so that nobody is too sure."""
+    """Both players' losses; neither sends a gradient into the other. Real is labelled 0.9 (label smoothing)."""
     fixed = jax.lax.stop_gradient
     judge = lambda net, images: apply(net, 2 * images - 1, 0.2)
     drawn = gan_sample(params, key, len(batch["image"]))
@@ -116,7 +116,7 @@ def nearest(images, others):
 
 
 def score(judge, images):
-    """What the classifier says of images [n, 784], and how near they come to the training images."""
+    """Scores of images [n, 784] by the classifier, and their distance to the training images."""
     train, _, test = mnist.data()
     hidden = lambda x: np.float64(jax.nn.relu(x @ judge["hidden"]["w"] + judge["hidden"]["b"][None]))
     probabilities = np.asarray(jax.nn.softmax(digits.logits(judge, images)))
@@ -152,9 +152,9 @@ def main(quick=False):
     scores = {name: [score(judge, images) for images in sets] for name, sets in samples.items()}
     figures = {name: {key: np.stack([row[key] for row in rows]) for key in rows[0]} for name, rows in scores.items()}
     for name, row in figures.items():
-        said = ("Fréchet distance {:.2f} ± {:.2f}", "sure of {:.3f} ± {:.3f}", "rarest digit {:.3f} ± {:.3f}")
+        formats = ("Fréchet distance {:.2f} ± {:.2f}", "sure of {:.3f} ± {:.3f}", "rarest digit {:.3f} ± {:.3f}")
         values = row["Fréchet distance"], row["sure"], row["shares"].min(axis=1)
-        print(f"{name:16}", *(text.format(*record.interval(value)) for text, value in zip(said, values)), sep="   ")
+        print(f"{name:16}", *(text.format(*record.interval(value)) for text, value in zip(formats, values)), sep="   ")
     directory = record.folder("generative", quick)
     record.write(directory, figures)
     draw(samples, histories, figures, directory / "samples.png")

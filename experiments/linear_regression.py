@@ -89,14 +89,19 @@ def five_loss(params, batch, key):
 
 
 def five_points(steps):
-    """The published example with its mistakes and without: predictions, losses, and what is said of each."""
+    """The published example with its mistakes and without: predictions, losses, and the message of each."""
     flat, column = ({"w": jnp.zeros(shape), "b": jnp.zeros(())} for shape in ((2,), (2, 1)))
     problem = jo.Task(lambda key: flat, five_loss, {"x": FIVE_X, "y": FIVE_Y})
 
     def fit(params, optimizer):
         result = jo.fit(problem, optimizer, steps, None, eval_every=1, params=params)
         fitted = np.ravel(plane(result.params, FIVE_X))
-        return {"params": result.params, "fitted": fitted, "loss": result.history["train.loss"], "said": result.message}
+        return {
+            "params": result.params,
+            "fitted": fitted,
+            "loss": result.history["train.loss"],
+            "said": result.message,
+        }
 
     rule = jo.sgd(FIVE_RATE)
     right, broadcast = fit(flat, rule), fit(column, rule)
@@ -112,7 +117,7 @@ def five_points(steps):
 
 
 def error_of(call):
-    """What an error says."""
+    """The text of an error."""
     try:
         call()
     except (TypeError, ValueError) as error:
@@ -156,10 +161,10 @@ def main(quick=False):
 
 
 def draw(found, exact, five, best, path):
-    """Above: fitted lines, losses and paths. Below: the five points, their losses, and what was said."""
+    """Above: fitted lines, losses and paths. Below: the five points, their losses, and the messages."""
     points = {name: np.asarray(column) for name, column in data().items()}
     figure = record.figure(15, 8.4)
-    (lines, losses, paths), (fits, wrongs, said) = figure.subplots(2, 3)
+    (lines, losses, paths), (fits, wrongs, messages) = figure.subplots(2, 3)
     x = np.array([0.0, 2.0])
     lines.scatter(points["x"], points["y"], s=12, color="0.7")
     least = np.mean((exact[0] + exact[1] * points["x"] - points["y"]) ** 2) / 2
@@ -208,13 +213,15 @@ def draw(found, exact, five, best, path):
         "(5, 1) against (5,), gradient by hand": five["broadcast"]["refused"].split(" (look")[0],
         "... gradient by JAX: nothing, but with rank promotion off": five["broadcast"]["strict"].split(". For")[0],
     }
-    said.set_axis_off()
-    said.set_title("what is said")
+    messages.set_axis_off()
+    messages.set_title("messages")
     text = "\n\n".join(
         "\n".join([f"{k}:", *textwrap.wrap(v, 58, initial_indent="  ", subsequent_indent="  ")])
         for k, v in words.items()
     )
-    said.text(0, 0.97, text, va="top", fontsize=8.5, family="monospace", transform=said.transAxes, parse_math=False)
+    messages.text(
+        0, 0.97, text, va="top", fontsize=8.5, family="monospace", transform=messages.transAxes, parse_math=False
+    )
     figure.savefig(path, dpi=110)
 
 

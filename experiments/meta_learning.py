@@ -195,7 +195,7 @@ def draw(learned, curves, test, path):
 
 
 def draw_fit(axes, params, sinusoid, color):
-    """The network before and after each step, darker as it goes on; the points that it sees and those it does not."""
+    """The network before and after each step, darker with each step; the points that it sees and those it does not."""
     x, y = sinusoid["x"], sinusoid["y"]
     line = jnp.linspace(-5, 5, 200)[:, None]
     answers = jax.vmap(predict, in_axes=(0, None))(adapt(params, x[:SEEN], y[:SEEN]), line)

@@ -17,7 +17,7 @@ Result   means of 8 fresh seeds with 95 % intervals; * where the paired differen
 A network 784 - 128 - 10 trains by AdamW with learning rate 0.001 for 800 steps in batches of 50, 80 epochs, and knows
 all its images after 20 of them. A remedy is one number of a config, and the loss holds all of them, so one sweep of
 six remedies with eight values each and two seeds is one program; the lowest valid loss at the end chooses the value.
-Then all train anew with fresh seeds, the same ones for all. The penalties are terms of the loss, weight decay is
+Then all are trained again with fresh seeds, the same ones for all. The penalties are terms of the loss, weight decay is
 decoupled from it; both leave biases alone. Early stopping has nothing to choose, since more patience is never worse on
 the valid data: it ends after five points of 40 steps without a lower valid loss, and keeps the best point.
 
@@ -185,8 +185,10 @@ def report(found):
         for name, row in found.items():
             f, value = row[kind], row["value"]
             at = "" if value is None else f"{row['number']} = {value:.3g}"
-            told = f"({f['difference']:+.4f} ± {f['difference_half_width']:.4f})"
-            print(f"  {name:16} {f['mean']:.4f} ± {f['half_width']:.4f}   {told if name != 'none' else '':22} {at}")
+            difference = f"({f['difference']:+.4f} ± {f['difference_half_width']:.4f})"
+            print(
+                f"  {name:16} {f['mean']:.4f} ± {f['half_width']:.4f}   {difference if name != 'none' else '':22} {at}"
+            )
 
 
 def draw(found, curves, path):
@@ -230,7 +232,7 @@ def draw(found, curves, path):
 
 
 def main(quick=False):
-    """Tune every remedy, train anew with fresh seeds, write, and check the claim."""
+    """Tune every remedy, train again with fresh seeds, write, and check the claim."""
     directory = record.folder("overfitting", quick)
     steps, tuning_seeds, seeds, every = (STEPS // 4, 1, 3, 3) if quick else (STEPS, TUNING_SEEDS, SEEDS, 1)
     tried, losses, best = tune(tuning_seeds, steps, every)

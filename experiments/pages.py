@@ -1,8 +1,8 @@
 """Figures and pictures of the documentation come from the experiments' full runs, and none is typed by hand.
 
-Run      python -m experiments.pages              at once; after it the documentation says what experiments/results say
+Run      python -m experiments.pages              at once; copies experiments/results into the documentation
          python -m experiments.pages --gather     first takes over the results and pictures that lie in runs/
-Writes   docs/gallery.md; in docs/answers.md and README.md what stands between `<!-- figures: NAME -->` and
+Writes   docs/gallery.md; in docs/answers.md and README.md the text between `<!-- figures: NAME -->` and
          `<!-- end -->`; with --gather experiments/results/NAME.json and docs/pictures/*
 """
 
@@ -26,7 +26,7 @@ LONG = 64  # numbers in a list; longer ones are curves, which stay in runs/
 GALLERY = """# Gallery
 
 Every experiment states a claim, checks it, and leaves a picture.
-Each is one file in `experiments/`; its docstring says how long it takes, and what was found.
+Each is one file in `experiments/`; its docstring states how long it takes, and the result.
 `make experiments` runs all of them in a reduced form.
 """
 # The gallery: experiments with their pictures, as they lie in runs/NAME.
@@ -103,8 +103,8 @@ def gallery() -> str:
     for title, shelf in SHELF.items():
         parts.append(f"## {title}\n")
         for name, pictures in shelf.items():
-            said = ast.get_docstring(ast.parse((HERE / f"{name}.py").read_text(encoding="utf-8"))) or ""
-            claim = said.splitlines()[0]
+            docstring = ast.get_docstring(ast.parse((HERE / f"{name}.py").read_text(encoding="utf-8"))) or ""
+            claim = docstring.splitlines()[0]
             parts.append(f"### {name}\n\n{claim}\n\n`python -m experiments.{name}`\n")
             parts += [f"![{claim}](pictures/{name}-{picture})\n" for picture in pictures]
     return "\n".join(parts)

@@ -9,7 +9,7 @@ Result   after 150 steps of 8 episodes all 64 seeds have solved it, mean return 
 CartPole-v1 as in Gymnasium: a cart is pushed left or right fifty times a second, the reward is 1 for each of at most
 500 steps until the pole leans by 12 degrees or the cart has left the track. REINFORCE (Williams, 1992): the gradient of
 Σ log π(action) (return - baseline), where the return is of the rewards to come and the baseline its mean over those of
-the step's episodes that are still going on; the differences are divided by their root mean square. Without the baseline
+the step's episodes that have not ended; the differences are divided by their root mean square. Without the baseline
 everything else is the same. The task has no data (`train=None`): its loss plays the episodes itself, inside the step
 that JAX compiles.
 """
@@ -32,7 +32,7 @@ OPTIMIZER = jo.chain(jo.clip_by_global_norm(1.0), jo.adam(0.03))
 
 
 class Cart(NamedTuple):
-    """Position, velocity, angle, angular velocity; and whether the episode goes on."""
+    """Position, velocity, angle, angular velocity; and whether the episode continues."""
 
     x: jax.Array
     v: jax.Array

@@ -18,8 +18,8 @@ Result   test loss above that of the best constant rate (Adam 0.270 ± 0.009, SG
 
 A network 784 - 128 - 10 trains for 400 steps in batches of 64, 8.5 epochs. For each rule a sweep tries all schedules
 with the same eight peak rates, a factor of two apart, and two seeds; the lowest valid loss at the end decides. Then
-each schedule trains anew at its own peak with fresh seeds, the same ones for all. The name of a schedule is a number
-of the optimizer like its peak, so the sweep is one program, and so are the seven fits.
+each schedule is trained again at its own peak with fresh seeds, the same ones for all. The name of a schedule is a
+number of the optimizer like its peak, so the sweep is one program, and so are the seven fits.
 
 The intervals are those of one comparison each, over seeds: the split and the 1,000 test images are always the same.
 """
@@ -92,7 +92,7 @@ def tolerance(rates, losses, rival):
 
 
 def compare(task, rule, settings):
-    """Tune each schedule, train it anew with fresh seeds, and compare it to the constant: figures by name."""
+    """Tune each schedule, train it again with fresh seeds, and compare it to the constant: figures by name."""
     recipe, low, high = RULES[rule]
     rates, losses = tune(task, recipe, low, high, settings)
     found, plan = {}, {"seed": 1000, "seeds": settings["seeds"], "eval_every": EVAL_EVERY}
@@ -119,13 +119,13 @@ def report(rule, rows):
     """Print the test figures of every schedule."""
     print(f"{rule}: test figures, half their 95 % intervals, and above constant's, paired; * excludes zero")
     for name, row in rows.items():
-        told = [f"  {name:22} peak {row['peak']:<7.2g}"]
+        parts = [f"  {name:22} peak {row['peak']:<7.2g}"]
         for kind in ("loss", "accuracy"):
             f = row[f"test.{kind}"]
             clear = "*" if abs(f["difference"]) > f["difference_half_width"] else " "
-            told.append(f"{kind} {f['mean']:.4f} ± {f['half_width']:.4f}")
-            told.append(f"{f['difference']:+.4f} ± {f['difference_half_width']:.4f}{clear}")
-        print("  ".join(told), f" good peaks {row['tolerance']:.0f} : 1")
+            parts.append(f"{kind} {f['mean']:.4f} ± {f['half_width']:.4f}")
+            parts.append(f"{f['difference']:+.4f} ± {f['difference_half_width']:.4f}{clear}")
+        print("  ".join(parts), f" good peaks {row['tolerance']:.0f} : 1")
     print("  mean of those that decay, loss {:+.4f} ± {:.4f}".format(*decay_alone(rows, "test.loss")))
 
 

@@ -34,8 +34,8 @@ def recipes(read: Read) -> str:
             cells.append(f"{'≥ ' if clipped else ''}{row['good_decades']:.2f}")
         rows.append(cells)
     heads = [f"{data}: {what}" for data in ("digits", "MNIST") for what in ("test accuracy, %", "rate", "good decades")]
-    said = [worth(name, found[key]) for name, key in (("the digits", "digits"), ("MNIST", "mnist"))]
-    return record.table(["recipe", *heads], rows) + "\n" + "\n".join(said) + "\n"
+    sentences = [worth(name, found[key]) for name, key in (("the digits", "digits"), ("MNIST", "mnist"))]
+    return record.table(["recipe", *heads], rows) + "\n" + "\n".join(sentences) + "\n"
 
 
 def good(row: dict) -> list[bool]:
@@ -62,7 +62,7 @@ def worth(name: str, rows: dict) -> str:
     )
 
 
-SPEED = [  # what is said; benchmark, case and contender; in whose time
+SPEED = [  # label; benchmark, case and contender; in whose time
     (
         "clip and AdamW, 25 million parameters",
         "updates",

@@ -8,7 +8,7 @@ Data     scikit-learn's digits, split 60/20/20: the sweep sees the validation im
 Result   test accuracy 0.977 ± 0.004 for the winner, 0.963 ± 0.005 for adamw(1e-3): means of 5 fresh seeds, 95 %
 
 Successive halving trains all 256 for 25 steps, the best 64 for 100, the best 16 to the end: a sixth of all steps.
-Winner and rival are then trained anew with five seeds that the sweep has not seen, and judged by the test set.
+Winner and rival are then trained again with five seeds that the sweep has not seen, and judged by the test set.
 """
 
 import sys

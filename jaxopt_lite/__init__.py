@@ -23,7 +23,7 @@ from jaxopt_lite.core.numbers import (
     Vector,
 )
 from jaxopt_lite.core.parameters import Dtype, Key, Mask
-from jaxopt_lite.core.schedule import LearningRate, Schedule, Scheduled, schedule
+from jaxopt_lite.core.schedule import LearningRate, NonNegativeOrSchedule, Schedule, Scheduled, schedule
 from jaxopt_lite.core.text import parse, spell
 from jaxopt_lite.core.transformation import (
     GradientTransformation,
@@ -171,6 +171,7 @@ __all__ = [
     "Ledger",
     "Mask",
     "NonNegative",
+    "NonNegativeOrSchedule",
     "Objective",
     "Part",
     "Parts",

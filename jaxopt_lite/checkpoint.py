@@ -1,15 +1,14 @@
-"""Arrays on disk, such that a process killed at any moment leaves the last save or the one before, whole.
+"""Saving arrays to disk: a process killed at any moment leaves the last save or the one before it complete.
 
     DIRECTORY/000006/{meta.json, arrays/}     the save before
     DIRECTORY/000007/{meta.json, arrays/}     the last one
-    DIRECTORY/000008.new/...                  being written; it is renamed when it is whole
+    DIRECTORY/000008.new/...                  being written; it is renamed when it is complete
 
 Arrays are written by Orbax (extra `checkpoints`) as NumPy arrays, so that no dtype changes, float64 without x64
-included. Their names, dtypes and shapes stand in meta.json, with the metadata and a digest of all files. A save that
-does not agree with its digest is damaged, and Orbax does not get to see it: the one before is taken, and a warning says
-so.
+included. meta.json holds their names, dtypes and shapes, the metadata, and a digest of all files. A save that does not
+match its digest is damaged: it is not passed to Orbax, the save before it is loaded, and a warning is returned.
 
-Orbax reads some characters of a path otherwise than the file system does: it takes `[` `]` for a pattern, a backslash
+Orbax interprets some characters of a path differently from the file system: it takes `[` `]` for a pattern, a backslash
 for a separator and `gs:` for a bucket. So where a path holds anything beyond `_PLAIN`, it is given a symbolic link.
 """
 
@@ -41,7 +40,7 @@ class Saved(NamedTuple):
         arrays: NumPy arrays, in the nested dict that was given.
         meta: the metadata, as JSON gives it back: tuples are lists, keys are strings.
         path: the folder of the save.
-        warnings: what was wrong with later saves, one sentence each; empty when the last one was whole.
+        warnings: what was wrong with later saves, one sentence each; empty when the last one was complete.
     """
 
     arrays: dict[str, Any]
@@ -57,14 +56,14 @@ def save(directory: Path | str, arrays: dict[str, Any], meta: dict[str, Any], ke
         directory: where saves are; it is made when it is missing. One process at a time may write to it.
         arrays: a nested dict, with strings as keys, of NumPy or JAX arrays.
         meta: a dict that JSON can hold.
-        keep: how many saves stay, at least 1.
+        keep: number of saves to keep, at least 1.
 
     Returns:
         The folder of the new save.
 
     Raises:
         ImportError: if Orbax is not installed.
-        TypeError: if a key is no string, a leaf is no array of numbers, or JSON cannot hold `meta`.
+        TypeError: if a key is not a string, a leaf is not an array of numbers, or JSON cannot hold `meta`.
         ValueError: if keep is below 1.
         OSError: if the directory cannot be written, or Orbax cannot reach it; see `require_orbax`.
     """
@@ -72,7 +71,7 @@ def save(directory: Path | str, arrays: dict[str, Any], meta: dict[str, Any], ke
     if keep < 1:
         raise ValueError(f"save: keep must be at least 1, got {keep}")
     leaves: list[np.ndarray] = []
-    # What JSON gives back is what is digested, as it is when the save is read.
+    # The digest is computed after a round trip through JSON, because `load` computes it from what JSON returns.
     content = json.loads(json.dumps({"tree": _index(arrays, "", leaves), "meta": meta}))
 
     directory = Path(directory).absolute()
@@ -99,13 +98,13 @@ def save(directory: Path | str, arrays: dict[str, Any], meta: dict[str, Any], ke
 
 
 def load(directory: Path | str) -> Saved | None:
-    """Read the last save that is whole.
+    """Read the last complete save.
 
     Args:
         directory: where saves are. Nothing in it is changed.
 
     Returns:
-        The save, or None where there is none.
+        The save, or None if the directory has no save.
 
     Raises:
         ImportError: if Orbax is not installed.
@@ -122,12 +121,12 @@ def load(directory: Path | str) -> Saved | None:
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             faults.append(f"the save {path} is damaged ({type(error).__name__}: {str(error)[:200]})")
             continue
-        warnings = tuple(f"{fault}; the one before is taken, {path.name}" for fault in faults)
+        warnings = tuple(f"{fault}; the save before it is loaded, {path.name}" for fault in faults)
         return Saved(arrays, content["meta"], path, warnings)
     if faults:
         raise ValueError(
             f"no save in {directory} can be read: {'; '.join(faults)}. Copy one back from a backup, or remove the "
-            "directory (or name another one) to begin anew"
+            "directory (or name another one) to start again"
         )
     return None
 
@@ -145,10 +144,10 @@ def require_orbax(directory: Path | str) -> None:
 
 
 def _content(path: Path) -> dict[str, Any]:
-    """What meta.json says; raises when a file is missing, or not as it was written."""
+    """The content of meta.json; raises if a file is missing or has changed."""
     content = json.loads((path / "meta.json").read_text(encoding="utf-8"))
     if content.pop("digest") != _digest(content, path / "arrays"):
-        raise ValueError("its files do not agree with their digest")
+        raise ValueError("its files do not match their digest")
     return content
 
 
@@ -194,7 +193,7 @@ def _fill(tree: Any, leaves: Iterator[np.ndarray]) -> Any:
 
 
 def _digest(content: dict[str, Any], folder: Path) -> str:
-    """SHA-256 of what meta.json says, and of the name and the bytes of each file of the folder."""
+    """SHA-256 of the content of meta.json, and of the name and the bytes of each file of the folder."""
     digest = hashlib.sha256(json.dumps(content).encode())
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         with path.open("rb") as file:
@@ -205,7 +204,7 @@ def _digest(content: dict[str, Any], folder: Path) -> str:
 
 
 def _saves(directory: Path) -> list[Path]:
-    """The folders of whole (or damaged, but not of unfinished) saves, the last one last."""
+    """The folders of all saves that were completed, damaged ones included, in order."""
     found = [path for path in directory.iterdir() if _SAVE.fullmatch(path.name)] if directory.is_dir() else []
     return sorted(found, key=lambda path: int(path.name))
 
@@ -237,7 +236,7 @@ def _reachable(folder: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Orbax tells its story in the log of absl, by way of warnings; errors are raised anyway."""
+    """Silence Orbax, which logs its progress as warnings of absl; errors are still raised."""
     log = logging.getLogger("absl")
     level = log.level
     log.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""Penalties on parameters, as values. Losses themselves are `optax.losses`, as they are.
+"""Penalties on parameters, as values. Losses themselves are those of `optax.losses`.
 
     l1_penalty              λ Σ |w|
     l2_penalty              λ/2 Σ |w|²                  its gradient is that of `add_decayed_weights(λ)` before a rule
@@ -32,12 +32,17 @@ class Penalty(Value):
 
     def __call__(self, params: Any) -> jax.Array:
         """The penalty of the parameters, a scalar."""
-        with jax.numpy_dtype_promotion("standard"):  # as within a rule
+        with jax.numpy_dtype_promotion("standard"):  # the same promotion as inside a rule
             return self.built(params)
 
 
 def penalty(function: Callable[P, Callable[[Any], Any]]) -> Callable[P, Penalty]:
-    """Make a factory of penalties: the decorated function returns a function of the parameters."""
+    """Make a factory of penalties.
+
+    Args:
+        function: the function to decorate. It returns a function params -> scalar; its arguments that are annotated
+            with a number type are leaves.
+    """
     return remember_calls(function, Penalty)
 
 
@@ -95,7 +100,7 @@ def regularized(loss: Callable, *penalties: Callable[[Any], Any]) -> Callable:
         "unregularized_loss".
 
     Raises:
-        TypeError: if a penalty was given that was not called, such as `l2_penalty`, or none at all.
+        TypeError: if a penalty was given that was not called, such as `l2_penalty`, or no penalty was given.
     """
     if not callable(loss):
         raise TypeError(f"regularized: loss must be a function of params and more, got {loss!r}")

@@ -1,7 +1,7 @@
-"""Running a method on an objective until it ends: a compiled loop over `advance`, and the solution that it leaves.
+"""Running a method on an objective until it ends: a compiled loop over `advance`, and the solution that it returns.
 
-A solver ends by its own status. A transformation has none, so the loop tests its gradient, and keeps the parameters at
-which that was measured.
+A solver ends by its own status. A transformation has no status, so the loop tests the gradient, and keeps the
+parameters at which it was measured.
 """
 
 import dataclasses
@@ -21,10 +21,10 @@ __all__ = ["Solution", "SolveState", "begin", "run", "solution_of"]
 
 
 class SolveState(NamedTuple):
-    """All that a solve needs to be resumed: where to evaluate next, the state of the method, and what was seen.
+    """Everything needed to resume a solve: the next parameters, the state of the method, and the last measurements.
 
     Attributes:
-        params: where the method stands; for a transformation where it has stepped to, not yet evaluated.
+        params: the current parameters; for a transformation those after its last update, not yet evaluated.
         method_state: of the method.
         measured: the parameters that `info` is of.
         info: of the last step.
@@ -51,7 +51,7 @@ class SolveState(NamedTuple):
 )
 @dataclasses.dataclass(frozen=True, repr=False)
 class Solution:
-    """What a solve has come to. Under vmap every leaf has a leading axis.
+    """The result of a solve. Under vmap every leaf has a leading axis.
 
     Attributes:
         params: the solution, or the last point.
@@ -83,7 +83,7 @@ class Solution:
     def message(self) -> Any:
         """The status in a sentence, with advice; for a batch a list of them."""
         if isinstance(self.status, Tracer):
-            raise TypeError("solution.message is text, which a traced solution has not; look at solution.status")
+            raise TypeError("solution.message is text, which a traced solution cannot have; use solution.status")
         codes = np.asarray(self.status)
         return Status(int(codes)).message if codes.ndim == 0 else [Status(int(code)).message for code in codes.ravel()]
 
@@ -98,19 +98,19 @@ class Solution:
 
 
 def begin(method: Any, objective: Objective, params: Any) -> SolveState:
-    """The state with which a solve begins. Nothing is evaluated."""
+    """The initial state of a solve. The objective is not evaluated."""
     params = jax.tree.map(jnp.asarray, params)
     method_state = method.init(objective, params) if isinstance(method, Solver) else method.init(params)
     shapes = jax.eval_shape(functools.partial(advance, method, objective), params, method_state)[2]
     info = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
-    zero, none = jnp.zeros([], info.value.dtype), jnp.zeros([], jnp.int32)
-    return SolveState(params, method_state, params, info, zero, none, none, none)
+    zero, count = jnp.zeros([], info.value.dtype), jnp.zeros([], jnp.int32)
+    return SolveState(params, method_state, params, info, zero, count, count, count)
 
 
 def run(method: Any, objective: Objective, state: SolveState, max_steps: Any) -> SolveState:
     """Advance until the solve ends, or has taken `max_steps` steps in all (then its status is still RUNNING)."""
 
-    def goes_on(state):
+    def is_running(state):
         return (state.status == Status.RUNNING) & (state.steps < max_steps)
 
     def step(state):
@@ -128,11 +128,11 @@ def run(method: Any, objective: Objective, state: SolveState, max_steps: Any) ->
             *(state.steps + 1, state.evaluations + info.evaluations, status),
         )
 
-    return jax.lax.while_loop(goes_on, step, state)
+    return jax.lax.while_loop(is_running, step, state)
 
 
 def solution_of(state: SolveState) -> Solution:
-    """What a solve has come to; out of steps where it has not ended."""
+    """The solution that a state holds; its status is MAX_STEPS if the solve has not ended."""
     info = state.info
     return Solution(
         state.measured,

@@ -44,8 +44,7 @@ __all__ = [
     "zeros_like",
 ]
 
-# For helpers of several operations: one dispatch where a rule is run outside jit, and nothing but their operations in
-# the program of a caller that is compiled itself.
+# For helpers of several operations: outside jit they are one dispatch, and inside a compiled caller they are inlined.
 inlined = functools.partial(jax.jit, inline=True)
 
 
@@ -58,7 +57,7 @@ def compute_dtype(dtype: Any) -> Any:
 
 @functools.cache
 def wider(a: Any, b: Any) -> Any:
-    """The floating or complex dtype that is no narrower than two of one kind; float32 for float16 and bfloat16."""
+    """The wider of two floating or two complex dtypes; float32 for float16 and bfloat16."""
     if a == b:
         return a
     bits_a, bits_b = jnp.finfo(a).bits, jnp.finfo(b).bits
@@ -72,7 +71,7 @@ def real_dtype(dtype: Any) -> Any:
 
 
 def dtype_of(x: Any) -> Any:
-    """The dtype that JAX computes with for a leaf; the quick way for its own arrays."""
+    """The dtype that JAX computes with for a leaf; fast for its own arrays."""
     return x.dtype if isinstance(x, jax.Array) else jnp.result_type(x)
 
 
@@ -85,7 +84,7 @@ def cast(x: Any, dtype: Any) -> Any:
 
 
 def widen(tree: Any, like: Any = None) -> Any:
-    """Bring floating leaves of fewer than 32 bits to float32, and with `like` none is left narrower than its leaf."""
+    """Cast floating leaves of fewer than 32 bits to float32, or to the dtype of the leaf of `like` if wider."""
 
     def wide(x, old=None):
         dtype = dtype_of(x)
@@ -130,7 +129,7 @@ def spread(prefix: Any, like: Any, who: str, name: str, is_leaf: Callable[[Any],
     """A tree of the structure of `like` from a prefix of it, or from a function that returns one.
 
     What has the structure of `like`, or of a prefix of it, is a tree, also where its class has `__call__`, as a module
-    of bools has. Where `like` has a leaf, whatever stands there belongs to it, a tuple or None too.
+    of bools has. Whatever is in the place of a leaf of `like` is its label, a tuple or None too.
 
     Args:
         prefix: the tree, or a function of `like`.
@@ -157,7 +156,8 @@ def chosen(given: Any, like: Any) -> Any:
     """The tree that was given, or what the given function returns for `like`.
 
     A node is a tree, though it can be called, if it is of the class of `like` or of the structure of a prefix of it.
-    One without leaves, such as `by_path(...)`, is a function; JAX would take milliseconds to say why it does not fit.
+    One without leaves, such as `by_path(...)`, is a function; JAX would take milliseconds to format the error that it
+    does not fit.
     """
     if not callable(given) or type(given) is type(like):
         return given
@@ -168,7 +168,7 @@ def chosen(given: Any, like: Any) -> Any:
 
 
 def spread_mask(mask: Any, like: Any, who: str, name: str) -> Any:
-    """A tree of bools of the structure of `like`, from what `spread` takes. A leaf that is no bool is a TypeError."""
+    """A tree of bools of the structure of `like`, from what `spread` takes; raises a TypeError for other leaves."""
     bools = spread(mask, like, who, name)
     for (path, _), leaf in zip(
         jax.tree_util.tree_leaves_with_path(like), jax.tree.structure(like).flatten_up_to(bools), strict=True
@@ -178,13 +178,13 @@ def spread_mask(mask: Any, like: Any, who: str, name: str) -> Any:
             got = f"an array of dtype {leaf.dtype} and shape {leaf.shape}" if is_array else f"{leaf!r:.80}"
             raise TypeError(
                 f"{who}: {name}{jax.tree_util.keystr(path)} must be True or False, got {got}; a mask names leaves, "
-                "such as by_path({'*/bias': True}, default=False), and is no array"
+                "such as by_path({'*/bias': True}, default=False), and is not an array"
             )
     return bools
 
 
 def _labels(prefix: Any, like: Any, is_leaf: Callable[[Any], bool] | None) -> list | None:
-    """For each leaf of `like` what the prefix has for it, or None if it is no prefix."""
+    """For each leaf of `like` what the prefix has for it, or None if it is not a prefix."""
     leaves, structure = jax.tree.flatten(prefix, is_leaf)
     branches = _branches(structure, like)
     if branches is None:
@@ -201,7 +201,7 @@ def _branches(structure: Any, tree: Any) -> list | None:
 
 
 def _misfit(prefix: Any, like: Any, name: str) -> str:
-    """Say where a tree is no prefix of another."""
+    """Describe where a tree is not a prefix of another."""
     given, leaves = ([path for path, _ in jax.tree_util.tree_leaves_with_path(t)] for t in (prefix, like))
     bare = [path for path in leaves if not any(path[: len(branch)] == branch for branch in given)]
     idle = [branch for branch in given if not any(path[: len(branch)] == branch for path in leaves)]
@@ -222,7 +222,7 @@ def abs_sq(x: jax.Array) -> jax.Array:
 
 @inlined
 def power(base: Any, exponent: Any) -> jax.Array:
-    """base ** exponent for a number and a count. JAX's ** would compile for each whole exponent met outside jit."""
+    """base ** exponent for a number and a count. Outside jit, JAX's ** would compile for each exponent."""
     return jax.lax.pow(base, exponent)
 
 
@@ -262,8 +262,8 @@ def global_norm(tree: Any) -> jax.Array:
     """The Euclidean norm of all leaves together, a scalar of at least float32.
 
     It is the root of the plain sum of squares. Only where that sum over- or underflows, a `cond` sums the squares of
-    leaves that are scaled by a power of two; so 1e30 and 1e-30 have norms, and everybody else pays for one pass. The
-    derivative at zero is zero. A NaN or infinity in any leaf gives NaN or infinity.
+    leaves that are scaled by a power of two, so the norms of 1e30 and 1e-30 are right and other trees cost one pass.
+    The derivative at zero is zero. A NaN or infinity in any leaf gives NaN or infinity.
     """
     leaves = [jnp.asarray(w) for w in jax.tree.leaves(widen(tree))]
     return _norm(leaves) if leaves else jnp.zeros(())
@@ -286,7 +286,7 @@ def _norm(leaves: list[jax.Array]) -> jax.Array:
 
 
 def copy(p: Any) -> Any:
-    """A buffer of its own for a leaf that a state begins with. What has no values (`jax.ShapeDtypeStruct`) stays."""
+    """Copy a parameter into a buffer of its own, for an initial state; a `jax.ShapeDtypeStruct` is cast only."""
     return cast(p, dtype_of(p)) if isinstance(p, jax.ShapeDtypeStruct) else jnp.array(p, copy=True)
 
 

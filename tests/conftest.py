@@ -13,7 +13,7 @@ import pytest
 # A (3,) that meets a (2, 3) by accident is the commonest silent mistake in array code. Doctests of the package too.
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-# The first example of a test compiles, so a deadline says nothing. The same examples every time, to repeat a failure.
+# The first example of a test compiles, so there is no deadline. The same examples every time, to repeat a failure.
 hypothesis.settings.register_profile("jax", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("jax")
 

@@ -1,7 +1,7 @@
-"""The plan of the house, and that the code keeps to it.
+"""The layers of the package, and tests that its imports follow them.
 
 Everything is read from the source, nothing is imported. The plan may name modules that do not exist yet; a module that
-exists must be in the plan. The last tests break a small house on purpose, rule by rule.
+exists must be in the plan. The last tests break a small package on purpose, rule by rule.
 """
 
 import ast
@@ -12,14 +12,14 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "jaxopt_lite"
 
-# A module imports only from rows above its own, and inside a folder only from files before it.
+# A module imports only from layers above its own, and inside a folder only from files before it.
 # A folder's own __init__ comes after its files. Where a folder has no files yet, declare them in order with the first.
 PLAN = (
     {"tree": ()},
     {
         "core": (
             *("numbers", "arguments", "text", "parameters", "values"),  # the remembered call
-            *("schedule", "checks", "transformation", "method", "hyperparameters", "lifting"),
+            *("schedule", "checks", "transformation", "recipe", "method", "hyperparameters", "lifting"),
             *("layout",),  # where the leaves of a state belong
         )
     },
@@ -51,7 +51,7 @@ PLAN = (
     {"__init__": ()},  # the face of the package, `import jaxopt_lite as jo`; the command line alone is built on it
     {"cli": ("app", "names", "sweeps", "runs", "main")},
 )
-LAST_PURE_ROW = 6
+LAST_PURE_LAYER = 6
 NAMESPACES = ("tree", "solvers", "search")  # reached by their own name, as tree.… or jo.solvers.…; all others are flat
 
 # What touches files, the clock, the terminal or other processes.
@@ -73,7 +73,7 @@ ONE_PATH = "one import path for each name"
 BANNED_NAMES = {"utils", "util", "base", "_src", "helpers", "misc", "common"}
 
 
-class House:
+class Modules:
     """The modules of a package by dotted name, with their syntax trees. A folder's __init__ has the folder's name."""
 
     def __init__(self, package: Path):
@@ -90,13 +90,13 @@ class House:
         return f"{path}:{node.lineno}" if node is not None else str(path)
 
     def position(self, module: str) -> tuple[int, int] | None:
-        """(row, place in its folder), or None when the plan does not have the module."""
-        room, _, file = module.partition(".")
-        for row, rooms in enumerate(PLAN):
-            if room in rooms:
+        """(layer, place in its folder), or None when the plan does not have the module."""
+        folder, _, file = module.partition(".")
+        for layer, folders in enumerate(PLAN):
+            if folder in folders:
                 if not file:
-                    return row, len(rooms[room])
-                return (row, rooms[room].index(file)) if file in rooms[room] else None
+                    return layer, len(folders[folder])
+                return (layer, folders[folder].index(file)) if file in folders[folder] else None
         return None
 
     def imports(self, module: str) -> Iterator[tuple[ast.stmt, str, str | None]]:
@@ -149,44 +149,44 @@ class House:
         return self.paths[module].name == "__init__.py"
 
 
-def undeclared(house: House) -> list[str]:
+def undeclared(modules: Modules) -> list[str]:
     return [
-        f"{house.where(module)} is not in the plan: add it to PLAN in {Path(__file__).name}, where it belongs"
-        for module in house.paths
-        if house.position(module) is None
+        f"{modules.where(module)} is not in the plan: add it to PLAN in {Path(__file__).name}, where it belongs"
+        for module in modules.paths
+        if modules.position(module) is None
     ]
 
 
-def forbidden_imports(house: House) -> list[str]:
+def forbidden_imports(modules: Modules) -> list[str]:
     faults = []
-    for module in house.paths:
-        here = house.position(module)
+    for module in modules.paths:
+        here = modules.position(module)
         if here is None:
             continue
-        for node, target, name in house.imports(module):
-            there = house.position(target)
-            what = f"{house.where(module, node)} imports {'the package itself' if target == '__init__' else target}"
+        for node, target, name in modules.imports(module):
+            there = modules.position(target)
+            what = f"{modules.where(module, node)} imports {'the package itself' if target == '__init__' else target}"
             what += f" ({name})" if name else ""
             if there is None:
-                faults.append(f"{what}, which is not in the plan of the house")
+                faults.append(f"{what}, which is not in the plan")
             elif target == module:
                 faults.append(f"{what}, which is this file")
             elif there[0] > here[0]:
-                rule = f"{module} is in row {here[0]} and may import only from rows above it"
-                faults.append(f"{what}, row {there[0]}, but {rule}")
+                rule = f"{module} is in layer {here[0]} and may import only from layers above it"
+                faults.append(f"{what}, layer {there[0]}, but {rule}")
             elif there[0] == here[0] and target.split(".")[0] != module.split(".")[0]:
-                faults.append(f"{what}, its neighbour in row {here[0]}: what both need belongs in a row above")
+                faults.append(f"{what}, its neighbour in layer {here[0]}: what both need belongs in a layer above")
             elif there[0] == here[0] and there[1] >= here[1]:
                 order = ", ".join(PLAN[here[0]][module.split(".")[0]])
                 faults.append(f"{what}, but inside a folder only files before it may be imported: {order}, __init__")
     return faults
 
 
-def impurities(house: House) -> list[str]:
+def impurities(modules: Modules) -> list[str]:
     faults = []
-    for module, tree in house.trees.items():
-        here = house.position(module)
-        if here is None or here[0] > LAST_PURE_ROW:
+    for module, tree in modules.trees.items():
+        here = modules.position(module)
+        if here is None or here[0] > LAST_PURE_LAYER:
             continue
         for node in ast.walk(tree):
             used = set()
@@ -198,60 +198,60 @@ def impurities(house: House) -> list[str]:
                 used = {node.func.id} & WORLDLY_CALLS
             for name in sorted(used - ALLOWED.get(module, set())):
                 faults.append(
-                    f"{house.where(module, node)} uses {name}, but rows 0 to {LAST_PURE_ROW} touch no files, clock, "
-                    "terminal or process: return or yield what is to be said, and let run act on it"
+                    f"{modules.where(module, node)} uses {name}, but layers 0 to {LAST_PURE_LAYER} touch no files, "
+                    "clock, terminal or process: return or yield the events, and let run act on them"
                 )
     return faults
 
 
-def oversized(house: House) -> list[str]:
+def oversized(modules: Modules) -> list[str]:
     faults = []
-    for module, path in house.paths.items():
+    for module, path in modules.paths.items():
         lines = len(path.read_text(encoding="utf-8").splitlines())
         if lines > MAX_LINES:
-            faults.append(f"{house.where(module)} has {lines} lines, more than {MAX_LINES}: split it by subject")
+            faults.append(f"{modules.where(module)} has {lines} lines, more than {MAX_LINES}: split it by subject")
     return faults
 
 
-def meaningless_names(house: House) -> list[str]:
+def meaningless_names(modules: Modules) -> list[str]:
     return [
-        f"{house.where(module)}: a module is named after what it is about, not {part!r}"
-        for module in house.paths
+        f"{modules.where(module)}: a module is named after what it is about, not {part!r}"
+        for module in modules.paths
         for part in module.split(".")
         if part in BANNED_NAMES
     ]
 
 
-def incomplete_exports(house: House) -> list[str]:
+def incomplete_exports(modules: Modules) -> list[str]:
     faults = []
-    for module in house.paths:
-        exports, where = house.exports(module), house.where(module)
-        taken = [(house.where(module, node), target, name) for node, target, name in house.imports(module) if name]
+    for module in modules.paths:
+        exports, where = modules.exports(module), modules.where(module)
+        taken = [(modules.where(module, node), target, name) for node, target, name in modules.imports(module) if name]
         if exports is None:
-            # An __init__ that holds only a docstring exports nothing and need not say so.
-            if not house.is_face(module) or taken:
+            # An __init__ that holds only a docstring exports nothing and needs no __all__.
+            if not modules.is_face(module) or taken:
                 faults.append(f"{where} has no __all__ that is a plain list of strings")
             continue
         faults += [f"{where}: __all__ names {e!r} twice" for e in set(exports) if exports.count(e) > 1]
-        unbound = set(exports) - house.bound(module)
+        unbound = set(exports) - modules.bound(module)
         faults += [f"{where}: __all__ names {e!r}, which the module does not define" for e in sorted(unbound)]
         for place, target, name in taken:
-            if not house.is_face(module):
+            if not modules.is_face(module):
                 if name in exports:
                     faults.append(f"{place} exports {name!r}, which has its home in {target}: {ONE_PATH}")
             elif name == "*":
                 faults.append(f"{place} imports * from {target}: name what is taken")
-            elif target in house.paths and name not in (house.exports(target) or []):
+            elif target in modules.paths and name not in (modules.exports(target) or []):
                 faults.append(f"{place} takes {name!r} from {target}, whose __all__ does not have it")
     return faults
 
 
-def names_with_two_homes(house: House) -> list[str]:
+def names_with_two_homes(modules: Modules) -> list[str]:
     homes: dict[tuple[str, str], list[str]] = {}
-    for module in house.paths:
-        room = module.split(".")[0]
-        for name in [] if house.is_face(module) else house.exports(module) or []:
-            homes.setdefault((room if room in NAMESPACES else "", name), []).append(house.where(module))
+    for module in modules.paths:
+        folder = module.split(".")[0]
+        for name in [] if modules.is_face(module) else modules.exports(module) or []:
+            homes.setdefault((folder if folder in NAMESPACES else "", name), []).append(modules.where(module))
     return [
         f"{name!r} is exported by {' and '.join(places)}: {ONE_PATH}"
         for (_, name), places in homes.items()
@@ -266,8 +266,8 @@ RULES = (
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
-def test_house(rule):
-    faults = rule(House(PACKAGE))
+def test_package(rule):
+    faults = rule(Modules(PACKAGE))
     assert not faults, "\n" + "\n".join(faults)
 
 
@@ -284,18 +284,18 @@ SOUND = {
     "cli.py": "import jaxopt_lite as jo\n__all__ = ['main']\ndef main(): ...\n",
 }
 
-# (the rule that finds it, the file that is added or replaced, its text, part of what is said)
+# (the rule that finds it, the file that is added or replaced, its text, part of the message)
 UNSOUND = [
     (undeclared, "transforms/utils.py", "__all__ = []\n", "not in the plan"),
     (undeclared, "extras.py", "__all__ = []\n", "not in the plan"),
-    (forbidden_imports, "tree.py", "from jaxopt_lite.core import value\n", "tree is in row 0"),
-    (forbidden_imports, "tree.py", "def f():\n    import jaxopt_lite.log\n", "imports log, row 7"),
-    (forbidden_imports, "schedules.py", "from jaxopt_lite.losses import l2\n", "neighbour in row 2"),
+    (forbidden_imports, "tree.py", "from jaxopt_lite.core import value\n", "tree is in layer 0"),
+    (forbidden_imports, "tree.py", "def f():\n    import jaxopt_lite.log\n", "imports log, layer 7"),
+    (forbidden_imports, "schedules.py", "from jaxopt_lite.losses import l2\n", "neighbour in layer 2"),
     (forbidden_imports, "core/numbers.py", "from . import values\n", "imported: numbers, arguments, text"),
     (forbidden_imports, "core/numbers.py", "from .values import value\n", "imports core.values (value)"),
     (forbidden_imports, "core/numbers.py", "from jaxopt_lite.core import value\n", "numbers, arguments, text"),
     (forbidden_imports, "transforms/momentum.py", "import jaxopt_lite as jo\n", "imports the package itself"),
-    (forbidden_imports, "__init__.py", "from jaxopt_lite.cli import main\n", "imports cli (main), row 11"),
+    (forbidden_imports, "__init__.py", "from jaxopt_lite.cli import main\n", "imports cli (main), layer 11"),
     (impurities, "tree.py", "import os.path\n", "uses os"),
     (impurities, "sweeps/engine.py", "def f():\n    from rich.table import Table\n", "uses rich"),
     (impurities, "schedules.py", "def f(x):\n    print(x)\n", "uses print"),
@@ -311,20 +311,20 @@ UNSOUND = [
 ]
 
 
-def build(root: Path, files: dict[str, str]) -> House:
+def build(root: Path, files: dict[str, str]) -> Modules:
     for name, text in files.items():
         path = root / "jaxopt_lite" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
-    return House(root / "jaxopt_lite")
+    return Modules(root / "jaxopt_lite")
 
 
-def test_a_sound_house_has_no_faults(tmp_path):
-    house = build(tmp_path, SOUND)
-    assert [fault for rule in RULES for fault in rule(house)] == []
+def test_a_sound_package_has_no_faults(tmp_path):
+    modules = build(tmp_path, SOUND)
+    assert [fault for rule in RULES for fault in rule(modules)] == []
 
 
-@pytest.mark.parametrize(("rule", "file", "text", "says"), UNSOUND)
-def test_each_fault_is_found(tmp_path, rule, file, text, says):
+@pytest.mark.parametrize(("rule", "file", "text", "message"), UNSOUND)
+def test_each_fault_is_found(tmp_path, rule, file, text, message):
     faults = rule(build(tmp_path, {**SOUND, file: text}))
-    assert any(says in fault for fault in faults), faults
+    assert any(message in fault for fault in faults), faults

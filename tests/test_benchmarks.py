@@ -1,4 +1,4 @@
-"""The page of benchmarks says what was measured, and contenders did the same work."""
+"""The page of benchmarks shows the measured figures, and contenders did the same work."""
 
 import json
 

@@ -240,7 +240,7 @@ def test_any_flipped_byte_is_found_or_harmless(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arrays", "meta", "error", "says"),
+    ("arrays", "meta", "error", "message"),
     [
         ({"a": {1: np.ones(2)}}, {}, TypeError, r"keys of arrays must be strings, got 1 in \['a'\]"),
         ({"a": [np.ones(2)]}, {}, TypeError, r"arrays\['a'\] must be an array of numbers, got list"),
@@ -252,8 +252,8 @@ def test_any_flipped_byte_is_found_or_harmless(tmp_path):
         ({}, {"a": np.ones(2)}, TypeError, "JSON"),
     ],
 )
-def test_what_cannot_be_saved(tmp_path, arrays, meta, error, says):
-    with pytest.raises(error, match=says):
+def test_what_cannot_be_saved(tmp_path, arrays, meta, error, message):
+    with pytest.raises(error, match=message):
         checkpoint.save(tmp_path / "saves", arrays, meta)
     assert not (tmp_path / "saves").exists()
 
@@ -314,11 +314,11 @@ def test_killed_at_any_moment(tmp_path):
             env={**os.environ, "JAX_PLATFORMS": "cpu"},
         )
         first = process.stdout.readline()
-        assert first and int(first) >= last, "it did not go on from where it was"
+        assert first and int(first) >= last, "it did not resume from the last save"
         time.sleep(rng.uniform(0.0, 0.15))
         process.send_signal(signal.SIGKILL)
-        said = [first, *process.communicate()[0].splitlines()]
-        last = int([line for line in said if line.strip()][-1])
+        lines = [first, *process.communicate()[0].splitlines()]
+        last = int([line for line in lines if line.strip()][-1])
         saved = checkpoint.load(tmp_path)
         assert saved.warnings == () and saved.meta["i"] in (last, last + 1)
         last = saved.meta["i"]

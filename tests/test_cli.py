@@ -209,7 +209,7 @@ ERRORS = {
         "tiny",
         "--optimizer",
         "cosine_decay_schedule(0.1, 9)",
-    ): "is no optimizer; give a call such as ",
+    ): "is not an optimizer; give a call such as ",
     ("train", "tiny", "--metric", "train.los"): "there is no metric 'train.los'; did you mean train.loss?",
     ("train", "tiny:faulty"): "tiny.py:24: dot_general requires",
     ("train", "tiny", "--directory", "tiny.py"): "directory tiny.py cannot be made",
@@ -259,7 +259,7 @@ ERRORS = {
     ("resume", "nowhere"): "there is no sweep in nowhere: it has no sweep.json",
     ("resume", "tiny.py"): "there is no sweep in tiny.py",
     ("show", "experiments"): "there is no sweep in experiments (no sweep.json), and no run (no metrics.jsonl)",
-    ("show", "owns(1e-3)"): "there is no 'owns'; it is none of jaxopt_lite's",
+    ("show", "owns(1e-3)"): "there is no 'owns'; jaxopt_lite does not define it",
     ("show", "adamx(1e-3)"): "there is no 'adamx'; did you mean adamax",
     ("show", "adam("): "cannot read 'adam('",
     ("show", "adam"): "write adam(...)",
@@ -281,7 +281,7 @@ def test_sweep_show_and_resume(run, tmp_path):
     assert out.endswith("written to out\n") and (tmp_path / "out" / "trials.csv").exists()
     code, shown, _ = run("show", "out")
     assert code == 0 and shown.startswith("tiny:trial: finished, 4 trials of 4 steps\n")
-    assert re.search(r"metric +train.loss\n", shown) and "best trial: " in shown and "go on with" not in shown
+    assert re.search(r"metric +train.loss\n", shown) and "best trial: " in shown and "resume with" not in shown
     assert run("resume", "out")[:2] == (0, out)
     assert run("resume", "out", "--trial", "tiny")[:2] == (0, out)
     code, _, err = run("sweep", "tiny", *given[2:], "--trials", "3", "--directory", "out")
@@ -341,10 +341,10 @@ def test_a_sweep_with_a_policy_of_the_module_is_shown_and_resumed(run, tmp_path)
     code, _, err = run("resume", "out")
     assert code == 2 and "policy: halfway has changed" in err
     about = json.loads((tmp_path / "out" / "sweep.json").read_text())
-    for status, said in (("running", "interrupted"), ("interrupted", "interrupted")):  # nothing runs it any more
+    for status, shown in (("running", "interrupted"), ("interrupted", "interrupted")):  # its process has ended
         (tmp_path / "out" / "sweep.json").write_text(json.dumps({**about, "status": status}))
         code, out, _ = run("show", "out")
-        assert code == 0 and out.startswith(f"tiny:trial: {said}, 2 trials") and "jaxopt-lite resume out" in out
+        assert code == 0 and out.startswith(f"tiny:trial: {shown}, 2 trials") and "jaxopt-lite resume out" in out
     with (tmp_path / "out" / "events.jsonl").open("a") as events:
         assert hold(events)
         (tmp_path / "out" / "sweep.json").write_text(json.dumps({**about, "status": "running"}))
@@ -390,7 +390,7 @@ def test_a_module_chooses_by_text_or_by_value(run, tmp_path, given):
         ("3", "tiny: OPTIMIZER must be a transformation, got 3"),
         ("jo.adam", "tiny: OPTIMIZER must be a transformation, got the function adam; call it: adam(...)"),
         ("'adm(0.1)'", "OPTIMIZER of tiny: cannot read 'adm' in 'adm(0.1)': there is no 'adm'; did you mean adam"),
-        ("'soft_step(0.1)'", "OPTIMIZER of tiny: 'soft_step(0.1)' is no optimizer"),
+        ("'soft_step(0.1)'", "OPTIMIZER of tiny: 'soft_step(0.1)' is not an optimizer"),
     ],
 )
 def test_a_choice_that_is_no_optimizer_is_named(run, tmp_path, given, message):

@@ -1,9 +1,10 @@
-"""Every Python block of the README and of docs/ runs, and every link between files leads somewhere.
+"""Every Python block of the README and of docs/ runs, links lead somewhere, and docstrings describe all arguments.
 
 The blocks of one file run in order in one module of their own, in an empty directory. A block is left out only by a
 comment on the line before it, which gives the reason: <!-- skip: reason -->.
 """
 
+import inspect
 import re
 import sys
 import types
@@ -11,6 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+import jaxopt_lite as jo
+from jaxopt_lite.core.recipe import argument_descriptions
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [page for page in [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))] if page.exists()]
@@ -107,3 +111,26 @@ def test_how_dead_links_are_found(tmp_path):
     page = tmp_path / "page.md"
     page.write_text("[a](page.md#there) [b](gone.md) [c](https://example.org) [d](#e)\n```text\n[f](code.md)\n```\n")
     assert dead_links(page) == ["gone.md"]
+
+
+IN_PROSE = {"policy", "sampler"}  # their docstrings describe the decorated function in running text
+FUNCTIONS = {
+    name: function
+    for module in (jo, jo.solvers)
+    for name in module.__all__
+    if inspect.isroutine(function := getattr(module, name)) and getattr(function, "__module__", "") != "typing"
+}
+
+
+@pytest.mark.parametrize("name", sorted(FUNCTIONS.keys() - IN_PROSE))
+def test_every_argument_of_a_public_function_is_described(name):
+    missing = set(inspect.signature(FUNCTIONS[name]).parameters) - set(argument_descriptions(FUNCTIONS[name]))
+    assert not missing, f"the docstring of {name} has no entry under Args for {', '.join(sorted(missing))}"
+
+
+def test_a_recipe_describes_arguments_in_the_words_of_its_rules():
+    described = argument_descriptions(jo.adamw)
+    assert list(described) == list(inspect.signature(jo.adamw).parameters)
+    assert described["b1"] == argument_descriptions(jo.scale_by_adam)["b1"]
+    assert described["mask"] == argument_descriptions(jo.add_decayed_weights)["mask"] and "\n" in described["mask"]
+    assert "plain gradient descent" in argument_descriptions(jo.sgd)["momentum"]  # its own comes before that of a rule

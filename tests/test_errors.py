@@ -252,7 +252,7 @@ CONSTRUCTION = [
     ),
     ("labels-factory", lambda: jo.partition({"a": jo.sgd}, "a"), TypeError, r"call it: sgd\(...\)"),
     ("mask-first", lambda: jo.masked({"w": True}, ADAM), TypeError, "inner must be a transformation, got {'w': True}"),
-    ("regex", lambda: jo.by_path({"re:(": "a"}), ValueError, "'re:\\(' is no regular expression: missing \\)"),
+    ("regex", lambda: jo.by_path({"re:(": "a"}), ValueError, "'re:\\(' is not a regular expression: missing \\)"),
     ("patterns-list", lambda: jo.by_path(["*/b"]), TypeError, "patterns must be a dict of pattern: label"),
     ("patterns-int", lambda: jo.by_path({1: "a"}), TypeError, "patterns must be globs or 're:...', got 1"),
     # hyperparameters by name
@@ -488,7 +488,7 @@ TREES = [
         "lifted-rates", lambda: update(jo.lift(optax.sgd)(jnp.ones(2))), ValueError,
         r"learning_rate has shape .*jax.vmap",
     ),
-    # schedules that are none
+    # functions that are not schedules
     (
         "schedule-vector", lambda: update(jo.sgd(lambda t: jnp.ones(3))), TypeError,
         r"one number a step, got .*shape \(3,\)",
@@ -607,19 +607,19 @@ TREES = [
     ),
     (
         "updates-swapped", lambda: update(rule(lambda u, s, p=None: (s, u))), ValueError,
-        r"lacks the leaf grads\['b'\]; mend",
+        r"lacks the leaf grads\['b'\]; fix",
     ),
     (
         "updates-summed", lambda: update(rule(lambda u, s, p=None: (jax.tree.map(jnp.sum, u), s))), ValueError,
-        r"returned updates\['b'\] has shape \(\), grads\['b'\] has \(3,\); mend the rule",
+        r"returned updates\['b'\] has shape \(\), grads\['b'\] has \(3,\); fix the `update`",
     ),
     (
         "updates-complex", lambda: update(rule(lambda u, s, p=None: (jax.tree.map(lambda g: 1j * g, u), s))),
-        ValueError, r"returned updates\['b'\] is complex64, grads\['b'\] is float32; mend the rule",
+        ValueError, r"returned updates\['b'\] is complex64, grads\['b'\] is float32; fix the `update`",
     ),
     (
         "state-grown", lambda: update(rule(lambda u, s, p=None: (u, (s, 1.0)))), ValueError,
-        r"returned state\[1\], .*; mend",
+        r"returned state\[1\], .*; fix",
     ),
 ]
 # fmt: on
@@ -652,7 +652,7 @@ def test_misuse_is_refused_again():
     # Checks run once for each combination of shapes; a failed one must not count as done.
     summing = rule(lambda u, s, p=None: (jax.tree.map(jnp.sum, u), s))
     for _ in range(2):
-        with pytest.raises(ValueError, match="mend the rule"):
+        with pytest.raises(ValueError, match="fix the `update`"):
             update(summing)
         with pytest.raises(ValueError, match="make it with"):
             update(ADAM, state=())
@@ -682,7 +682,7 @@ def test_a_changed_shape_is_checked_anew():
 def test_the_rule_at_fault_may_be_inside_a_chain():
     broken = jo.chain(ADAM, rule(lambda u, s, p=None: (jax.tree.map(jnp.sum, u), s)), jo.scale(2.0))
     with pytest.raises(
-        ValueError, match=r"chain: .*returned updates\['b'\] has shape .*the one in its chain that did it"
+        ValueError, match=r"chain: .*returned updates\['b'\] has shape .*rule in its chain that returned them"
     ):
         update(broken)
 

@@ -1,4 +1,4 @@
-"""The experiments' data are what they say, and their trials can be swept. What they claim, they check when run."""
+"""The experiments load the data that they describe, and their trials can be swept. Claims are checked when they run."""
 
 import ast
 import importlib
@@ -83,7 +83,7 @@ def test_every_experiment_says_what_it_claims_and_how_it_is_run():
         docstring = ast.get_docstring(ast.parse(source))
         assert docstring.splitlines()[0].endswith("."), name
         for promise in (f"python -m experiments.{name}", "Writes ", f"runs/{name}/", "two CPU cores"):
-            assert promise in docstring, f"experiments/{name}.py does not say {promise!r}"
+            assert promise in docstring, f"experiments/{name}.py does not state {promise!r}"
         assert '"--quick" in sys.argv' in source and "    assert " in source, name
 
 

@@ -45,7 +45,7 @@ def both(made):
     return {"space": spec, "policy": made.own_policy(), "sampler": made.own_sampler()}
 
 
-@pytest.mark.parametrize("old, said", {
+@pytest.mark.parametrize("old, message", {
     "ledger.steps": "policy: own_policy has changed",
     "[0.05, 0.5]": "policy: TABLE, used by own_policy has changed",
     "default_rng(seed)": "sampler: own_sampler has changed",
@@ -53,15 +53,15 @@ def both(made):
     "arange(3.0)": "where: ARRAY, used by where has changed",
     "# a comment": None,
 }.items())  # fmt: skip
-def test_a_policy_sampler_or_constraint_that_changed_is_refused(own, old, said):
+def test_a_policy_sampler_or_constraint_that_changed_is_refused(own, old, message):
     result, folder = own
     new = CHANGED[old][0] if old in CHANGED else "< 2 * LIMIT" if "LIMIT" in old else "# another"
     before = contents(folder)
     changed = both(module(SOURCE.replace(old, new), "__main__"))
-    if said is None:
+    if message is None:
         equal(sweep(**changed, trials=2, directory=folder), result)
         return
-    with pytest.raises(ValueError, match=f"holds another sweep(.|\n)*  {said}"):
+    with pytest.raises(ValueError, match=f"holds another sweep(.|\n)*  {message}"):
         sweep(**changed, trials=2, directory=folder)
     assert contents(folder) == before
 
@@ -247,12 +247,12 @@ def removed(self, path):
     path.touch()
 
 
-@pytest.mark.parametrize("plot, said", [(fails, "RuntimeError: no fonts"), (removed, "FileNotFoundError: ")])
-def test_what_was_computed_is_returned_whatever_becomes_of_the_files(kept, tmp_path, monkeypatch, plot, said):
+@pytest.mark.parametrize("plot, message", [(fails, "RuntimeError: no fonts"), (removed, "FileNotFoundError: ")])
+def test_what_was_computed_is_returned_whatever_becomes_of_the_files(kept, tmp_path, monkeypatch, plot, message):
     monkeypatch.setattr(jo.SweepResult, "plot", plot)
-    with pytest.warns(RuntimeWarning, match=f"sweep: not all of .* could be written at the end .{said}"):
+    with pytest.warns(RuntimeWarning, match=f"sweep: not all of .* could be written at the end .{message}"):
         result = again(directory=tmp_path / "out")
-    assert said in result.warnings[-1]
+    assert message in result.warnings[-1]
     equal(result, kept[0])
 
 
@@ -294,8 +294,8 @@ def test_trials_that_failed_alone_are_told_again_and_their_group_takes_others(tm
     initial = [{"learning_rate": 0.01, "momentum": momentum} for momentum in (0.5, 1.5)]
     space = {**small.SPACE, "momentum": jo.uniform(0.0, 2.0)}
     call = functools.partial(sweep, space=space, initial=initial, on_error="continue", directory=tmp_path, save_calls=9)
-    first, said = call(trials=2), "with learning_rate=0.01, momentum=1.5: ValueError: sgd: momentum must be"
-    assert f"trial 1 failed, {said}" in first.summary() and first.trials[0].status == "finished"
+    first, message = call(trials=2), "with learning_rate=0.01, momentum=1.5: ValueError: sgd: momentum must be"
+    assert f"trial 1 failed, {message}" in first.summary() and first.trials[0].status == "finished"
     more = call(trials=6)
-    assert re.search(f"[234] trials failed, first trial 1 {said}", more.summary())
+    assert re.search(f"[234] trials failed, first trial 1 {message}", more.summary())
     assert all((trial.status == "failed") == (trial.config["momentum"] >= 1) for trial in more.trials)

@@ -24,7 +24,7 @@ from tests.train.tasks import LINEAR, RAMP, assert_same
 FILES = {"metrics.jsonl", "summary.json", "curves.png"}
 OPTIMIZER = jo.chain(jo.clip_by_global_norm(10.0), jo.sgd(jo.linear_schedule(1.0, 0.5, 8)))
 
-# Some runs break down at their second step, the others go on.
+# Some runs break down at their second step, the others continue.
 BREAKING = jo.Task(
     lambda key: {"w": -1.0 * jax.random.bernoulli(key)},
     lambda params, batch, key: jnp.where(params["w"] < -1.5, jnp.nan, params["w"]),
@@ -54,9 +54,9 @@ def test_a_directory_holds_the_run(tmp_path):
         assert row == {name: column[i] for name, column in result.history.items() if name != "step"}
     assert jo.parse(summary["optimizer"]) == OPTIMIZER
     assert summary["metrics"] == result.metrics
-    told = {"status": "max_steps", "message": result.message, "steps_done": 6, "seed": 3, "seeds": None}
+    facts = {"status": "max_steps", "message": result.message, "steps_done": 6, "seed": 3, "seeds": None}
     given = {"steps": 6, "batch_size": 128, "eval_every": 4, "target": 100.0, "patience": None}
-    assert summary.items() >= {**told, **given}.items()
+    assert summary.items() >= {**facts, **given}.items()
     assert summary["seconds"] > 0 and summary["versions"]["jax"] == jax.__version__
 
 

@@ -112,8 +112,8 @@ def test_a_winner_that_was_better_before_is_pointed_out(name):
     curve, highest, copies, step = BETTER_BEFORE[name]
     made = ledger_of([curve], highest, [Copy(0, 0, at, np.zeros(2), False) for at in copies])
     result = jo.SweepResult.of(Outcome(made, Winner(0, {}, None, {}), True), 1.0, None, [])
-    said = [line for line in result.summary().splitlines() if "had its best valid.loss" in line]
-    assert len(said) == (step is not None) and all(f"{curve[step // 10 - 1]:.4g}, at step {step};" in s for s in said)
+    notes = [line for line in result.summary().splitlines() if "had its best valid.loss" in line]
+    assert len(notes) == (step is not None) and all(f"{curve[step // 10 - 1]:.4g}, at step {step};" in s for s in notes)
 
 
 def test_the_summary_of_an_interrupted_sweep_says_what_is_unfinished():

@@ -112,8 +112,8 @@ def compare(name: str, trials: int, seeds: int, rounds: int) -> dict:
     for optimizer, row in rows.items():
         reached = int(np.isfinite(row["steps"]).sum())
         print(f"{name:14}{optimizer:12}{np.median(row['steps']):>8,.0f} steps   {reached} of {seeds} seeds", flush=True)
-    said = {"what": workload.what, "budget": workload.steps, "batch_size": workload.batch_size}
-    return {**said, "start": start, "best": best, "target": target, "rows": rows}
+    about = {"what": workload.what, "budget": workload.steps, "batch_size": workload.batch_size}
+    return {**about, "start": start, "best": best, "target": target, "rows": rows}
 
 
 def main() -> None:

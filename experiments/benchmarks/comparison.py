@@ -1,4 +1,4 @@
-"""The page that says what the comparison of optimizers shows, and what it does not: made from its stored result.
+"""The page of the comparison of optimizers, with its limits, made from its stored result.
 
 Run      python -m experiments.benchmarks.comparison          a few seconds
 Writes   docs/comparison.md and docs/pictures/profiles.png, from experiments/benchmarks/results/compare-cpu.json
@@ -30,11 +30,10 @@ python -m experiments.benchmarks.compare
 python -m experiments.benchmarks.comparison
 ```
 
-The words on this page follow from the figures by rule.
+The text of this page is derived from the figures by fixed rules.
 *Sooner* on a workload means that the mean over seeds of log₂ (steps of one / steps of the other) is below zero and its
 95 % interval (Student's t, seeds paired) excludes zero.
-The claim that one optimizer is sooner than another stands where it is so on more than half of the workloads.
-Otherwise it is not made.
+It is claimed that one optimizer is sooner than another if it is so on more than half of the workloads.
 """
 
 CLAIMS = """On how many workloads the first is sooner, and on how many it is later.
@@ -50,7 +49,7 @@ On how many workloads the optimizer of the row is sooner than that of the column
 LIMITS = """## What this does not show
 
 - These workloads train in seconds.
-  Nothing here says what happens in large models, long runs or other kinds of data.
+  They do not show what happens in large models, long runs or other kinds of data.
 - Learning rates are constant. A schedule may change the order.
 - The target lies a twentieth of the way above the best of all tuned configs.
   A looser or a tighter target may be won by another.
@@ -61,7 +60,7 @@ LIMITS = """## What this does not show
   Other ranges, or a smaller budget, may favour optimizers with fewer hyperparameters.
 - Intervals are not corrected for their number.
   Of {comparisons:,}, one in twenty would exclude zero if nothing differed.
-- The loss is the validation data's, so memorising is punished, but nothing is said of test accuracy.
+- The loss is the validation data's, so memorising is punished, but test accuracy is not compared.
 - Seconds are this machine's, for {seeds} seeds side by side; on small workloads they measure overhead too.
 """
 
@@ -120,11 +119,11 @@ def steps_table(result: dict) -> str:
 
 
 def claims(gaps: dict, result: dict) -> str:
-    """The claims that stand, with their intervals."""
+    """The claims that are made, with their intervals."""
     rows = []
     for (one, other), row in gaps.items():
-        sooner, later, stands = verdicts.standing(row)
-        if stands:
+        sooner, later, is_claimed = verdicts.standing(row)
+        if is_claimed:
             mean, half = record.interval([mean for mean, _ in row.values()])
             factor, low, high = (2**-x for x in (mean, mean + half, mean - half))
             each = (f"**{m:+.2f} ± {h:.2f}**" if m + h < 0 else f"{m:+.2f} ± {h:.2f}" for m, h in row.values())
@@ -134,7 +133,7 @@ def claims(gaps: dict, result: dict) -> str:
     return (
         record.table(["claim", "sooner : later", "factor", *result["workloads"]], rows)
         if rows
-        else "No claim stands.\n"
+        else "No claim is made.\n"
     )
 
 
@@ -145,9 +144,9 @@ def matrix(gaps: dict) -> str:
     for one in names:
         cells = [one]
         for other in names:
-            sooner, later, stands = verdicts.standing(gaps[one, other]) if one != other else (0, 0, False)
+            sooner, later, is_claimed = verdicts.standing(gaps[one, other]) if one != other else (0, 0, False)
             text = f"{sooner} : {later}" if one != other else ""
-            cells.append(f"**{text}**" if stands else text)
+            cells.append(f"**{text}**" if is_claimed else text)
         rows.append(cells)
     return record.table(["", *names], rows)
 
@@ -196,7 +195,7 @@ def page(result: dict) -> str:
     parts.append(f"## Steps to the target\n\n{words}\n\n{steps_table(result)}")
     for key, title in (("steps", "steps"), ("seconds", "time")):
         gaps = verdicts.pairs(taken(result, key), budgets(result, key))
-        parts.append(f"## What stands, by {title}\n\n{CLAIMS}\n{claims(gaps, result)}")
+        parts.append(f"## Claims, by {title}\n\n{CLAIMS}\n{claims(gaps, result)}")
         parts.append(f"### What is not settled, by {title}\n\n{UNSETTLED}\n{matrix(gaps)}")
     words = (
         "The share of runs in which an optimizer needed at most so many times what the best one needed there (Dolan & "

@@ -15,8 +15,8 @@ PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 INTRODUCTION = """# Benchmarks
 
 Every figure is a ratio to a peer that ran in the same process, in turns, on the same machine: the median over rounds.
-Absolute times depend on the machine, and on what else it did; the ratios much less. Each script says in its docstring
-what is compared, and runs unchanged on a GPU.
+Absolute times depend on the machine and its load; the ratios much less. The docstring of each script describes
+what is compared. The scripts run unchanged on a GPU.
 
 This page is made from the stored results by `python -m experiments.benchmarks.page`.
 """
@@ -46,7 +46,7 @@ SECTIONS = {
         {"case": "case", "contender": "contender", "trials_s": "trials/s", "ratio": "ratio", "target": "target"},
     ),
 }
-PEERS = {"sweeps": ("optuna", "hyperoptax")}  # whose versions are said; of the others, PyTorch's
+PEERS = {"sweeps": ("optuna", "hyperoptax")}  # whose versions are printed; for the others, PyTorch's
 FORMATS = {"ms": ",.2f", "ratio": ".2f", "copy": ".0%", "steps_s": ",.0f", "trials_s": ",.1f"}
 
 
@@ -67,9 +67,9 @@ def table(result: dict, columns: dict[str, str], packages: tuple[str, ...]) -> s
     machine = result["machine"]
     versions = ", ".join(f"{name} {machine[name]}" for name in packages if name in machine)
     long = f", {result['steps']:,} steps" if "steps" in result else ""
-    said = f"{machine['device']} ({machine['processor']}, {machine['cores']} cores), {versions}{long}:"
+    setting = f"{machine['device']} ({machine['processor']}, {machine['cores']} cores), {versions}{long}:"
     rows = [[format(row[k], FORMATS.get(k, "")) if k in row else "" for k in columns] for row in result["rows"]]
-    return f"{said}\n\n{record.table(list(columns.values()), rows)}"
+    return f"{setting}\n\n{record.table(list(columns.values()), rows)}"
 
 
 def main() -> None:

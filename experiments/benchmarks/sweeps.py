@@ -3,9 +3,9 @@
 Run      python -m experiments.benchmarks.sweeps [--quick] [CASE ...]      about 12 minutes on two CPU cores
 Writes   experiments/benchmarks/results/sweeps-BACKEND.json                (sweeps-BACKEND-quick.json with --quick)
 
-Everybody trains networks of `experiments.digits` by AdamW in float32, from the same parameters, on the same batches in
-the same order, for as many steps, and evaluates the valid data as often; learning rate and weight decay differ from
-trial to trial. That all measure the same is checked first. The contenders:
+All contenders train networks of `experiments.digits` by AdamW in float32, from the same parameters, on the same batches
+in the same order, for the same number of steps and of evaluations of the valid data; learning rate and weight decay
+differ from trial to trial. That all measure the same is checked first. The contenders:
 
     sweep              `jo.sweep` from beginning to end: tracing, compiling, asking, running, ranking
     engine             what `jo.sweep` drives, with its programs compiled: sampler, policy, cohorts, pool and ledger
@@ -73,7 +73,7 @@ class Setting:
         return f"{self.trials} trials of {self.steps} steps, {self.hidden} units, batches of {self.batch_size}"
 
     def trial(self, config):
-        """What the sweep is given. Nobody evaluates test data."""
+        """The task of the sweep. No contender evaluates test data."""
         task = dataclasses.replace(digits.task(self.hidden), test=None)
         return task, jo.adamw(config["learning_rate"], weight_decay=config["weight_decay"])
 

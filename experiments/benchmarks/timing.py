@@ -1,8 +1,8 @@
-"""Timing that a noisy machine cannot fool much: contenders take turns, medians are kept, figures are ratios to a peer.
+"""Timing on a noisy machine: contenders take turns, medians are kept, figures are ratios to a peer.
 
 A contender is a function of no arguments that does one turn and waits for its end. Every round times each of them once,
-in an order of its own, so that what slows the machine for a while slows all of them alike, and nobody always follows
-the one that empties the caches.
+in an order of its own, so that what slows the machine for a while slows all of them alike, and no contender always
+follows the one that empties the caches.
 """
 
 import json
@@ -40,7 +40,7 @@ def alternate(
     Args:
         contenders: what takes turns.
         rounds: turns of each that are kept, at least 1.
-        what: said beside the progress.
+        what: printed beside the progress.
         before: done before each turn, and not timed.
     """
     names = list(contenders)

@@ -3,7 +3,7 @@
 Run      python -m experiments.benchmarks.training [--quick]       about 2 minutes on two CPU cores, 1 with --quick
 Writes   experiments/benchmarks/results/training-BACKEND.json      (training-BACKEND-quick.json with --quick)
 
-Everybody trains the 128-unit network of `experiments.digits` with Adam, on the same batches in the same order; that
+All contenders train the 128-unit network of `experiments.digits` with Adam, on the same batches in the same order; that
 they arrive at the same parameters is checked over the first 50 steps. Compiling is not counted. A run has 10,000 steps:
 `fit` has some milliseconds of its own in each run and at each point, which a run of 2,000 such small steps (a tenth of
 a second) would show. The contenders:
@@ -72,7 +72,7 @@ def draw(key, rows, batch_size, steps):
 def contenders_of(batch_size: int, steps: int) -> dict:
     """Turns by name; each returns the parameters that it has reached."""
     full = digits.task()
-    task = jo.Task(full.init, full.loss, full.train)  # nobody else evaluates
+    task = jo.Task(full.init, full.loss, full.train)  # the other contenders do not evaluate
     optimizer, key = jo.adam(LEARNING_RATE), jax.random.key(0)
     order = jo.batch_order(key, task.rows, batch_size, 0, steps)
     on_device, on_host = jnp.asarray(order), jax.tree.map(np.asarray, task.train)

@@ -44,7 +44,7 @@ def pairs(taken: Taken, budgets: dict[str, float]) -> dict[tuple[str, str], dict
 def standing(gaps: dict[str, tuple[float, float]]) -> tuple[int, int, bool]:
     """On how many workloads the first of a pair is sooner, on how many later, and whether it may be called sooner.
 
-    An interval that includes zero is neither; the claim stands where the first is sooner on more than half of them.
+    An interval that includes zero is neither; the claim is made where the first is sooner on more than half of them.
     """
     sooner = sum(mean + half < 0 for mean, half in gaps.values())
     later = sum(mean - half > 0 for mean, half in gaps.values())
@@ -61,7 +61,7 @@ def profile(taken: Taken, ratios: np.ndarray) -> dict[str, np.ndarray]:
     """
     table = np.stack([np.concatenate(list(rows.values())) for rows in taken.values()])
     best = table.min(axis=0)
-    solved = np.isfinite(best)  # what nobody reached is in nobody's favour
+    solved = np.isfinite(best)  # a target that no optimizer reached counts for none
     shares = np.where(solved, table / np.where(solved, best, 1.0), np.inf)
     return {name: (row[:, None] <= ratios[None]).mean(axis=0) for name, row in zip(taken, shares, strict=True)}
 

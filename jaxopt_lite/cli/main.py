@@ -18,7 +18,7 @@ COMMANDS = (runs, sweeps)  # each adds its own to the app
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line, and exit: 0 when all is well, 2 after a bad argument, 130 after a second Ctrl-C."""
+    """Run the command line, and exit with code 0 on success, 2 after a bad argument, 130 after a second Ctrl-C."""
     sys.path.insert(0, str(Path.cwd()))  # experiments of this folder
     _keep_executables()
     try:
@@ -29,9 +29,9 @@ def main(arguments: list[str] | None = None) -> None:
     except (ValueError, TypeError, ImportError, OSError) as error:
         code = _fail(f"{_place(error)}{error}{_notes(error)}", 2)
     except Exception as error:
-        said = getattr(error, "format_message", None)  # the command line's own errors have it
-        if said is not None:
-            code = _fail(said(), 2)
+        format_message = getattr(error, "format_message", None)  # of the errors that typer raises
+        if format_message is not None:
+            code = _fail(format_message(), 2)
         elif _notes(error):  # raised by the user's trial, such as a KeyError of its config
             code = _fail(f"{_place(error)}{type(error).__name__}: {error}{_notes(error)}", 2)
         else:
@@ -40,9 +40,9 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _keep_executables() -> None:
-    """Programs that took long to compile are kept on disk, for the next command; JAX's own settings come first."""
+    """Cache compiled programs on disk for the next command, unless the user has set JAX's cache."""
     if jax.config.values["jax_compilation_cache_dir"] is None and "JAX_ENABLE_COMPILATION_CACHE" not in os.environ:
-        with contextlib.suppress(RuntimeError):  # of a user who has no home
+        with contextlib.suppress(RuntimeError):  # a user without a home directory
             home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
             jax.config.update("jax_compilation_cache_dir", str(home / "jaxopt_lite"))
 

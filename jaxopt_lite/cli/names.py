@@ -1,4 +1,4 @@
-"""What the words of a command line name: optimizers, tasks and trials of modules, spaces."""
+"""Reading the arguments of a command line: optimizers, tasks and trials of modules, spaces."""
 
 import ast
 import contextlib
@@ -17,8 +17,8 @@ import jaxopt_lite as jo
 __all__ = []
 
 
-_OF_PARSE = "jaxopt_lite.parse takes others through names="  # its advice, which is no use in a shell
-_OWN = {  # what a text may name of a module, and by which decorator it is made there
+_OF_PARSE = "jaxopt_lite.parse takes others through names="  # a hint that does not apply in a shell
+_OWN = {  # the classes of values that a text may name from a module, and their decorators
     jo.GradientTransformation: "transformation",
     jo.Schedule: "schedule",
     jo.Sampler: "sampler",
@@ -30,7 +30,7 @@ def optimizer_of(text: str, module: ModuleType | None = None, or_solver: bool = 
     """The optimizer that a text calls; it may name the transformations and schedules of a module."""
     value = _read(text, module)
     if not isinstance(value, (jo.GradientTransformation, jo.Solver) if or_solver else jo.GradientTransformation):
-        raise ValueError(f"{text!r} is no optimizer; give a call such as adamw(1e-3)")
+        raise ValueError(f"{text!r} is not an optimizer; give a call such as adamw(1e-3)")
     return value
 
 
@@ -147,7 +147,7 @@ def _read(text: str, module: ModuleType | None = None) -> Any:
     except ValueError as error:
         if _OF_PARSE not in str(error):
             raise
-        hint = "it is none of jaxopt_lite's"
+        hint = "jaxopt_lite does not define it"
         if module:
             hint = f"{module.__name__} may define it ({', '.join(f'@jo.{name}' for name in _OWN.values())})"
         raise ValueError(str(error).replace(_OF_PARSE, hint)) from None

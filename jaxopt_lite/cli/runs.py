@@ -1,4 +1,4 @@
-"""One run, and what there is: `jaxopt-lite list | show | train`."""
+"""One run, and lists of what is available: `jaxopt-lite list | show | train`."""
 
 import ast
 import collections
@@ -23,7 +23,7 @@ from jaxopt_lite.log.records import read_json
 __all__ = []
 
 _SUMMARY = {"optimizer": str, "status": (str, list), "steps_done": (int, list), "metrics": dict}
-_EXPERIMENT = re.compile(r"^(def )?(task|trial|main)\b|\bTask\(", re.M)  # other files there only help
+_EXPERIMENT = re.compile(r"^(def )?(task|trial|main)\b|\bTask\(", re.M)  # other files there are helper modules
 
 
 @app.command("list")
@@ -50,8 +50,8 @@ def show(
         str, Argument(metavar="METHOD|DIRECTORY", help='such as "adamw(1e-3)", "solvers.lbfgs()", or of a run or sweep')
     ],
 ) -> None:
-    """Show an optimizer, a solver, or how a run or sweep stands."""
-    if os.path.isdir(text):  # False of a text too, whatever its length
+    """Show an optimizer, a solver, or the status of a run or sweep."""
+    if os.path.isdir(text):  # False for a text of any length, where Path.is_dir raises
         directory = Path(text)
         show_sweep(directory) if (directory / "sweep.json").exists() else _show_run(directory)
         return
@@ -95,9 +95,9 @@ def train(
     restore_best: Annotated[bool, Option("--restore-best", help="keep the parameters of the best point")] = False,
     compute_dtype: Annotated[str | None, Option(help="dtype of the loss, such as bfloat16")] = None,
     directory: Annotated[Path | None, Option(help="where metrics.jsonl, summary.json and curves.png go")] = None,
-    overwrite: Annotated[bool, Option("--overwrite", help="replace what an earlier run left there")] = False,
+    overwrite: Annotated[bool, Option("--overwrite", help="replace the files of an earlier run")] = False,
 ) -> None:
-    """Train the task of a module, and say how it ended."""
+    """Train the task of a module, and print how it ended."""
     task, home = task_of(module)
     rule = optimizer_of(optimizer, home) if optimizer else own_optimizer(home)
     result = jo.fit(
@@ -126,7 +126,7 @@ def train(
 
 
 def _show_run(directory: Path) -> None:
-    """Say how a run ended, from its summary."""
+    """Print how a run ended, from its summary."""
     if not (directory / "metrics.jsonl").exists():
         raise FileNotFoundError(f"there is no sweep in {directory} (no sweep.json), and no run (no metrics.jsonl)")
     path = directory / "summary.json"
@@ -146,7 +146,7 @@ def _show_run(directory: Path) -> None:
 
 def _print_metrics(metrics: dict[str, Any]) -> None:
     for name, value in metrics.items():
-        print(f"  {name:20} {_mean(np.asarray(value, float))}")  # what was not finite is None in a file
+        print(f"  {name:20} {_mean(np.asarray(value, float))}")  # a file has None for what is not finite
 
 
 def _mean(value: Any) -> str:

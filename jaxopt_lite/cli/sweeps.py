@@ -1,4 +1,4 @@
-"""Many runs: `jaxopt-lite sweep | resume`, and what `show` says of a sweep's directory."""
+"""Many runs: `jaxopt-lite sweep | resume`, and what `show` prints for a sweep's directory."""
 
 from pathlib import Path
 from typing import Annotated
@@ -20,7 +20,7 @@ def sweep(
         list[str] | None,
         Option(help='a dimension, such as "learning_rate=log_uniform(1e-4, 1e-1)"; without, the module\'s SPACE'),
     ] = None,
-    trials: Annotated[int | None, Option(min=1, help="how many configs; without it, all of a grid")] = None,
+    trials: Annotated[int | None, Option(min=1, help="number of configs; without it, all of a grid")] = None,
     steps: Annotated[int, Option(min=1, help="steps of a whole trial")] = 1000,
     batch_size: Annotated[int, Option(min=0, help="examples in a batch; 0 takes all of them")] = 128,
     eval_every: Annotated[int, Option(min=1, help="steps between evaluations")] = 100,
@@ -41,11 +41,15 @@ def sweep(
     ] = False,
     compute_dtype: Annotated[str | None, Option(help="dtype of the loss, such as bfloat16")] = None,
     max_groups: Annotated[int, Option(min=1, help="more groups of equal shapes are an error")] = 32,
-    on_error: Annotated[str, Option(help="raise, or continue with the others when the trial raises for one")] = "raise",
+    on_error: Annotated[
+        str, Option(help="raise, or continue with the other configs when the trial raises for one")
+    ] = "raise",
     save_seconds: Annotated[float, Option(min=0, help="seconds between two saves")] = 60.0,
     save_calls: Annotated[int | None, Option(min=1, help="calls of a program between two saves")] = None,
-    directory: Annotated[Path | None, Option(help="where all is kept; the same command again goes on")] = None,
-    overwrite: Annotated[bool, Option("--overwrite", help="replace what an earlier sweep left there")] = False,
+    directory: Annotated[
+        Path | None, Option(help="where the sweep is saved; the same command again resumes it")
+    ] = None,
+    overwrite: Annotated[bool, Option("--overwrite", help="replace the files of an earlier sweep")] = False,
 ) -> None:
     """Train many configs side by side, and show the best."""
     trial, home = trial_of(module)
@@ -87,16 +91,16 @@ def resume(
     directory: Annotated[Path, Argument(help="of a sweep that was interrupted")],
     trial: Annotated[str | None, Option(metavar="MODULE[:TRIAL]", help="where its function is now")] = None,
 ) -> None:
-    """Go on with a sweep, from the middle of its trials."""
+    """Resume a sweep, from the middle of its trials."""
     function = None if trial is None else trial_of(trial)[0]
     _show(jo.resume(directory, function, progress=None), directory)
 
 
 def show_sweep(directory: Path) -> None:
-    """Say what a sweep has come to, from what it wrote last."""
+    """Print the status and the best trial of a sweep, from the files that it wrote last."""
     about = read_about(directory)
     arguments, status = about["arguments"], about["status"]
-    if status == "running" and not is_running(directory):  # the process was killed, or the trial raised
+    if status == "running" and not is_running(directory):  # the process was killed, or the trial raised an error
         status = "interrupted"
     print(f"{arguments['trial']}: {status}, {arguments['trials']} trials of {arguments['steps']} steps")
     for name in ("space", "sampler", "policy", "seeds"):
@@ -105,7 +109,7 @@ def show_sweep(directory: Path) -> None:
     for name, value in (about.get("best") or {}).items():
         print(f"  best {name}: {f'{value:.5g}' if isinstance(value, float) else value}")
     if status not in ("finished", "running"):
-        print(f"go on with: jaxopt-lite resume {directory}")
+        print(f"resume with: jaxopt-lite resume {directory}")
 
 
 def _show(result: jo.SweepResult, directory: Path | None) -> None:

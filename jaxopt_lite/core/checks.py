@@ -1,4 +1,4 @@
-"""What is checked before a transformation runs, and the words in which it is said.
+"""Checks that run before a transformation, and their error messages.
 
 All checks look at structures, shapes and dtypes only, so they run while tracing and cost nothing in compiled code. A
 message has three parts: who needs what, what it got (with the path of the leaf), and what to do.
@@ -15,7 +15,7 @@ __all__ = ["check_grads", "check_params", "check_result", "check_state", "requir
 
 
 def require(tree: Any, word: str, who: str) -> None:
-    """Raise unless an argument that the rule cannot do without was given."""
+    """Raise a ValueError if an argument that the rule needs is None."""
     if tree is None:
         call = "update(grads, state, params)" if word == "params" else f"update(grads, state, params, {word}=...)"
         raise ValueError(f"{who} needs {word}, got None; call {call}")
@@ -67,7 +67,7 @@ def check_state(who: str, state: Any, init: Callable, template: Any) -> None:
     """Raise unless `state` has the structure and shapes of what `init` makes for a tree like `template`."""
     try:
         expected = jax.eval_shape(init, template)
-    except Exception:  # an init that only runs on concrete values cannot be asked
+    except Exception:  # an init that needs concrete values cannot be traced, so its state cannot be checked
         return
     difference = structure_difference(state, expected, "state", "init(params)")
     difference = difference or leaf_difference(state, expected, "state", "init(params)")
@@ -79,7 +79,7 @@ def check_state(who: str, state: Any, init: Callable, template: Any) -> None:
 
 
 def check_pair(who: str, result: Any) -> tuple:
-    """What a rule's update returned, if it is a pair."""
+    """Return what a rule's update returned; raises a TypeError unless it is a pair."""
     if isinstance(result, tuple) and len(result) == 2:
         return result
     what = f"{len(result)} things" if isinstance(result, tuple) else f"{result!r:.80}"
@@ -97,13 +97,13 @@ def check_result(who: str, result: Any, grads: Any, state: Any) -> None:
     )
     if difference:
         raise ValueError(
-            f"{who}: update must return updates like grads and a state like the given one, but {difference}; "
-            "mend the rule, or the one in its chain that did it"
+            f"{who}: update must return updates like grads and a state like the given one, but {difference}; fix the "
+            "`update` of this rule, or of the rule in its chain that returned them"
         )
 
 
 def structure_difference(tree: Any, like: Any, word: str, like_word: str) -> str | None:
-    """Say where two structures first differ, or None if they are the same."""
+    """Describe where two structures first differ, or return None if they are the same."""
     if jax.tree.structure(tree) == jax.tree.structure(like):
         return None
     got = {jax.tree_util.keystr(path): None for path, _ in jax.tree_util.tree_leaves_with_path(tree)}
@@ -113,12 +113,12 @@ def structure_difference(tree: Any, like: Any, word: str, like_word: str) -> str
     if missing:
         return f"{word} lacks the leaf {like_word}{missing[0]}" + (f" (and has {word}{extra[0]})" if extra else "")
     if extra:
-        return f"{word} has the leaf {word}{extra[0]}, which {like_word} has not"
+        return f"{word} has the leaf {word}{extra[0]}, which {like_word} does not have"
     return f"{word} has the structure {jax.tree.structure(tree)}, {like_word} has {jax.tree.structure(like)}"
 
 
 def leaf_difference(tree: Any, like: Any, word: str, like_word: str) -> str | None:
-    """Say which leaf first differs in shape or kind (real, complex, integer, bool), for trees of one structure."""
+    """Describe the first leaf that differs in shape or kind (real, complex, integer, bool); structures are equal."""
     pairs = zip(jax.tree_util.tree_leaves_with_path(tree), jax.tree.leaves(like), strict=True)
     for (path, got), want in pairs:
         key = jax.tree_util.keystr(path)
@@ -152,7 +152,7 @@ def _not_differentiable(leaf: Any) -> str | None:
 
 
 def _mistaken(grads: Any, state: Any, params: Any, word: str) -> str:
-    """A hint, where the structures say that arguments changed places or a pair was not unpacked."""
+    """A hint, where the structures show that arguments were swapped or a pair was not unpacked."""
     given, like = jax.tree.structure(grads), jax.tree.structure(params)
     if params is None or given == like:
         return ""

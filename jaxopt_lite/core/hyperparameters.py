@@ -1,8 +1,8 @@
 """Reading and replacing hyperparameters by name.
 
 Paths: a transformation contributes its factory's name, a schedule the names of its arguments, `chain` nothing, a dict
-its keys. So the peak of a warm-up inside AdamW inside a chain is `adamw.learning_rate.peak_value`, wherever the chain
-stands. The second of two equal names in one place becomes `adam_1`.
+its keys. So the peak of a warm-up inside AdamW inside a chain is `adamw.learning_rate.peak_value`, however deep the
+chain is nested. The second of two equal names in one place becomes `adam_1`.
 """
 
 import difflib
@@ -63,7 +63,7 @@ def replace(optimizer: T, changes: dict[str, Any]) -> T:
     """A new value with some arguments changed.
 
     Args:
-        optimizer: the value to change; it stays as it is.
+        optimizer: the value to start from; it is not modified.
         changes: new arguments by path or by any suffix of one that is unique, such as `{"weight_decay": 0.1}`. A
             number takes the dtype and shape of the array that it replaces. Also reaches None, schedules, and static
             arguments (then the treedef changes). The order does not matter: a new schedule comes before changes of
@@ -80,13 +80,13 @@ def replace(optimizer: T, changes: dict[str, Any]) -> T:
     _require_value("replace", optimizer)
     if not isinstance(changes, Mapping) or not all(isinstance(name, str) for name in changes):
         raise TypeError(f"replace: changes must be a dict of name: value, got {changes!r}")
-    names: dict[str, str] = {}  # of what is changed, by path
+    names: dict[str, str] = {}  # the name that was given, by path
     for name in changes:
         path = _find(name, optimizer)
         if path in names:
             raise ValueError(f"replace: {names[path]!r} and {name!r} are both {path}; give one of them")
         names[path] = name
-    for path in sorted(names, key=lambda path: path.count(".")):  # what holds others comes before them
+    for path in sorted(names, key=lambda path: path.count(".")):  # outer arguments first, then those inside them
         address = {p: at for p, at, _ in _entries(optimizer)}.get(path)
         if address is None:
             outer = next(names[p] for p in names if path.startswith(p + "."))
@@ -103,8 +103,11 @@ def arrays(optimizer: T, dtype: Any = None) -> T:
     """The same value with every number as a strong array (float32, or float64 where x64 is on and asked for).
 
     Loops and `eqx.filter_jit` want this: Python floats are static there, or make a second trace when an array returns.
-    """
 
+    Args:
+        optimizer: a transformation, a schedule or another value.
+        dtype: the floating dtype of the arrays; None means float32.
+    """
     _require_value("arrays", optimizer)
 
     def array(x):
@@ -116,7 +119,11 @@ def arrays(optimizer: T, dtype: Any = None) -> T:
 
 
 def as_optax(optimizer: GradientTransformation) -> optax.GradientTransformationExtraArgs:
-    """The plain Optax pair, without leaves: for `nnx.Optimizer` and others that refuse arrays in static places."""
+    """The plain Optax pair, without leaves: for `nnx.Optimizer` and others that refuse arrays in static places.
+
+    Args:
+        optimizer: a transformation.
+    """
     return optax.GradientTransformationExtraArgs(*optimizer)
 
 
@@ -231,7 +238,7 @@ def _counts(value: Any, state: Any) -> dict[Address, Any]:
     A rule keeps its own count in the field `count`; a wrapper keeps the state of its argument `inner` in the field
     `inner_state`, and those of a dict of transformations in `inner_states`, each within a masked state.
     """
-    if value.inner is not None:  # a recipe passes its schedules on, as they are
+    if value.inner is not None:  # a recipe passes its schedules on unchanged
         passed_on = {id(_at(value.inner, at)): count for at, count in _counts(value.inner, state).items()}
         return {at: passed_on[id(argument)] for _, at, argument in _entries(value) if id(argument) in passed_on}
     is_tuple = isinstance(state, tuple)

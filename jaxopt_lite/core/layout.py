@@ -1,11 +1,11 @@
-"""Where the numbers of a state belong: for each axis of each leaf, the axis of a parameter that it is.
+"""The layout of a state: for each axis of each leaf, the axis of the parameter to which it corresponds.
 
 A state is made of counts (scalars), slots (trees with the structure of params) and the states of inner rules. A rule
-that hands its inner rule another tree than params, such as stacks of leaves, keeps the inner state in a `View`, whose
-static parts say what the leaves of that tree are made of.
+that passes its inner rule another tree than params, such as stacks of leaves, keeps the inner state in a `View`, whose
+static parts describe which parameters make up each leaf of that tree.
 
-Nothing is declared by rules: slots are found by the structure of params, their axes by their sizes, and what is left
-by asking `init` what changes with the size of an axis.
+Rules declare nothing: slots are found by the structure of params, their axes by their sizes, and the rest by calling
+`init` with the size of one axis changed, to see which axes of the state change.
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ class Place:
     """Where a leaf of a state belongs.
 
     Attributes:
-        params: key paths of the parameters whose numbers it holds: one, those of a stack in order, or none for counts,
+        params: key paths of the parameters whose numbers it holds: one, those of a stack in order, or () for counts,
             random keys and sums over the whole tree.
         axes: for each axis of the leaf the axis of the parameter that it is, or "concat" (parameters one after the
             other along this axis), "stack" (a new axis, one parameter each), "flat" (all axes in one), or None.
@@ -44,7 +44,7 @@ class Place:
 class Part(NamedTuple):
     """What a leaf of the tree that a rule sees is made of: positions among the leaves of params, and their shapes.
 
-    `join` says how: "concat" along the first axis, or None for a leaf that is a parameter itself.
+    `join` is how they are joined: "concat" along the first axis, or None for a leaf that is a parameter itself.
     """
 
     leaves: tuple[int, ...]
@@ -77,7 +77,7 @@ class Parts:
     def __repr__(self) -> str:
         return f"Parts({self.seen.unflatten(self.parts)!r})"
 
-    def __reduce__(self) -> tuple:  # tree structures with classes of one's own cannot be pickled, trees can
+    def __reduce__(self) -> tuple:  # tree structures with user-defined classes cannot be pickled, trees can
         return Parts, self._trees
 
     def undo(self, slot: Any) -> Any:
@@ -145,7 +145,7 @@ def state_layout(optimizer: optax.GradientTransformation, params: Any) -> Any:
 
 
 def _places(state: Any, params: Any) -> list[Place | None]:
-    """A place for each leaf of a state in order; None where neither structure nor sizes tell."""
+    """A place for each leaf of a state in order; None where neither structure nor sizes determine it."""
     structure, paths = jax.tree.structure(params), jax.tree_util.tree_leaves_with_path(params)
     shapes = [leaf.shape for _, leaf in paths]
 
@@ -154,7 +154,7 @@ def _places(state: Any, params: Any) -> list[Place | None]:
             return False
         if structure.num_leaves > 1 or not hasattr(node, "shape"):
             return structure.num_leaves > 0
-        # With a single parameter each leaf has its structure: a slot has its shape too, and is no count.
+        # With a single parameter each leaf has its structure: a slot also has its shape and is not a count.
         return node.shape == shapes[0] and jnp.issubdtype(node.dtype, jnp.inexact)
 
     places: list[Place | None] = []
@@ -170,7 +170,7 @@ def _places(state: Any, params: Any) -> list[Place | None]:
 
 
 def _stands_for_one(node: Any) -> bool:
-    """Whether a node stands in the place of one parameter: nothing, or something that says how it is laid out."""
+    """Whether a node takes the place of one parameter: a masked node, or a node with a method `layout`."""
     return isinstance(node, optax.MaskedNode) or hasattr(node, "layout")
 
 
@@ -179,7 +179,7 @@ def _one_by_one(node: Any) -> Any:
 
 
 def _of_parameter(own: list, path: KeyPath, shape: tuple[int, ...]) -> list[Place]:
-    """The places of what stands in a slot for one parameter."""
+    """The places of what a slot holds for one parameter."""
     (leaf,) = own
     if isinstance(leaf, optax.MaskedNode):
         return []
@@ -223,7 +223,7 @@ def _ask(init: Callable, params: Any, state: Any) -> list[tuple[KeyPath, int, li
         others = [*leaves[:n], jax.ShapeDtypeStruct(shape, leaves[n].dtype), *leaves[n + 1 :]]
         try:
             other = jax.eval_shape(init, like.unflatten(others))
-        except Exception:  # an init that refuses this size tells nothing
+        except Exception:  # an init that refuses this size gives no information
             return None
         if jax.tree.structure(other) != jax.tree.structure(state):
             return None
@@ -241,7 +241,7 @@ def _ask(init: Callable, params: Any, state: Any) -> list[tuple[KeyPath, int, li
 
 
 def _explained(leaf: Any, asked: list) -> Place:
-    """The place of a leaf by what changed with it; not sure where an axis is claimed by none or by several."""
+    """The place of a leaf by what changed with it; not sure where an axis matches no parameter axis, or several."""
     axes: list[list] = [[] for _ in leaf.shape]
     agree = all(longer is not None and longer == shorter for _, _, longer, shorter in asked)
     params = {path: None for path, _, longer, shorter in asked if longer or shorter}
@@ -253,7 +253,7 @@ def _explained(leaf: Any, asked: list) -> Place:
 
 
 def _place(params: tuple[KeyPath, ...], candidates: list[list], shape: tuple[int, ...]) -> Place:
-    """A place from the axes of a parameter that each axis may be; one of length 1 may be none, as a placeholder."""
+    """A place from the candidate axes of each axis; an axis of length 1 may have no candidate, as a placeholder."""
     found = tuple(axes[0] if len(axes) == 1 else None for axes in candidates)
     sure = all(len(axes) == 1 or (not axes and n == 1) for axes, n in zip(candidates, shape, strict=True))
     return Place(params, found, sure)

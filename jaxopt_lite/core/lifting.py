@@ -61,7 +61,7 @@ class _Argument(parameters.Parameter):
         if self.name in _SEEDS:
             return value
         is_array = isinstance(value, (np.ndarray, np.generic, jax.Array))
-        if isinstance(value, float) or is_array or (isinstance(value, (int, str)) and self.traced):  # strings: refused
+        if isinstance(value, float) or is_array or (isinstance(value, (int, str)) and self.traced):  # str: an error
             return numbers.number(value, numbers.Range(), who, self.name)
         return super().normalise(value, who)
 
@@ -76,7 +76,7 @@ class _Argument(parameters.Parameter):
 
 
 class _Spec(parameters.Spec):
-    """A factory that asks whether an argument can be called, to tell a function of a tree from a tree."""
+    """A factory of Optax, whose code calls any callable argument: a callable tree is passed as a plain function."""
 
     def call(self, arguments: dict[str, Any]) -> Any:
         return super().call({name: _plain(value) for name, value in arguments.items()})
@@ -108,7 +108,7 @@ def lift(
         A factory with the signature of `factory`. Lifting the same function twice gives the same factory.
 
     Raises:
-        TypeError: if `factory` is not callable, or a name in `static` or `traced` is none of its arguments.
+        TypeError: if `factory` is not callable, or has no argument of a name in `static` or `traced`.
 
     >>> import jaxopt_lite as jo
     >>> jo.lift(optax.fromage)(0.1)
@@ -152,7 +152,7 @@ def _lift(factory: Callable, static: tuple[str, ...], traced: tuple[str, ...], a
 
 
 def _lift_again(factory: Any, static: tuple[str, ...], traced: tuple[str, ...], acts_on: str | None = None) -> Callable:
-    """What a pickle calls: Optax's functions travel by their public names, because its partials have no other."""
+    """Called by unpickling: Optax's functions are pickled by their public names, as its partials have no others."""
     return lift(text.optax_function(factory) if isinstance(factory, str) else factory, static, traced, acts_on)
 
 

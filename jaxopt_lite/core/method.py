@@ -33,7 +33,7 @@ P = ParamSpec("P")
 
 
 class Status(enum.IntEnum):
-    """Why a solve has ended, or that it has not. Stored as an int32, so that it can be vmapped."""
+    """Why a solve has ended, or RUNNING. Stored as an int32, so that it can be vmapped."""
 
     RUNNING = 0
     CONVERGED_GRADIENT = 1
@@ -69,11 +69,11 @@ _MESSAGES = {
         "tolerance. Scale the parameters, use float64, or raise tol."
     ),
     Status.MAX_STEPS: "Out of steps: raise max_steps, or resume with state=solution.state.",
-    Status.NON_FINITE: "The value or the gradient is not finite: start elsewhere, or look into the function.",
-    Status.UNBOUNDED: "The value falls without end: it seems to have no lower bound.",
+    Status.NON_FINITE: "The value or the gradient is not finite: start from other parameters, or check the objective.",
+    Status.UNBOUNDED: "The value reached minus infinity: the objective seems to have no lower bound.",
     Status.LINE_SEARCH_FAILED: (
-        "The line search found no lower value along a direction in which the gradient says that there is one: check "
-        "the gradient (a custom derivative, stop_gradient, or a function that is not smooth)."
+        "The line search found no lower value along a direction in which the gradient predicts one: check the "
+        "gradient (a custom derivative, stop_gradient, or a function that is not smooth)."
     ),
     Status.INFEASIBLE: "No point satisfies the constraints.",
     Status.NO_BRACKET: "The ends of the bracket do not have values of opposite sign.",
@@ -82,7 +82,7 @@ _MESSAGES = {
 
 
 class Info(NamedTuple):
-    """What a step saw: of the parameters that `advance` was given for a transformation, that it returns for a solver.
+    """What a step measured: at the given parameters for a transformation, at the returned ones for a solver.
 
     Attributes:
         value: the objective, a scalar.
@@ -102,7 +102,7 @@ class Info(NamedTuple):
 
 
 class Objective:
-    """The function that a solver minimizes. It lives inside one trace, and holds what belongs to the problem.
+    """The function that a solver minimizes, with its tolerance and bounds. It is used within one trace only.
 
     Args:
         f: params -> scalar, or (scalar, aux) with `has_aux`.
@@ -149,7 +149,8 @@ class Objective:
     def converged(self, norm: jax.Array, value: jax.Array, first_norm: jax.Array) -> jax.Array:
         """Whether ‖g‖ = 0 or ‖g‖ <= tol min(‖g₀‖, max(1, |f|)), a bool scalar.
 
-        The first norm alone lets a bad start end early, max(1, |f|) alone takes an endless slope for a minimum.
+        With the first norm alone, a start with a large gradient would end too early; with max(1, |f|) alone, a slope
+        without a minimum would count as converged.
         """
         return (norm == 0) | (norm <= self.tol * jnp.minimum(first_norm, jnp.maximum(1, jnp.abs(value))))
 
@@ -167,19 +168,23 @@ class Solver(Value):
     traced = True
 
     def init(self, objective: Objective, params: Any) -> Any:
-        """The state with which a solve begins. f is not evaluated."""
+        """The initial state of a solve. f is not evaluated."""
         return self.built[0](objective, params)
 
     def step(self, objective: Objective, params: Any, state: Any) -> tuple[Any, Any, Info]:
-        """One evaluation of f, and what follows from it."""
+        """One evaluation of f: the new parameters, the new state and an `Info`."""
         return self.built[1](objective, params, state)
 
 
 def solver(function: Callable[P, Any]) -> Callable[P, Solver]:
     """Make a factory of solvers from a function that returns a pair (init, step).
 
-    Annotations mean what they mean for `transformation`: number types are leaves, all others are static. A solver of
-    this package prints and parses with its folder, such as `solvers.lbfgs()`.
+    A solver of this package prints and parses with its folder, such as `solvers.lbfgs()`.
+
+    Args:
+        function: the function to decorate. It returns `init(objective, params) -> state` and `step(objective, params,
+            state) -> (params, state, info)`. Annotations mean what they mean for `transformation`: number types are
+            leaves, all others are static.
     """
     factory: Any = remember_calls(function, Solver)
     package, _, folder = function.__module__.partition(".")

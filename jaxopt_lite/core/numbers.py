@@ -1,6 +1,6 @@
-"""What a number may be: the annotations that make an argument a hyperparameter, and the ranges they promise.
+"""The annotations that make an argument a hyperparameter, and the ranges that they check.
 
-A factory's annotation alone says what an argument is. `b1: Decay` is a leaf of the value's pytree, between 0 and 1;
+The annotation of a factory's argument decides what it is. `b1: Decay` is a leaf of the value's pytree, between 0 and 1;
 `learning_rate: LearningRate` is a leaf or a schedule; anything else is static. Numbers become Python floats at
 construction, step counts too, so that every leaf can be differentiated; arrays stay arrays. Ranges are checked once, at
 construction, with NumPy and after rounding to float32 (`1 - 1e-9` is 1 there); traced values are never checked.
@@ -32,7 +32,7 @@ __all__ = [
 
 @dataclasses.dataclass(frozen=True)
 class Range:
-    """The interval that a number must lie in, and how many dimensions it has."""
+    """The interval that a number must lie in, and its number of dimensions."""
 
     low: float = -math.inf
     high: float = math.inf
@@ -42,7 +42,7 @@ class Range:
     columns: tuple[tuple[str, float | None], ...] = ()  # of a table given as dicts: (name, default)
 
     def __str__(self):
-        """In the words of an error message: `in [0, 1)`, `at least 0`, `above 0`, `finite`."""
+        """The range as in an error message: `in [0, 1)`, `at least 0`, `above 0`, `finite`."""
         if math.isfinite(self.low) and math.isfinite(self.high):
             left, right = "(" if self.open_low else "[", ")" if self.open_high else "]"
             return f"in {left}{self.low:g}, {self.high:g}{right}"
@@ -71,15 +71,15 @@ PositiveCount = Annotated[Number, Range(low=0.0, open_low=True, open_high=True)]
 Vector = Annotated[Number | list | tuple, Range(open_low=True, open_high=True, ndim=1)]
 Table = Annotated[Number | list | tuple | dict, Range(open_low=True, open_high=True, ndim=2)]
 
-_WHAT = ("a number", "a list of numbers", "a list of rows of numbers")  # by dimensions
+_WHAT = ("a number", "a list of numbers", "a list of rows of numbers")  # by number of dimensions
 
 
 def number(value: Any, range_: Range, who: str, name: str, other: str = "") -> Any:
-    """Turn what a caller gave for a number into a leaf: a Python float, or the array that it is.
+    """Turn a given number into a leaf: a Python float, or an array.
 
     Args:
         value: what the caller gave.
-        range_: what the annotation says.
+        range_: the range of the annotation.
         who: the factory, for messages.
         name: the argument, for messages.
         other: what else would be allowed, for messages, such as " or a schedule".
@@ -123,12 +123,12 @@ def check_range(value: Any, range_: Range, who: str, name: str) -> None:
 
 
 def concrete(*values: Any) -> bool:
-    """Whether none of the numbers is traced, so that they may be compared in Python."""
+    """Whether all of the numbers are concrete, so that they may be compared in Python."""
     return not any(isinstance(value, Tracer) for value in values)
 
 
 def check_used_as_scalar(value: Any, range_: Range, who: str, name: str) -> None:
-    """Raise if a leaf that should be a scalar still has dimensions when it is used: somebody forgot a vmap."""
+    """Raise if a leaf that should be a scalar still has dimensions when it is used, as after a forgotten vmap."""
     if is_batch(value, range_):
         what = ("a scalar", "a vector", "a table")[range_.ndim]
         raise ValueError(
@@ -191,7 +191,7 @@ def _real_array(value: Any, what: str) -> Any:
 
 
 def describe(value: Any) -> str:
-    """What a caller gave, in the words of an error message."""
+    """Describe a given value for an error message."""
     if value is None:
         return "None"
     if isinstance(value, str):

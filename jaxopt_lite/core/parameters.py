@@ -1,4 +1,4 @@
-"""What the annotations of a factory's arguments say, and how arguments come into their normal form.
+"""What the annotations of a factory's arguments mean, and how arguments are brought into a normal form.
 
 b1: Decay                               a number: a leaf, checked against its range
 learning_rate: LearningRate             a number or a schedule
@@ -47,23 +47,23 @@ Dtype = Annotated[Any, _DTYPE]
 
 @dataclasses.dataclass(frozen=True)
 class Parameter:
-    """What the annotation of one argument says of it."""
+    """The properties of one argument, read from its annotation."""
 
     name: str
-    kind: Any  # of inspect.Parameter
+    kind: Any  # as in inspect.Parameter
     default: Any
     range: Range | None = None  # a number in this range
     optional: bool = False  # None is allowed
     holds: type | None = None  # a value of this class
-    many: bool = False  # or a list, tuple or dict of them
+    many: bool = False  # or a list, tuple or dict of such values
     is_key: bool = False
     is_mask: bool = False
     is_dtype: bool = False
     is_bool: bool = False
-    choices: tuple = ()  # of a Literal
+    choices: tuple = ()  # the options of a Literal
 
     def normalise(self, value: Any, who: str) -> Any:
-        """The argument as it is remembered; raises naming `who` and the argument."""
+        """The argument in its normal form; errors name `who` and the argument."""
         if value is None and (self.optional or self.default is None):
             return None
         if self.range is not None:
@@ -78,13 +78,13 @@ class Parameter:
         if self.is_dtype:
             return _float_dtype(value, f"{who}: {self.name}")
         if isinstance(value, Tracer):
-            return value  # refused with the other static arguments
+            return value  # raises later, with the other static arguments
         if self.is_bool and not isinstance(value, (bool, np.bool_)):
             raise TypeError(f"{who}: {self.name} must be True or False, got {numbers.describe(value)}")
         if self.choices and not (isinstance(value, str) and value in self.choices):
             raise ValueError(f"{who}: {self.name} must be one of {', '.join(map(repr, self.choices))}, got {value!r}")
         if isinstance(value, (np.ndarray, list, dict)):
-            return _copied(value)  # these change after hashing
+            return _copied(value)  # copied, because the caller may change them after they were hashed
         return value.item() if isinstance(value, np.generic) else _dtype_name(value)
 
     def is_dynamic(self, value: Any) -> bool:
@@ -131,11 +131,11 @@ class Spec:
         except TypeError as error:
             takes_any = any(p.kind is p.VAR_KEYWORD for p in self.signature.parameters.values())
             unknown = [name for name in kwargs if name not in self.signature.parameters and not takes_any]
-            # Said before what is missing: it may be that under another name.
-            said = f"got an unexpected keyword argument {unknown[0]!r}" if unknown else str(error)
+            # An unknown name is reported before a missing one, because it may be that one misspelt.
+            fault = f"got an unexpected keyword argument {unknown[0]!r}" if unknown else str(error)
             plain = [p.replace(annotation=p.empty) for p in self.signature.parameters.values()]
             signature = self.signature.replace(parameters=plain, return_annotation=inspect.Signature.empty)
-            raise TypeError(f"{self.name}: {said}; its signature is {self.name}{signature}") from None
+            raise TypeError(f"{self.name}: {fault}; its signature is {self.name}{signature}") from None
         bound.apply_defaults()
         return {name: self.normalise(name, value) for name, value in bound.arguments.items()}
 
@@ -166,7 +166,7 @@ class Spec:
 def parameters_of(function: Callable, warn: bool = False) -> dict[str, Parameter]:
     """The parameters of a function in order, read from its annotations.
 
-    With `warn`, a UserWarning names one that has none and no default, or a number for a default.
+    With `warn`, a UserWarning names each parameter without an annotation that has no default or a number as default.
     """
     hints = typing.get_type_hints(function, include_extras=True)
     parameters = {}
@@ -178,7 +178,7 @@ def parameters_of(function: Callable, warn: bool = False) -> dict[str, Parameter
                 "value of it is another program; a number type (Scalar, NonNegative, Decay, Count, ...) makes it a "
                 "hyperparameter, LearningRate a number or a schedule, GradientTransformation an inner rule; Any says "
                 "that it is static",
-                stacklevel=4,  # of the line that decorates
+                stacklevel=4,  # the warning shows the line of the decorator
             )
         options = _options(hints.get(name))
         classes = [c for option in options for c in _classes(option)]
@@ -213,7 +213,7 @@ def _classes(hint: Any) -> list[type]:
 
 
 def _copied(value: Any) -> Any:
-    """Containers and arrays anew; what they hold stays itself, functions above all."""
+    """Copies of containers and arrays; functions and other values in them are not copied."""
     if isinstance(value, dict):
         return {key: _copied(v) for key, v in value.items()}
     if isinstance(value, (list, tuple)) and not hasattr(value, "_fields"):

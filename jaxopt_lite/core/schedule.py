@@ -1,7 +1,8 @@
 """Schedules as values: functions of the step that are pytrees of their hyperparameters.
 
-LearningRate    at least 0, or a schedule
-Scheduled       any finite number, or a schedule
+LearningRate            at least 0 and finite, or a schedule
+NonNegativeOrSchedule   the same, for what is not a learning rate, such as a weight decay
+Scheduled               any finite number, or a schedule
 """
 
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from jaxopt_lite.core import numbers, text
 from jaxopt_lite.core.numbers import Rate, Scalar
 from jaxopt_lite.core.values import Value, register, remember_calls
 
-__all__ = ["LearningRate", "Schedule", "Scheduled", "schedule"]
+__all__ = ["LearningRate", "NonNegativeOrSchedule", "Schedule", "Scheduled", "schedule"]
 
 P = ParamSpec("P")
 
@@ -31,7 +32,7 @@ class Schedule(Value):
         t = jnp.asarray(count, dtype=jnp.result_type(float))
         if not callable(self.built):
             raise TypeError(f"{self.factory.spec.name} must return a function of the step, it returned {self.built!r}")
-        with jax.numpy_dtype_promotion("standard"):  # as within a rule
+        with jax.numpy_dtype_promotion("standard"):  # the same promotion as inside a rule
             value: Any = self.built(t)
         is_number = isinstance(value, (int, float)) or hasattr(value, "dtype") and jnp.isrealobj(value)
         if not is_number or jnp.shape(value) not in ((), t.shape):
@@ -42,24 +43,27 @@ class Schedule(Value):
 
     @classmethod
     def accept(cls, value: Any, who: str, name: str) -> "Schedule":
-        """Let a plain function of the step pass for a schedule, compared by identity."""
-        # A public function of Optax makes a schedule, or something else; none is a schedule itself.
+        """Accept a plain function of the step as a schedule, compared by identity."""
+        # A public function of Optax is a factory, never a schedule itself.
         is_factory = hasattr(value, "spec") or text.optax_path(value)
         if callable(value) and not isinstance(value, (Value, type)) and not is_factory:
             return from_callable(value)
         return super().accept(value, who, name)
 
 
-# pyright does not see through the | of jax.Array's metaclass, but takes the aliases as they are meant.
-LearningRate: TypeAlias = Rate | Schedule | Callable[[jax.Array], jax.Array]  # pyright: ignore
+# pyright rejects the | of jax.Array's metaclass, but reads the aliases correctly.
+NonNegativeOrSchedule: TypeAlias = Rate | Schedule | Callable[[jax.Array], jax.Array]  # pyright: ignore
+LearningRate: TypeAlias = NonNegativeOrSchedule
 Scheduled: TypeAlias = Scalar | Schedule | Callable[[jax.Array], jax.Array]  # pyright: ignore
 
 
 def schedule(function: Callable[P, Callable[[jax.Array], Any]]) -> Callable[P, Schedule]:
-    """Make a factory of schedules: the decorated function returns a function of the step (a float array).
+    """Make a factory of schedules.
 
-    Every argument annotated with one of the number types is a leaf and may be traced, so the function must be free of
-    Python branches on them.
+    Args:
+        function: the function to decorate. It returns a function of the step, a float array of any shape, whose result
+            has the same shape. Every argument annotated with one of the number types is a leaf and may be traced, so
+            the function must not branch on it in Python.
 
     >>> @schedule
     ... def inverse_time(init_value: numbers.NonNegative, scale: numbers.Positive = 10.0):
@@ -74,5 +78,5 @@ def schedule(function: Callable[P, Callable[[jax.Array], Any]]) -> Callable[P, S
 
 @schedule
 def from_callable(function: Callable):
-    """Let a plain function of the step stand for a schedule. It has no leaves and is compared by identity."""
+    """Make a schedule of a plain function of the step. It has no leaves and is compared by identity."""
     return function

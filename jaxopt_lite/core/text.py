@@ -54,7 +54,7 @@ def spell(value: Any, defaults: bool = False) -> str:
         shown = argument.tolist() if is_table else argument  # a table is given as a list
         parts.append(("" if positional else f"{name}=") + _spell(shown, defaults))
     if spec.name in ("from_callable", "from_optax") and len(parts) == 1:
-        return parts[0]  # these stand where their argument was given
+        return parts[0]  # they print as the argument itself
     return f"{getattr(value.factory, 'spelling', spec.name)}({', '.join(parts)})"
 
 
@@ -66,7 +66,7 @@ def parse(text: str, names: dict[str, Any] | None = None) -> Any:
 
     Args:
         text: the call, as `repr` prints it.
-        names: other factories and functions that the text may name, such as one's own rules, masks and enums.
+        names: other factories and functions that the text may name, such as user-defined rules, masks and enums.
 
     Raises:
         ValueError: for text that is not such a call; it names the nearest known name.
@@ -231,7 +231,7 @@ def name_of(function: Any) -> str:
 
 
 def _has_no_name(argument: Any) -> bool:
-    """Whether this is a function that nobody can write down, such as a default of Optax's that is a lambda."""
+    """Whether this is a function without a public name, such as a default of Optax's that is a lambda."""
     return callable(argument) and not hasattr(argument, "factory") and optax_path(argument) is None
 
 

@@ -42,10 +42,10 @@ __all__ = [
 ]
 
 P = ParamSpec("P")
-ACTS_ON = ("coordinate", "matrix", "leaf", "tree")  # from the strongest promise to none
+ACTS_ON = ("coordinate", "matrix", "leaf", "tree")  # from the strongest promise to no promise
 _boundary = threading.local()
-_checked: dict[Any, bool] = {}  # kinds of call that were checked, and whether they have leaves to widen
-_CHECKED = 1024  # kept of them
+_checked: dict[Any, bool] = {}  # for each kind of call that was checked, whether it has leaves to widen
+_CHECKED = 1024  # entries kept
 
 
 @register
@@ -59,7 +59,7 @@ class GradientTransformation(Value, optax.GradientTransformationExtraArgs):
     noun = "a transformation"
     traced = True
 
-    def __new__(cls, *args, **kwargs):  # given none here; __init__ refuses what a caller gives
+    def __new__(cls, *args, **kwargs):  # the factory passes no arguments; __init__ raises for a direct call
         def init(params):
             return _init(self, params)
 
@@ -74,7 +74,7 @@ class GradientTransformation(Value, optax.GradientTransformationExtraArgs):
 
     @classmethod
     def _make(cls, pair):
-        # namedtuple's _replace comes here: a pair with another function is no longer this call.
+        # Called by namedtuple's _replace: a pair with another function is not the result of this call any more.
         return optax.GradientTransformationExtraArgs(*pair)
 
     __repr__, __eq__, __ne__, __hash__ = Value.__repr__, Value.__eq__, Value.__ne__, Value.__hash__
@@ -126,11 +126,11 @@ def transformation(function: Any = None, /, *, acts_on: str | None = None) -> An
             sums over the whole tree at most, made by the functions of `tree`, so leaves may be stacked, flattened and
             cut; "matrix": its matrix, which is the last two axes of a leaf, all others being batches of matrices;
             "leaf": its leaf; "tree": anything. None is the weakest of the transformations that a chain, a recipe or a
-            wrapper holds, and "tree" for a rule that holds none. A wrapper that declares something keeps to the
-            weakest of that and of what it holds. Read by `stack_leaves`.
+            wrapper holds, and "tree" for a rule without inner transformations. A wrapper that declares something keeps
+            to the weakest of that and of what it holds. Read by `stack_leaves`.
 
     Raises:
-        ValueError: if `acts_on` is another word.
+        ValueError: if `acts_on` is anything else.
 
     >>> from jaxopt_lite import Scalar
     >>> @transformation(acts_on="coordinate")
@@ -151,7 +151,7 @@ def transformation(function: Any = None, /, *, acts_on: str | None = None) -> An
 
 
 def check_acts_on(word: Any, who: str) -> str | None:
-    """Return what a rule is declared to act on; raises a ValueError for another word."""
+    """Return what a rule is declared to act on; raises a ValueError for anything else."""
     if word is not None and word not in ACTS_ON:
         raise ValueError(f"{who}: acts_on must be one of {', '.join(map(repr, ACTS_ON))}, got {word!r}")
     return word
@@ -160,7 +160,7 @@ def check_acts_on(word: Any, who: str) -> str | None:
 def deciding(value: GradientTransformation) -> Iterator[GradientTransformation]:
     """The rules that decide what a transformation acts on: recipes are taken apart, wrappers come with what they hold.
 
-    A recipe that declares what it acts on stands for all that it is made of.
+    A recipe that declares what it acts on is not taken apart.
     """
     if value.inner is not None and value.factory.spec.acts_on is None:
         yield from deciding(value.inner)
@@ -190,6 +190,13 @@ def decides_by_leaf(rule: GradientTransformation) -> bool:
 def apply_updates(params: Any, updates: Any) -> Any:
     """params + updates, leaf by leaf, in the dtypes of params (the sum itself in the wider of the two).
 
+    Args:
+        params: the parameters, a pytree of floating or complex arrays.
+        updates: what `update` returned, with the structure and shapes of params.
+
+    Returns:
+        The new parameters.
+
     Raises:
         ValueError: if structures or shapes differ; nothing is broadcast.
     """
@@ -206,7 +213,7 @@ def apply_updates(params: Any, updates: Any) -> Any:
 
 @transformation(acts_on="coordinate")
 def identity():
-    """Leave the gradient as it is."""
+    """Return the gradient unchanged."""
     return lambda params: optax.EmptyState(), lambda updates, state, params=None, **extra: (updates, state)
 
 
@@ -222,7 +229,7 @@ def _zeros(updates, params):
 
 @transformation
 def stateless(f: Callable):
-    """Apply a function of the whole trees, f(updates, params) -> updates, that remembers nothing.
+    """Apply a function of the whole trees, f(updates, params) -> updates, without a state.
 
     Args:
         f: the function. It is static and compared by identity: give a function of a module if the optimizer is to be
@@ -236,6 +243,9 @@ def stateless(f: Callable):
 @transformation
 def chain(*transforms: GradientTransformation):
     """Apply transformations one after the other, from left to right. The state is the tuple of their states.
+
+    Args:
+        *transforms: transformations, each given one by one; at least one.
 
     Raises:
         TypeError: if it is given nothing, a list, or a factory that was not called.
@@ -258,7 +268,7 @@ def chain(*transforms: GradientTransformation):
 
 @transformation
 def from_optax(pair: Any):
-    """Let a plain Optax pair stand in a chain. It has no leaves and is compared by identity; see `lift`."""
+    """Let a plain Optax pair be part of a chain. It has no leaves and is compared by identity; see `lift`."""
     return pair
 
 
@@ -330,7 +340,8 @@ def _update(value: GradientTransformation, updates: Any, state: Any, params: Any
     who, given = value.factory.spec.name, (updates, state, params)
     leaves, structure = jax.tree.flatten(given)
     kinds = [(np.shape(x), getattr(x, "dtype", type(x))) for x in leaves]
-    key = (jax.tree.structure(value), structure, *kinds)  # numbers do not matter, so a new learning rate is not new
+    # Without the numbers of the optimizer, so that another learning rate is not checked again.
+    key = (jax.tree.structure(value), structure, *kinds)
     is_new = key not in _checked
     if is_new:
         checks.check_grads(who, updates, state, params)

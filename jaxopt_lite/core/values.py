@@ -5,8 +5,8 @@ remembers the call. The value is a pytree: numbers, and the values among its arg
 else is its static part. So it can be printed, parsed, compared, hashed, pickled, mapped over and differentiated. What
 the factory makes (the closures of a rule, the function of a schedule) is built when it is first used.
 
-Unflattening and unpickling run no checks and no user code: the leaves of a gradient are no valid hyperparameters, and
-the leaves of `vmap`'s axes are no numbers at all.
+Unflattening and unpickling run no checks and no user code, because the leaves need not be valid hyperparameters: those
+of a gradient may be out of range, and those of `vmap`'s axes are not numbers.
 """
 
 import collections.abc
@@ -84,7 +84,7 @@ class Value:
 
     @classmethod
     def accept(cls, value: Any, who: str, name: str) -> typing.Self:
-        """Return what may stand where a value of this class is expected, or raise a TypeError."""
+        """Return a value of this class made from what was given, or raise a TypeError."""
         if isinstance(value, cls):
             return value
         raise TypeError(f"{who}: {name} must be {cls.noun}, got {_instead_of(value, cls)}")
@@ -128,7 +128,7 @@ class Value:
 
 
 def _revive(cls: type, factory: Any, arguments: dict) -> Any:
-    if isinstance(factory, tuple):  # a lifted factory travels as (lift, its arguments)
+    if isinstance(factory, tuple):  # a lifted factory is pickled as (lift, its arguments)
         factory = factory[0](*factory[1:])
     return cls.remember(factory, arguments)
 
@@ -200,7 +200,7 @@ def _instead_of(value: Any, cls: type[Value]) -> str:
 
 
 def _freeze(value: Any, what: str) -> Any:
-    """A hashable stand-in that is equal just where types and values are equal (`True` is not `1` is not `1.0`)."""
+    """A hashable substitute, equal exactly where types and values are equal (`True`, `1` and `1.0` all differ)."""
     if isinstance(value, dict):
         return (dict, tuple(sorted(((repr(k), _freeze(v, what)) for k, v in value.items()), key=lambda kv: kv[0])))
     if isinstance(value, (list, tuple)) and not isinstance(value, Value):  # a transformation is a tuple of closures
@@ -211,7 +211,7 @@ def _freeze(value: Any, what: str) -> Any:
         array = np.asarray(value)
         return (type(value), array.dtype.str, array.shape, array.tobytes())
     if isinstance(value, float) and value != value:
-        return (type(value), "nan")  # equal to itself
+        return (type(value), "nan")  # so that NaN is equal to itself
     try:
         hash(value)
     except TypeError:

@@ -1,1 +1,1 @@
-"""What is said while a run goes on, and what is left of it as text."""
+"""Progress output while a run trains, and its text files."""

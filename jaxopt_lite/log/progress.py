@@ -1,4 +1,4 @@
-"""A line of progress while a run goes on."""
+"""Progress on standard error while a run trains."""
 
 import contextlib
 import datetime
@@ -15,9 +15,9 @@ __all__ = ["Progress"]
 
 
 class Display:
-    """What is shown on standard error: by Rich on a terminal, as plain lines elsewhere.
+    """Output on standard error: drawn by Rich on a terminal, as plain lines elsewhere.
 
-    Where that fails (the terminal or the notebook is gone), nothing more is shown, and the run continues.
+    If writing fails (the terminal or the notebook is gone), nothing more is shown and the run continues.
 
     Args:
         rich: makes what Rich draws, or returns None where Rich is not installed.
@@ -37,17 +37,17 @@ class Display:
 
     @contextlib.contextmanager
     def tried(self) -> Iterator[None]:
-        """Show nothing more after an error, whatever it is: it is no reason to lose the run."""
+        """Show nothing more after any error: a failure to show progress must not end the run."""
         try:
             yield
         except Exception:
             live, self.live, self.shown = self.live, None, False
             if live is not None:
                 with contextlib.suppress(Exception):
-                    live.stop()  # or what the program prints later would go through Rich
+                    live.stop()  # otherwise later output of the program would go through Rich
 
     def print(self, text: str) -> None:
-        """A line of its own."""
+        """Print one line."""
         print(text, file=sys.stderr, flush=True)
 
 
@@ -66,18 +66,19 @@ class Progress:
     """Steps, steps per second, time left and metrics: a bar on a terminal, plain lines elsewhere.
 
     Args:
-        steps: at which the run will be done.
-        show: as for `Display`. Of lines there is one each two seconds at most, and the last.
+        steps: the number of steps of the whole run.
+        show: as for `Display`. At most one line is printed every two seconds, and the last one.
     """
 
     def __init__(self, steps: int, show: str | None = None):
         self.steps = steps
         self._display = Display(functools.partial(_rich_bar, steps), show)
-        self._first: tuple[int, float] | None = None  # compiling comes before it, and would spoil the rate
+        # Step and time of the first update. Compiling comes before it, so that it does not count in the rate.
+        self._first: tuple[int, float] | None = None
         self._printed, self._waiting = -math.inf, ""
 
     def update(self, step: int, metrics: dict[str, Any]) -> None:
-        """Show how far the run is."""
+        """Show the step and the metrics."""
         if self._display.shown:
             with self._display.tried():
                 self._show(step, metrics)
@@ -85,23 +86,23 @@ class Progress:
     def _show(self, step: int, metrics: dict[str, Any]) -> None:
         now = time.perf_counter()
         self._first = self._first or (step, now)
-        said = [f"{name} {np.nanmean(value):.4g}" for name, value in _shown(metrics)]
+        parts = [f"{name} {np.nanmean(value):.4g}" for name, value in _shown(metrics)]
         if step > self._first[0]:
             rate = (step - self._first[0]) / max(now - self._first[1], 1e-9)
             left = datetime.timedelta(seconds=round((self.steps - step) / rate))
-            said = [f"{rate:,.0f} steps/s", *([f"{left} left"] if step < self.steps else []), *said]
+            parts = [f"{rate:,.0f} steps/s", *([f"{left} left"] if step < self.steps else []), *parts]
         bar = self._display.live
         if bar is not None:
             room = bar.console.width - 28 - 2 * len(str(self.steps))
-            fitting = [text for i, text in enumerate(said) if len("  ".join(said[: i + 1])) <= room]
-            bar.update(bar.task_ids[0], completed=step, said="  ".join(fitting))
+            fitting = [text for i, text in enumerate(parts) if len("  ".join(parts[: i + 1])) <= room]
+            bar.update(bar.task_ids[0], completed=step, text="  ".join(fitting))
         else:
-            self._waiting = f"step {step}/{self.steps}  {'  '.join(said)}"
+            self._waiting = f"step {step}/{self.steps}  {'  '.join(parts)}"
             if now - self._printed > 2:
                 self._print(now)
 
     def close(self) -> None:
-        """Leave the terminal as it was."""
+        """Restore the terminal."""
         with self._display.tried():
             if self._display.live is not None:
                 self._display.live.stop()
@@ -116,7 +117,7 @@ class Progress:
 def _on_terminal() -> bool:
     try:
         return sys.stderr.isatty()
-    except (AttributeError, OSError, ValueError):  # it is None, of a kind of its own, or closed
+    except (AttributeError, OSError, ValueError):  # it is None, closed, or an object without isatty
         return False
 
 
@@ -131,7 +132,7 @@ def _rich_bar(steps: int) -> Any:
         from rich.progress import Progress as Bar
     except ImportError:
         return None
-    said = TextColumn("{task.fields[said]}", markup=False)
-    bar = Bar(BarColumn(bar_width=24), MofNCompleteColumn(), said, console=console())
-    bar.add_task("train", total=steps, said="compiling")
+    text = TextColumn("{task.fields[text]}", markup=False)
+    bar = Bar(BarColumn(bar_width=24), MofNCompleteColumn(), text, console=console())
+    bar.add_task("train", total=steps, text="compiling")
     return bar

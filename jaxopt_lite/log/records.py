@@ -1,4 +1,4 @@
-"""What a run leaves behind as text: rows of numbers, and facts.
+"""The text files that a run writes: its history, and a summary.
 
 metrics.jsonl   one JSON object for each point of the history, written as it happens
 summary.json    the optimizer, the arguments, versions, the last metrics and why the run ended
@@ -33,9 +33,9 @@ class JsonLines:
         self.file = path.open("a" if append else "w", encoding="utf-8")
         self._before = "\n" if append and _ends_inside_a_line(path) else ""
 
-    def write(self, row: dict[str, Any]) -> None:
+    def write(self, record: dict[str, Any]) -> None:
         """Append one object."""
-        self.file.write(self._before + json.dumps(plain(row), allow_nan=False) + "\n")
+        self.file.write(self._before + json.dumps(plain(record), allow_nan=False) + "\n")
         self.file.flush()
         self._before = ""
 
@@ -58,9 +58,10 @@ def _ends_inside_a_line(path: Path) -> bool:
 
 
 def hold(file: IO) -> bool:
-    """Whether this open file is now held by its opener alone: until it is closed, or the process ends in any way.
+    """Lock an open file, and return whether that succeeded.
 
-    True as well where the file system or the Python has no such locks.
+    The lock lasts until the file is closed or the process ends. True as well
+    where the file system or the Python has no such locks.
     """
     try:
         if sys.platform == "win32":
@@ -85,7 +86,7 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     with beside.open("w", encoding="utf-8") as file:
         file.write(text + "\n")
         file.flush()
-        os.fsync(file.fileno())  # or after a power cut it may be the new file, and empty
+        os.fsync(file.fileno())  # otherwise the new file may be empty after a power cut
     os.replace(beside, path)
 
 
@@ -96,16 +97,16 @@ def read_json(path: Path, shape: dict[str, Any], remedy: str) -> dict[str, Any]:
         path: of the file.
         shape: the type, or types, of each value that is needed; or a dict of them, of an object inside. Others may be
             there too.
-        remedy: what to do about a damaged file.
+        remedy: what to do about a damaged file, for the message.
 
     Raises:
         OSError: if it cannot be read.
-        ValueError: if it is damaged, which says where.
+        ValueError: if it is damaged; the message names the damaged value.
     """
     try:
         content = json.loads(path.read_bytes())
         fault = _fault(content, shape, "it")
-    except (ValueError, RecursionError) as error:  # bytes that are no text are a ValueError too
+    except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError too
         fault = str(error)
     if fault is not None:
         raise ValueError(f"{path} is damaged: {fault}; {remedy}")

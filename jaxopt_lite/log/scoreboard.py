@@ -1,4 +1,4 @@
-"""The best trials of a sweep, and how far it is, while it goes on."""
+"""The best trials and the progress of a sweep, while it runs."""
 
 import datetime
 import time
@@ -12,15 +12,15 @@ from jaxopt_lite.sweeps.ledger import STATUSES, Ledger
 __all__ = ["Scoreboard"]
 
 _TOP = 5
-_EVERY = 0.25  # seconds between two pictures of the table
-_LINES = 2.0  # and between two lines
+_EVERY = 0.25  # seconds between two updates of the table
+_LINES = 2.0  # seconds between two plain lines
 
 
 class Scoreboard:
     """A live table of the best trials and a bar with the steps done, trials/s and member-steps/s, or plain lines.
 
-    Steps are those of trials, each counted once for all its seeds. Those to do are the most that can be left: a policy
-    may stop trials.
+    Steps are those of trials, each counted once for all its seeds. The number left is an upper bound, because a
+    policy may stop trials.
 
     Args:
         show: as for `Display`, with the table and the bar for "bar".
@@ -37,7 +37,7 @@ class Scoreboard:
         return self._display.shown
 
     def say(self, text: str) -> None:
-        """One line, above the table."""
+        """Print one line, above the table."""
         with self._display.tried():
             if self._display.live is not None:
                 self._display.live.console.print(text, markup=False, highlight=False)
@@ -45,17 +45,17 @@ class Scoreboard:
                 self._display.print(text)
 
     def advanced(self, ledger: Ledger, trials: int, member_steps: int) -> None:
-        """Some trials went on.
+        """Update after some trials were advanced.
 
         Args:
             ledger: of the sweep.
-            trials: how many there are to be.
+            trials: the number of trials of the whole sweep.
             member_steps: steps done by all seeds of all trials in this call.
         """
         if not self.shown:
             return
         now = time.perf_counter()
-        if self._first is None:  # compiling comes before it, and would spoil the rate
+        if self._first is None:  # this call included compiling, which must not count in the rate
             self._first, member_steps = (now, _ended(ledger)), 0
         self._steps += member_steps
         self._last = ledger, trials
@@ -67,7 +67,7 @@ class Scoreboard:
             self._draw(ledger, trials, now)
 
     def close(self) -> None:
-        """Show how it ended, and leave the terminal as it was."""
+        """Show the final table, and restore the terminal."""
         with self._display.tried():
             if self._display.shown and self._last is not None:
                 self._draw(*self._last, time.perf_counter())
@@ -80,25 +80,25 @@ class Scoreboard:
         done = int(ledger.step.sum(dtype=np.int64))
         left = int((ledger.steps - ledger.step[ledger.running]).sum(dtype=np.int64))
         left += (trials - len(ledger)) * ledger.steps
-        said = [f"{ended}/{trials} trials", f"{done:,}/{done + left:,} steps"]
-        said += [f"{(ended - ended_then) / seconds:,.1f} trials/s", f"{self._steps / seconds:,.0f} member-steps/s"]
+        parts = [f"{ended}/{trials} trials", f"{done:,}/{done + left:,} steps"]
+        parts += [f"{(ended - ended_then) / seconds:,.1f} trials/s", f"{self._steps / seconds:,.0f} member-steps/s"]
         if left and self._steps:
-            said.append(f"{datetime.timedelta(seconds=round(left * ledger.seeds * seconds / self._steps))} left")
+            parts.append(f"{datetime.timedelta(seconds=round(left * ledger.seeds * seconds / self._steps))} left")
         best = ledger.ranking()[:_TOP]
         if self._display.live is not None:
-            self._display.live.update(_table(ledger, best, done / max(done + left, 1), "  ".join(said)))
+            self._display.live.update(_table(ledger, best, done / max(done + left, 1), "  ".join(parts)))
             return
         scores = ledger.last_scores()[best[:1]] * (-1 if ledger.highest else 1)
         if len(scores) and np.isfinite(scores[0]):
-            said.append(f"best {ledger.metric} {scores[0]:.4g} (trial {best[0]})")
-        self._display.print("  ".join(said))
+            parts.append(f"best {ledger.metric} {scores[0]:.4g} (trial {best[0]})")
+        self._display.print("  ".join(parts))
 
 
 def _ended(ledger: Ledger) -> int:
     return int(np.sum(~ledger.running))
 
 
-def _table(ledger: Ledger, best: np.ndarray, share: float, said: str) -> Any:
+def _table(ledger: Ledger, best: np.ndarray, share: float, text: str) -> Any:
     from rich.console import Group
     from rich.progress_bar import ProgressBar
     from rich.table import Table
@@ -110,7 +110,7 @@ def _table(ledger: Ledger, best: np.ndarray, share: float, said: str) -> Any:
         shown = [f"{v:.4g}" if isinstance(v, float) else str(v) for v in (row.get(n, "") for n in ledger.space.names)]
         status = STATUSES[ledger.status[trial]]
         table.add_row(str(trial), f"{scores[trial]:.4g}", str(ledger.step[trial]), status, *shown)
-    return Group(table, ProgressBar(total=1.0, completed=share, width=40), said)
+    return Group(table, ProgressBar(total=1.0, completed=share, width=40), text)
 
 
 def _rich_live() -> Any:

@@ -1,12 +1,12 @@
-"""What a ledger says: last values, trials in order, importance of hyperparameters, optima on an edge, one table of all.
+"""Statistics of a ledger: last values, ranking, importance of hyperparameters, optima on an edge, one table of all.
 
     importance    the share of the variance of the trials' ranks that one hyperparameter explains by itself
 
     ε² = ((n - 1) R² - k + 1) / (n - k),    R² = Σ nᵢ (r̄ᵢ - r̄)² / Σ (r - r̄)²
 
 over k groups of the n trials: the options, or bins of equally many trials. It is the effect size of the Kruskal-Wallis
-test: it needs no model, and neither outliers nor the scales of metric and hyperparameters matter. What two of them do
-only together, it does not see.
+test: it needs no model, and neither outliers nor the scales of metric and hyperparameters matter. It does
+not measure interactions of two hyperparameters.
 """
 
 import json
@@ -20,13 +20,13 @@ from jaxopt_lite.sweeps.ledger import DIVERGED, FAILED, RUNNING, STATUSES, Ledge
 
 __all__ = []
 
-_FEWEST = 8  # trials of which an importance can be told
+_FEWEST = 8  # the fewest trials from which an importance is computed
 _MOST_BINS = 10
 _EDGE = 0.02  # share of a range that counts as its edge
 
 
 def last_values(ledger: Ledger) -> dict[str, np.ndarray]:
-    """Every curve at each trial's last point, float32 [n, seeds] by name; NaN where there is none."""
+    """Every curve at each trial's last point, float32 [n, seeds] by name; NaN for a trial without a point."""
     done = ledger.step // ledger.eval_every
     at = np.maximum(done - 1, 0)[:, None, None]
     return {
@@ -36,7 +36,7 @@ def last_values(ledger: Ledger) -> dict[str, np.ndarray]:
 
 
 def last_measured(ledger: Ledger) -> tuple[np.ndarray, np.ndarray]:
-    """The metric at each trial's last point, as it is: mean over seeds and its standard error, float64 [n] each."""
+    """The metric at each trial's last point, not negated: mean over seeds and its standard error, float64 [n] each."""
     empty = np.full((len(ledger), ledger.seeds), np.nan)
     return over_seeds(last_values(ledger).get(ledger.metric, empty))
 
@@ -45,7 +45,7 @@ def over_seeds(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard error over the last axis, in float64; with one seed the standard error is NaN."""
     values = np.asarray(values, np.float64)
     seeds = values.shape[-1]
-    with np.errstate(invalid="ignore"):  # infinite minus infinite
+    with np.errstate(invalid="ignore"):  # inf - inf is an invalid operation
         mean = values.mean(axis=-1)
         spread = values.std(axis=-1, ddof=1) if seeds > 1 else np.full_like(mean, np.nan)
     return mean, spread / np.sqrt(seeds)
@@ -87,7 +87,7 @@ def importance(ledger: Ledger) -> dict[str, float]:
 def _ranks(ledger: Ledger) -> np.ndarray:
     """Ranks of all trials, equal ones with the mean of theirs, float64 [n]."""
     keys = ledger.ranks()
-    keys[np.isin(ledger.status, (DIVERGED, FAILED)), 1:] = 0  # they are all alike
+    keys[np.isin(ledger.status, (DIVERGED, FAILED)), 1:] = 0  # diverged and failed trials are equal
     _, place, counts = np.unique(keys, axis=0, return_inverse=True, return_counts=True)
     return (np.cumsum(counts) - (counts - 1) / 2)[place.reshape(-1)]
 
@@ -119,7 +119,7 @@ def bins(column: np.ndarray) -> np.ndarray:
 def edges(ledger: Ledger, trial: int) -> list[str]:
     """What to widen: a sentence for each number of a trial that lies within 2 % of an end of its range.
 
-    An int counts when it is the end itself. No range is to be widened beyond 0, beyond 1 where it is no logarithmic one
+    An int counts when it is the end itself. No range is to be widened beyond 0, beyond 1 where it is not logarithmic
     (fractions, decays) or, for ints, below 1; a normal distribution has no ends.
 
     Args:
@@ -128,7 +128,7 @@ def edges(ledger: Ledger, trial: int) -> list[str]:
     """
     row = ledger.table[trial]
     points = ledger.space.to_unit(row[None])[0]
-    said = []
+    sentences = []
     for dimension, number, u in zip(ledger.space.dimensions, row, points, strict=True):
         axis = dimension.axis
         if np.isnan(number) or axis.kind == "choice" or not axis.bounded:
@@ -142,8 +142,8 @@ def edges(ledger: Ledger, trial: int) -> list[str]:
         else:
             continue
         shown = f"{dimension.name} = {axis.plain(number) if axis.integer else f'{number:.4g}'}"
-        said.append(f"{shown} lies at the {which} edge of {dimension.distribution!r}: widen the range {way}")
-    return said
+        sentences.append(f"{shown} lies at the {which} edge of {dimension.distribution!r}: widen the range {way}")
+    return sentences
 
 
 def earlier_best(ledger: Ledger, trial: int) -> list[str]:
@@ -171,7 +171,7 @@ def earlier_best(ledger: Ledger, trial: int) -> list[str]:
 
 
 def failures(ledger: Ledger) -> list[str]:
-    """A sentence if trials failed: how many, and the first of them with its config and error."""
+    """A sentence if trials failed: their number, and the first of them with its config and error."""
     if not ledger.errors:
         return []
     first, n = min(ledger.errors), len(ledger.errors)
@@ -186,7 +186,7 @@ def columns(ledger: Ledger) -> dict[str, np.ndarray]:
     """The ledger as a table: number, status, steps, score, standard error, hyperparameters, and last values.
 
     Hyperparameters have their flat names, or `config.` before it where another column has that name. Their values are
-    as JSON has them; None where they play no part. Last values are means over seeds.
+    as JSON has them; None where a config does not have them. Last values are means over seeds.
 
     Returns:
         Arrays [n] by name.
@@ -201,18 +201,18 @@ def columns(ledger: Ledger) -> dict[str, np.ndarray]:
     }
     metrics = {name: over_seeds(values)[0] for name, values in last_values(ledger).items()}
     configs = ledger.space.columns(ledger.table) if len(ledger) else {name: np.empty(0) for name in ledger.space.names}
-    taken = {*table, *metrics, "error"}  # what failed trials raised is put beside it in files
+    taken = {*table, *metrics, "error"}  # a column that files add for the errors of failed trials
     table |= {f"config.{name}" if name in taken else name: column for name, column in configs.items()}
     return table | metrics
 
 
 def ended(status: str) -> str:
-    """A trial's status as text, where nothing runs any more."""
+    """A trial's status as text, once the sweep has stopped: "running" becomes "unfinished"."""
     return "unfinished" if status == STATUSES[RUNNING] else status
 
 
 def label(value: Any) -> str:
-    """A value of a hyperparameter as a short text: strings as they are, numbers with four digits."""
+    """A value of a hyperparameter as a short text: strings unchanged, numbers with four digits."""
     if isinstance(value, float | np.floating):
         if value == 0 or not math.isfinite(value) or 1e-3 <= abs(value) < 1e4:
             return f"{value:.4g}"
@@ -222,11 +222,11 @@ def label(value: Any) -> str:
 
 
 def settings(ledger: Ledger, trial: int) -> dict[str, str]:
-    """A trial's hyperparameters as short texts, by flat name; without those that play no part."""
+    """A trial's hyperparameters as short texts, by flat name; without those that the config does not have."""
     texts = {}
     for dimension, x in zip(ledger.space.dimensions, ledger.table[trial], strict=True):
         if not np.isnan(x):
             option = dimension.axis.options[int(x)] if dimension.axis.kind == "choice" else None
-            # What is kept of an optimizer has all arguments; what is read has those that were given.
+            # The saved text of an optimizer has all arguments; a picture shows only those that were given.
             texts[dimension.name] = repr(option) if isinstance(option, Value) else label(dimension.axis.printed(x))
     return texts

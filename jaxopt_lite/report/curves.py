@@ -12,7 +12,7 @@ __all__ = ["plot_history"]
 
 
 def plot_history(history: dict[str, np.ndarray], path: Path | str, title: str = "") -> Path:
-    """Draw the learning curves of a run to a PNG: losses, other scores, and what the optimizer did.
+    """Draw the learning curves of a run to a PNG: losses, other scores, and quantities of the optimizer.
 
     Args:
         history: columns by name, as in `Result.history`; with seeds, each run is drawn faintly, and the mean of those
@@ -44,7 +44,7 @@ def plot_history(history: dict[str, np.ndarray], path: Path | str, title: str = 
 
 
 def _panel(axes: Any, history: dict[str, np.ndarray], names: list[str], kind: str) -> None:
-    """Draw some columns; what is not finite leaves a gap."""
+    """Draw some columns; values that are not finite leave a gap."""
     if not names:
         axes.set_axis_off()
         return
@@ -64,7 +64,7 @@ def _panel(axes: Any, history: dict[str, np.ndarray], names: list[str], kind: st
     axes.set_xlim(first, steps[-1] + 0.03 * (steps[-1] - first))
     axes.locator_params(axis="x", integer=True, nbins=6)
     axes.set_xlabel("step")
-    axes.set_title(kind, fontsize=10, parse_math=False)  # a name is no formula, whatever is in it
+    axes.set_title(kind, fontsize=10, parse_math=False)  # names with $ must not be parsed as formulas
     axes.grid(alpha=0.3)
     for text in axes.legend(frameon=False, fontsize=8).get_texts():
         text.set_parse_math(False)

@@ -1,4 +1,4 @@
-"""Sweeps in the forms of others: CSV, NumPy's npz, pandas, Optuna's studies, TensorBoard's HParams."""
+"""Sweeps in other formats: CSV, NumPy's npz, pandas, Optuna's studies, TensorBoard's HParams."""
 
 import csv
 import json
@@ -32,7 +32,7 @@ def _with_errors(ledger: Ledger) -> dict[str, np.ndarray]:
 
 
 def _cells(column: np.ndarray) -> list[Any]:
-    if column.dtype.kind == "f":  # the shortest digits that give back the number
+    if column.dtype.kind == "f":  # the shortest digits that parse to the same number
         return ["" if text == "nan" else text for text in column.astype(str).tolist()]
     return [json.dumps(plain(cell)) if isinstance(cell, list) else cell for cell in column.tolist()]
 
@@ -137,7 +137,8 @@ def _distribution(axis: Any, kinds: Any) -> Any:
 def _param(axis: Any, number: float, distribution: Any) -> Any:
     if axis.kind == "choice":
         return distribution.choices[int(number)]
-    return min(max(axis.plain(number), distribution.low), distribution.high)  # shortest digits may lie a hair outside
+    # Rounding to the shortest digits may leave the range.
+    return min(max(axis.plain(number), distribution.low), distribution.high)
 
 
 def _options(axis: Any) -> list[Any]:

@@ -22,8 +22,8 @@ def plot_sweep(result: Any, path: Path | str, top: int = 20) -> Path:
 
     Args:
         result: a `SweepResult` or a `Ledger`.
-        path: the file to write; its suffix says which format.
-        top: how many of the best trials to follow through all hyperparameters, at least 1.
+        path: the file to write; its suffix sets the format.
+        top: the number of best trials whose lines are drawn through all hyperparameters, at least 1.
 
     Returns:
         The path.

@@ -10,11 +10,11 @@ from jaxopt_lite.sweeps.ledger import DIVERGED, FAILED, FINISHED, RUNNING, STATU
 
 __all__ = []
 
-# Okabe & Ito's colours, which colour-blind eyes tell apart.
+# Okabe & Ito's colours, which colour-blind readers can distinguish.
 _COLORS = {FINISHED: "#0072B2", STOPPED: "#6e6e6e", RUNNING: "#56B4E9", DIVERGED: "#CC79A7", FAILED: "#000000"}
 _BEST = "#D55E00"
 _SLICES = 6
-_AXES = 9  # of the parallel coordinates
+_AXES = 9  # number of axes of the parallel coordinates
 
 
 class Sweep:
@@ -74,7 +74,7 @@ def _dots(axes: Any, sweep: Sweep, x: np.ndarray, trials: np.ndarray, legend: bo
             style |= {"s": max(size, 16), "marker": "x", "linewidths": 1.1}
         elif status == FINISHED:
             style |= {"s": large * size, "zorder": 3}
-        else:  # the further, the darker
+        else:  # darker with more steps
             style["alpha"] = 0.35 + 0.6 * ledger.step[trials[here]] / ledger.steps
         name = f"{STATUSES[status]} ({here.sum()})" if legend else None
         axes.scatter(x[here], y, color=_COLORS[status], label=name, clip_on=False, rasterized=True, **style)
@@ -90,7 +90,8 @@ def draw_history(axes: Any, sweep: Sweep) -> None:
     ledger, numbers = sweep.ledger, np.arange(len(sweep.ledger))
     _dots(axes, sweep, numbers, numbers, legend=True)
     if sweep.best is not None:
-        place = np.full(len(numbers), len(sweep.order))  # in the ranking, which asks first who came furthest
+        # The place of each trial in the ranking, in which trials with more steps come first.
+        place = np.full(len(numbers), len(sweep.order))
         place[sweep.order] = np.arange(len(sweep.order))
         so_far = np.minimum.accumulate(place)
         some = so_far < len(sweep.order)
@@ -105,7 +106,7 @@ def draw_history(axes: Any, sweep: Sweep) -> None:
 
 
 def draw_curves(axes: Any, below: Any, sweep: Sweep) -> None:
-    """The metric over steps: quantiles of the trials that got there, the best ones, and how many there were."""
+    """The metric over steps: quantiles of the trials that reached each step, the best, and the number of trials."""
     ledger = sweep.ledger
     steps = np.arange(1, ledger.points + 1) * ledger.eval_every
     curves = over_seeds(np.swapaxes(ledger.measured, 1, 2))[0]
@@ -141,11 +142,11 @@ def draw_curves(axes: Any, below: Any, sweep: Sweep) -> None:
 
 
 def draw_importance(axes: Any, sweep: Sweep) -> None:
-    """Which hyperparameters told good trials from bad ones."""
+    """The share of the variance of ranks that each hyperparameter explains."""
     known = {name: share for name, share in sweep.shares.items() if np.isfinite(share)}
     axes.set_title("Importance")
     if not known:
-        _say(axes, "too few trials, or all of them alike")
+        _write(axes, "too few trials, or all of them alike")
         return
     names = list(known)[: _AXES + 1]
     values = [known[name] for name in names]
@@ -167,7 +168,7 @@ def draw_parallel(axes: Any, sweep: Sweep) -> None:
     ledger, top = sweep.ledger, sweep.top
     chosen = [j for j, name in enumerate(ledger.space.names) if name in sweep.names[:_AXES]]
     if not len(top) or not chosen:
-        _say(axes, "no trial has a score" if chosen else "nothing is varied")
+        _write(axes, "no trial has a score" if chosen else "nothing is varied")
         return
     axes.set_title(f"The best {len(top)}: hyperparameters, and {ledger.metric}")
     others = sweep.order[len(top) :][:: max(1, len(sweep.order) // 150)]
@@ -211,7 +212,7 @@ def draw_slices(figure: Any, sweep: Sweep) -> None:
     """Scores by each of the most important hyperparameters, and the median along it."""
     names = sweep.names[:_SLICES]
     if not names:
-        _say(figure.subplots(), "")
+        _write(figure.subplots(), "")
         return
     grid = figure.subplots(1, max(len(names), 3), sharey=True)
     for axes in grid[len(names) :]:
@@ -237,13 +238,13 @@ def draw_slices(figure: Any, sweep: Sweep) -> None:
         axes.grid(alpha=0.25)
 
 
-def _say(axes: Any, text: str) -> None:
+def _write(axes: Any, text: str) -> None:
     axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes, color="#555555")
     axes.set_axis_off()
 
 
 def _logarithmic(axes: Any, digits: tuple[float, ...] = (1.0, 3.0)) -> None:
-    """A logarithmic vertical axis whose numbers are written as everywhere else."""
+    """A logarithmic vertical axis with numbers formatted by `label`."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
     axes.set_yscale("log")

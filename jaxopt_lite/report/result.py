@@ -1,4 +1,4 @@
-"""What a sweep has come to, and what can be made of it."""
+"""The result of a sweep, and its exports."""
 
 import dataclasses
 import functools
@@ -29,12 +29,12 @@ __all__ = ["Best", "SweepResult", "Trial"]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Trial:
-    """One config and what became of it.
+    """One config and its outcome.
 
     Attributes:
-        number: its place, from 0 on.
+        number: its index, from 0.
         config: as the trial function was given it; after population-based training, as it was at the end.
-        score: the watched metric at its last point, mean over seeds; NaN where there is none.
+        score: the watched metric at its last point, mean over seeds; NaN if it has none.
         stderr: standard error of that mean; NaN with one seed.
         status: finished, stopped, diverged or failed; running where the sweep was interrupted before it had ended.
         steps: steps done.
@@ -67,16 +67,16 @@ class Best(Trial):
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class SweepResult:
-    """What a sweep has come to.
+    """The result of a sweep.
 
     Attributes:
-        ledger: all that is known of the trials, the lineage of population-based training too.
+        ledger: everything recorded about the trials, including the lineage of population-based training.
         best: the best trial; None if the sweep was interrupted, or no trial has a score.
         status: finished or interrupted.
-        message: the status in a sentence, with what is worth knowing.
+        message: the status in a sentence, with the number of trials of each status.
         warnings: the optimum on an edge of its range or better at an earlier step, and the like, a sentence each.
-        seconds: how long this call took.
-        directory: where it is kept, None for nowhere.
+        seconds: the wall-clock time of this call.
+        directory: where the sweep is saved, or None.
     """
 
     ledger: Ledger
@@ -99,7 +99,7 @@ class SweepResult:
             best = Best(**facts, params=outcome.best.params, model_state=outcome.best.model_state)
             warnings += edges(ledger, best.number) + earlier_best(ledger, best.number)
         counts = ", ".join(f"{n} {ended(name)}" for name, n in ledger.summary().items() if n)
-        done = "All trials were run" if outcome.complete else "The sweep was interrupted; the same call goes on with it"
+        done = "All trials were run" if outcome.complete else "The sweep was interrupted; the same call resumes it"
         message = f"{done}: {counts or 'none'}." + ("" if best or not outcome.complete else " None has a score.")
         status = "finished" if outcome.complete else "interrupted"
         return cls(ledger, best, status, message, tuple(warnings), seconds, directory)
@@ -158,8 +158,8 @@ class SweepResult:
         """Draw the sweep: its history, the best trials, each hyperparameter, curves, importance. See `plot_sweep`.
 
         Args:
-            path: the file to write; its suffix says which format.
-            top: how many of the best trials to follow through all hyperparameters.
+            path: the file to write; its suffix sets the format.
+            top: the number of best trials whose lines are drawn through all hyperparameters.
 
         Raises:
             ImportError: if matplotlib is not installed (extra `plots`).
@@ -189,7 +189,7 @@ class SweepResult:
 
         Args:
             directory: where to write; a folder for each trial, with one for each seed.
-            top: how many trials.
+            top: the number of trials to write.
 
         Returns:
             The directory.
@@ -202,14 +202,14 @@ class SweepResult:
         return exports.to_tensorboard(self.ledger, directory, top)
 
     def summary(self, top: int = 5) -> str:
-        """The best trials as a table, and what is worth knowing, as text."""
-        rows = [("trial", self.metric, "steps", "status", "config")]
+        """The best trials as a table, the message and the warnings, as text."""
+        table = [("trial", self.metric, "steps", "status", "config")]
         for trial in self.top(top):
             score = f"{trial.score:.5g}" + (f" ± {trial.stderr:.2g}" if np.isfinite(trial.stderr) else "")
             config = ", ".join(f"{name}={text}" for name, text in settings(self.ledger, trial.number).items())
-            rows.append((str(trial.number), score, str(trial.steps), ended(trial.status), config))
-        widths = [max(len(row[i]) for row in rows) for i in range(4)]
-        lines = ["  ".join([*(cell.rjust(w) for cell, w in zip(row, widths)), row[-1]]) for row in rows]
+            table.append((str(trial.number), score, str(trial.steps), ended(trial.status), config))
+        widths = [max(len(row[i]) for row in table) for i in range(4)]
+        lines = ["  ".join([*(cell.rjust(w) for cell, w in zip(row, widths)), row[-1]]) for row in table]
         tested = [] if self.best is None else [n for n in self.best.metrics if n.startswith("test.")]
         if self.best is not None and tested:
             shown = ", ".join(f"{name} {over_seeds(self.best.metrics[name])[0]:.4g}" for name in tested)

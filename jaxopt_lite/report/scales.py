@@ -15,11 +15,11 @@ __all__ = []
 
 Ticks = list[tuple[float, str]]
 
-_NONE = -0.12  # where trials lie that have no value
+_NONE = -0.12  # the position of trials without a value
 
 
 def places(axis: Range | Options, column: np.ndarray, spread: float = 0.0) -> np.ndarray:
-    """Where numbers of a table lie between 0 and 1, float64 [n]; below 0 where there is none.
+    """Where numbers of a table lie between 0 and 1, float64 [n]; below 0 for NaN.
 
     Args:
         axis: of the dimension.
@@ -37,7 +37,7 @@ def places(axis: Range | Options, column: np.ndarray, spread: float = 0.0) -> np
 
 
 def _steps(axis: Range | Options) -> int:
-    """How many values there are, when they are few."""
+    """The number of possible values if there are fewer than 12 or options, else 0."""
     if isinstance(axis, Options):
         return len(axis.options)
     return axis.high - axis.low + 1 if axis.integer and not axis.log and axis.high - axis.low < 12 else 0
@@ -93,13 +93,13 @@ def _candidates(axis: Any) -> list[Any]:
 
 
 def _is_close_to_one(axis: Range) -> bool:
-    """Whether 1 - x is what is logarithmic."""
+    """Whether the axis is logarithmic in 1 - x."""
     middle = float(axis.draw(np.array(0.5)))
     return not axis.log and not axis.integer and axis.bounded and middle > axis.low + 0.55 * (axis.high - axis.low)
 
 
 def _thinned(drawn: Ticks, closest: float) -> Ticks:
-    """Without those that come too close to one before them."""
+    """The ticks without those that are too close to an earlier one."""
     kept: Ticks = []
     for where, what in drawn:
         if all(abs(where - other) >= closest for other, _ in kept):
@@ -108,7 +108,7 @@ def _thinned(drawn: Ticks, closest: float) -> Ticks:
 
 
 def broken(name: str, width: int) -> str:
-    """A flat name in lines, broken after dots where it is too long, its beginning left out where two do not do."""
+    """A flat name broken after dots into lines of at most `width` characters; only the last two lines are kept."""
     lines: list[str] = []
     for part in name.replace(".", ".\n").split("\n"):
         if lines and len(lines[-1]) + len(part) <= width:

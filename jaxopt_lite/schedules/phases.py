@@ -240,7 +240,8 @@ def join_schedules(schedules: Sequence[Schedule], boundaries: Vector):
     def value(t):
         output = schedules[0](t)
         for i, following in enumerate(schedules[1:]):
-            begun = t >= boundaries[i]  # no schedule is asked about a time before it began, where it may have no slope
+            # No schedule is evaluated before its first step, where its derivative may not be finite.
+            begun = t >= boundaries[i]
             output = jnp.where(begun, following(jnp.where(begun, t - boundaries[i], 0)), output)
         return output
 

@@ -182,7 +182,7 @@ def linear_onecycle_schedule(
     div_factor: Positive = 25.0,
     final_div_factor: Positive = 1e4,
 ):
-    """Three straight lines: up to the peak, back down, and far down.
+    """Three straight lines: up to the peak, down to the first value, and down to the last value.
 
     Args:
         transition_steps: length in steps, above 0.
@@ -215,7 +215,7 @@ def cosine_onecycle_schedule(
     div_factor: Positive = 25.0,
     final_div_factor: Positive = 1e4,
 ):
-    """Half a cosine up to the peak, half a cosine far down.
+    """Half a cosine up to the peak, and half a cosine down to the last value.
 
     Args:
         transition_steps: length in steps, above 0.
@@ -289,7 +289,7 @@ def power_of(x, p):
 
 
 def along(vector, t):
-    """A vector [n] shaped to stand against t[..., None]."""
+    """A vector [n] reshaped to broadcast against t[..., None]."""
     return jnp.reshape(vector, (1,) * jnp.ndim(t) + (-1,))
 
 

@@ -19,8 +19,8 @@ from jaxopt_lite.solvers import linesearch
 
 __all__ = ["DescentState", "check_search", "dot", "gradient_descent", "line_search_method"]
 
-IDLE = 12  # accepted steps in a row without progress, after which a solve has stalled
-PROGRESS = 0.9  # the norm of the gradient in units of the least so far, below which there is progress
+IDLE = 12  # number of successive accepted steps without progress after which a solve has stalled
+PROGRESS = 0.9  # a gradient norm below this times the least so far counts as progress
 
 
 class DescentState(NamedTuple):
@@ -31,7 +31,7 @@ class DescentState(NamedTuple):
     grads: Any
     direction: Any
     search: linesearch.Search
-    memory: Any  # of what makes the directions
+    memory: Any  # what the method keeps to compute directions, such as pairs (s, y)
     steepest: jax.Array  # bool: whether the direction is that of the gradient, with an empty memory
     first_norm: jax.Array  # of the gradient at the start
     least_norm: jax.Array  # of the gradients so far
@@ -71,7 +71,7 @@ def line_search_method(
     """
 
     def steepest(params, grads, value):
-        """Memory, direction and search with which a solve begins, and to which it falls back."""
+        """Memory, direction and search along the negative gradient: at the start, and where another direction fails."""
         norm = tree.global_norm(grads).astype(value.dtype)
         t = first_step * jnp.minimum(1, 1 / jnp.where(norm == 0, 1, norm))
         return empty(params), jax.tree.map(jnp.negative, grads), linesearch.begin(value, -(norm**2), t)
@@ -101,7 +101,7 @@ def line_search_method(
         descends = begun & (down < 0) & jnp.isfinite(down)
         following = (memory, direction, linesearch.begin(value, down, t))
         following = tree.where(descends, following, steepest(params, grads, value))
-        # Failed: search anew along the steepest direction, which ends the solve if it was that already.
+        # Failed: start a search along the steepest direction; if the failed one was along it, the solve ends.
         kept = (state.memory, state.direction, next_search)
         otherwise = tree.where(failed, steepest(params, state.grads, state.value), kept)
         memory, direction, next_search = tree.where(accepted, following, otherwise)

@@ -1,4 +1,4 @@
-"""A line search as a state machine: it is told the value and slope at one trial step, and says where to look next.
+"""A line search as a state machine: given the value and slope at one trial step, it returns the next trial step.
 
 φ(t) = f(x + t d) is searched for a step that satisfies the strong Wolfe conditions,
 
@@ -6,7 +6,7 @@
 
 by bracketing and cubic interpolation (Algorithms 3.5 and 3.6). Where φ(t) and φ(0) differ by no more than rounding, the
 first condition is that on slopes of Hager & Zhang, 2005, Eq. (4.1), φ'(t) <= (2 c₁ - 1) φ'(0): slopes are still exact
-where values are a staircase.
+where values differ by rounding only.
 """
 
 from typing import Any, NamedTuple
@@ -18,14 +18,14 @@ from jaxopt_lite import tree
 
 __all__ = ["Search", "begin", "judge"]
 
-GROW = 4.0  # the longest factor by which a step grows while the minimum is not bracketed
-MARGIN = 0.1  # of the bracket, at both of its ends, in which no trial is made
-RISES = 6  # trials at which the value has risen though the slope is still negative: then the slopes are wrong
-ROUNDING = 8.0  # values that differ by less than this times ε |φ(0)| are taken for equal
+GROW = 4.0  # the largest factor by which a step grows while the minimum is not bracketed
+MARGIN = 0.1  # share of the bracket at each end in which no trial is made
+RISES = 6  # number of trials with a higher value but a negative slope after which the slopes are taken to be wrong
+ROUNDING = 8.0  # values that differ by less than this times ε |φ(0)| count as equal
 
 
 class Search(NamedTuple):
-    """Where a search stands. `low` is the best step so far that decreases enough, `high` the other end, or infinite."""
+    """The state of a search. `low` is the best step so far that decreases enough, `high` the other end, or infinite."""
 
     t: jax.Array  # the step to try next
     first: jax.Array  # the first step tried
@@ -39,22 +39,22 @@ class Search(NamedTuple):
     high_slope: jax.Array
     tries: jax.Array  # int32
     rises: jax.Array  # int32
-    settle: jax.Array  # bool: t is `low` again, and is taken whatever its slope
+    settle: jax.Array  # bool: t is `low` again, and is accepted with any slope
 
 
 def begin(value0: Any, slope0: Any, t: Any) -> Search:
     """A search from φ(0) and φ'(0) < 0 whose first trial is t > 0."""
     zero, infinity = jnp.zeros_like(value0), jnp.full_like(value0, jnp.inf)
     t = jnp.asarray(t, value0.dtype)
-    none, no = jnp.zeros([], jnp.int32), jnp.array(False)
-    return Search(t, t, value0, slope0, zero, value0, slope0, infinity, infinity, infinity, none, none, no)
+    count, no = jnp.zeros([], jnp.int32), jnp.array(False)
+    return Search(t, t, value0, slope0, zero, value0, slope0, infinity, infinity, infinity, count, count, no)
 
 
 def judge(search: Search, value: Any, slope: Any, c1: Any, c2: Any, tries: int) -> tuple[Search, jax.Array, jax.Array]:
-    """What follows from value and slope at the trial step.
+    """Advance a search by the value and slope at its trial step.
 
     Args:
-        search: where the search stands.
+        search: the state of the search.
         value: φ(t), a scalar; may be infinite or NaN.
         slope: φ'(t), a scalar.
         c1: of the first condition, in (0, 1/2).

@@ -53,9 +53,9 @@ def lbfgs(
         raise ValueError(f"lbfgs: memory must be an int of at least 1, got {memory!r}")
 
     def empty(params):
-        rows = jax.tree.map(lambda p: jnp.zeros((memory, *p.shape), p.dtype), params)
+        zeros = jax.tree.map(lambda p: jnp.zeros((memory, *p.shape), p.dtype), params)
         real = jnp.result_type(float, *[p.real.dtype for p in jax.tree.leaves(params)])
-        return Pairs(rows, rows, jnp.zeros(memory, real), jnp.ones([], real))
+        return Pairs(zeros, zeros, jnp.zeros(memory, real), jnp.ones([], real))
 
     def direct(pairs, s, y, g):
         pairs = _remember(pairs, s, y)
@@ -70,7 +70,7 @@ def _remember(pairs: Pairs, s: Any, y: Any) -> Pairs:
     sy, ss, yy = dot(s, y), dot(s, s), dot(y, y)
     eps = jnp.finfo(sy.dtype).eps
     is_good = (sy > eps * jnp.sqrt(ss) * jnp.sqrt(yy)) & jnp.isfinite(sy) & jnp.isfinite(yy)
-    shift = lambda rows, new: jnp.concatenate([rows[1:], new[None].astype(rows.dtype)])
+    shift = lambda old, new: jnp.concatenate([old[1:], new[None].astype(old.dtype)])
     new = Pairs(
         jax.tree.map(shift, pairs.s, s),
         jax.tree.map(shift, pairs.y, y),
@@ -83,8 +83,8 @@ def _remember(pairs: Pairs, s: Any, y: Any) -> Pairs:
 def _two_loops(pairs: Pairs, g: Any) -> Any:
     """H g by Algorithm 7.4, from the newest pair to the oldest and back."""
 
-    def minus(q, a, rows):
-        return jax.tree.map(lambda q, row: q - a.astype(q.real.dtype) * row, q, rows)
+    def minus(q, a, x):
+        return jax.tree.map(lambda q, x: q - a.astype(q.real.dtype) * x, q, x)
 
     def backward(q, pair):
         s, y, inverse = pair
@@ -96,7 +96,7 @@ def _two_loops(pairs: Pairs, g: Any) -> Any:
         b = inverse * dot(y, r)
         return minus(r, b - a, s), None
 
-    rows = (pairs.s, pairs.y, pairs.inverse)
-    q, a = jax.lax.scan(backward, g, rows, reverse=True)
+    stacked = (pairs.s, pairs.y, pairs.inverse)
+    q, a = jax.lax.scan(backward, g, stacked, reverse=True)
     r = jax.tree.map(lambda q: pairs.gamma.astype(q.real.dtype) * q, q)
-    return jax.lax.scan(forward, r, (rows, a))[0]
+    return jax.lax.scan(forward, r, (stacked, a))[0]

@@ -1,4 +1,4 @@
-"""Adam and its kin: a mean gradient, divided by an estimate of the size of each coordinate.
+"""Adam and its variants: a mean gradient, divided by an estimate of the size of each coordinate.
 
     adam        m̂ / (√v̂ + ε)                             Kingma & Ba, 2015, arXiv:1412.6980
     nadam       (β₁ m̂' + (1 - β₁) ĝ) / (√v̂ + ε)          Dozat, 2016
@@ -10,8 +10,8 @@
     adan        (m̂ + β₂ d̂) / (√n̂ + ε)                    Xie et al., 2022, arXiv:2208.06677
 
 where m, v are averages of g and |g|², d and n those of Adan's; a hat marks the division by 1 - βᵗ that removes the bias
-towards the start at zero. In the code it is a product with 1 / (1 - βᵗ), a number for all leaves: XLA divides arrays by
-such a number in one way where there is one leaf of a shape, and in another, slower one where there are several.
+towards the start at zero. The code multiplies by the scalar 1 / (1 - βᵗ) instead, because with several leaves of one
+shape XLA's division is slower and rounds differently.
 """
 
 from typing import Literal
@@ -50,12 +50,12 @@ def scale_by_adam(
     """m̂ / (√v̂ + ε): the mean gradient, in units of its own root mean square.
 
     Args:
-        b1: β₁, decay of m, in [0, 1).
-        b2: β₂, decay of v, in [0, 1).
-        eps: ε, outside the root, at least 0.
-        eps_root: added inside the root, at least 0.
-        mu_dtype: dtype of m; None means that of the parameters, at least float32.
-        nesterov: NAdam: β₁ m / (1 - β₁ᵗ⁺¹) + (1 - β₁) g / (1 - β₁ᵗ) in place of m̂.
+        b1: β₁, decay of the mean gradient m, in [0, 1).
+        b2: β₂, decay of the mean square v, in [0, 1).
+        eps: ε, added to the root in the denominator, at least 0.
+        eps_root: added to v̂ inside the root, at least 0.
+        mu_dtype: dtype of m in the state; None means that of the parameters, at least float32.
+        nesterov: as NAdam, use β₁ m / (1 - β₁ᵗ⁺¹) + (1 - β₁) g / (1 - β₁ᵗ) in place of m̂.
 
     Reference: Kingma & Ba, "Adam", 2015, arXiv:1412.6980, Algorithm 1; Dozat, "Incorporating Nesterov Momentum into
         Adam", 2016.
@@ -92,11 +92,11 @@ def scale_by_amsgrad(
     """m̂ / (√max v̂ + ε): Adam whose denominator never shrinks.
 
     Args:
-        b1: β₁, decay of m, in [0, 1).
-        b2: β₂, decay of v, in [0, 1).
-        eps: ε, outside the root, at least 0.
-        eps_root: added inside the root, at least 0.
-        mu_dtype: dtype of m; None means that of the parameters, at least float32.
+        b1: β₁, decay of the mean gradient m, in [0, 1).
+        b2: β₂, decay of the mean square v, in [0, 1).
+        eps: ε, added to the root in the denominator, at least 0.
+        eps_root: added to v̂ inside the root, at least 0.
+        mu_dtype: dtype of m in the state; None means that of the parameters, at least float32.
         bias_correction_mu: divide m by 1 - β₁ᵗ.
         bias_correction_nu: divide v by 1 - β₂ᵗ.
         form: "optax" takes the maximum of the corrected v; "torch" corrects the maximum of v, as PyTorch does.
@@ -134,8 +134,8 @@ def scale_by_adamax(b1: Decay = 0.9, b2: Decay = 0.999, eps: NonNegative = 1e-8)
     """m̂ / u with u = max(β₂ u, |g| + ε): Adam with the infinity norm.
 
     Args:
-        b1: β₁, decay of m, in [0, 1).
-        b2: β₂, decay of u, in [0, 1).
+        b1: β₁, decay of the mean gradient m, in [0, 1).
+        b2: β₂, decay of the largest gradient u, in [0, 1).
         eps: ε, at least 0.
 
     Reference: Kingma & Ba, "Adam", 2015, arXiv:1412.6980, Algorithm 2.
@@ -168,11 +168,11 @@ def scale_by_belief(
     """Adam with v an average of |g - m|²: small steps where gradients surprise, large ones where they do not.
 
     Args:
-        b1: β₁, decay of m, in [0, 1).
-        b2: β₂, decay of v, in [0, 1).
-        eps: ε, outside the root, at least 0.
+        b1: β₁, decay of the mean gradient m, in [0, 1).
+        b2: β₂, decay of v, the mean square of g - m, in [0, 1).
+        eps: ε, added to the root in the denominator, at least 0.
         eps_root: added to v at every step, at least 0.
-        nesterov: look ahead as NAdam does.
+        nesterov: use NAdam's combination of m̂ and the gradient, as in `scale_by_adam`.
 
     Reference: Zhuang et al., "AdaBelief", 2020, arXiv:2010.07468, Algorithm 2.
     """
@@ -204,11 +204,11 @@ def scale_by_yogi(
     """Adam with v -= (1 - β₂) sgn(v - |g|²) |g|²: the scale grows additively, not multiplicatively.
 
     Args:
-        b1: β₁, decay of m, in [0, 1).
-        b2: β₂, decay of v, in [0, 1).
-        eps: ε, outside the root, at least 0.
-        eps_root: added inside the root, at least 0.
-        initial_accumulator_value: v to begin with, at least 0. Optax begins m with it too: see `docs/differences.md`.
+        b1: β₁, decay of the mean gradient m, in [0, 1).
+        b2: β₂, decay of the mean square v, in [0, 1).
+        eps: ε, added to the root in the denominator, at least 0.
+        eps_root: added to v̂ inside the root, at least 0.
+        initial_accumulator_value: first value of v, at least 0. Optax begins m with it too: see `docs/differences.md`.
 
     Reference: Zaheer et al., "Adaptive Methods for Nonconvex Optimization", 2018, Algorithm 2.
     """
@@ -245,12 +245,12 @@ def scale_by_radam(
     """Adam times the rectification r(ρ), and plain momentum while ρ is below the threshold.
 
     Args:
-        b1: β₁, decay of m, in [0, 1).
-        b2: β₂, decay of v, in [0, 1).
-        eps: ε, outside the root, at least 0.
-        eps_root: added inside the root, at least 0.
+        b1: β₁, decay of the mean gradient m, in [0, 1).
+        b2: β₂, decay of the mean square v, in [0, 1).
+        eps: ε, added to the root in the denominator, at least 0.
+        eps_root: added to v̂ inside the root, at least 0.
         threshold: length ρ of the simple moving average from which the variance is tractable; at least 4.
-        nesterov: look ahead as NAdam does.
+        nesterov: use NAdam's combination of m̂ and the gradient, as in `scale_by_adam`.
 
     Raises:
         ValueError: if the threshold is below 4.
@@ -296,11 +296,12 @@ def scale_by_adan(
     """(m̂ + β₂ d̂) / (√n̂ + ε): Adam with an average d of gradient differences, and n of |g + β₂ (g - g₋)|².
 
     Args:
-        b1: β₁, decay of m, in [0, 1).
-        b2: β₂, decay of d, and its weight, in [0, 1). Optax weighs with 1 - β₂: see `docs/differences.md`.
-        b3: β₃, decay of n, in [0, 1).
-        eps: ε, outside the root, at least 0.
-        eps_root: added inside the root, at least 0.
+        b1: β₁, decay of the mean gradient m, in [0, 1).
+        b2: β₂, decay of d, the mean difference of successive gradients, and its weight, in [0, 1). Optax weighs it with
+            1 - β₂: see `docs/differences.md`.
+        b3: β₃, decay of the mean square n, in [0, 1).
+        eps: ε, added to the root in the denominator, at least 0.
+        eps_root: added to n̂ inside the root, at least 0.
 
     Reference: Xie et al., "Adan", 2022, arXiv:2208.06677, Algorithm 1, whose β are one minus these.
     """

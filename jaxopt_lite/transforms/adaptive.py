@@ -1,4 +1,4 @@
-"""Rules that divide each coordinate, or each leaf, by an estimate of its own scale. Adam and its kin are in `adam.py`.
+"""Rules that divide each coordinate, or each leaf, by an estimate of its own scale. `adam.py` has Adam's variants.
 
     rss         g / √(Σ g² + ε)                          Duchi et al., 2011 (Adagrad)
     rms         g / √(v + ε)  or  g / (√v + ε)           Hinton, lecture 6e, 2012
@@ -53,8 +53,8 @@ def scale_by_rss(initial_accumulator_value: NonNegative = 0.1, eps: NonNegative 
     """g / √(Σ g² + ε): in units of the root of the sum of all squares so far; 0 where that sum is 0.
 
     Args:
-        initial_accumulator_value: the sum to begin with, at least 0.
-        eps: ε, inside the root, at least 0.
+        initial_accumulator_value: first value of the sum of squares, at least 0.
+        eps: ε, added to the sum inside the root, at least 0.
 
     Reference: Duchi et al., "Adaptive Subgradient Methods", 2011.
     """
@@ -85,9 +85,9 @@ def scale_by_rms(
     """g / √(v + ε): in units of its own root mean square.
 
     Args:
-        decay: of v, in [0, 1).
-        eps: ε, at least 0.
-        initial_scale: v to begin with, at least 0.
+        decay: decay of the mean square v, in [0, 1).
+        eps: ε, added to v or to its root (see `eps_in_sqrt`), at least 0.
+        initial_scale: first value of v, at least 0.
         eps_in_sqrt: √(v + ε) if true (Optax, TensorFlow), √v + ε if false (PyTorch).
         bias_correction: divide v by 1 - decayᵗ.
 
@@ -126,9 +126,9 @@ def scale_by_stddev(
     """g / √(v - |m|² + ε): in units of its own standard deviation (centred RMSProp).
 
     Args:
-        decay: of m and v, in [0, 1).
-        eps: ε, at least 0.
-        initial_scale: v to begin with, at least 0.
+        decay: decay of the mean m and the mean square v, in [0, 1).
+        eps: ε, added to v or to its root (see `eps_in_sqrt`), at least 0.
+        initial_scale: first value of v, at least 0.
         eps_in_sqrt: √(v - |m|² + ε) if true, √(v - |m|²) + ε if false (PyTorch).
         bias_correction: divide m and v by 1 - decayᵗ.
 
@@ -165,8 +165,8 @@ def scale_by_adadelta(rho: Decay = 0.9, eps: NonNegative = 1e-6):
     """g √(e + ε) / √(v + ε): gradients in units of their size, times the size of past updates.
 
     Args:
-        rho: decay of both averages, in [0, 1).
-        eps: ε, at least 0.
+        rho: decay of both averages, of squared gradients and of squared updates, in [0, 1).
+        eps: ε, added to both inside the roots, at least 0.
 
     Reference: Zeiler, "ADADELTA", 2012, arXiv:1212.5701, Algorithm 1.
     """
@@ -199,12 +199,12 @@ def scale_by_novograd(
     """m = β₁ m + g / (√v + ε) + λ w, with v an average of ‖g‖², one number for each leaf.
 
     Args:
-        b1: β₁, decay of m, in [0, 1).
-        b2: β₂, decay of v, in [0, 1); v begins at the first ‖g‖².
-        eps: ε, outside the root, at least 0.
-        eps_root: added inside the root, at least 0.
-        weight_decay: λ, at least 0.
-        mu_dtype: dtype of m; None means that of the parameters, at least float32.
+        b1: β₁, decay of the momentum m, in [0, 1).
+        b2: β₂, decay of v, in [0, 1); the first v is the first ‖g‖².
+        eps: ε, added to the root in the denominator, at least 0.
+        eps_root: added to v inside the root, at least 0.
+        weight_decay: λ, weight of the parameter w in m, at least 0.
+        mu_dtype: dtype of m in the state; None means that of the parameters, at least float32.
 
     Raises:
         ValueError: if update is called without params.
@@ -244,11 +244,11 @@ def scale_by_rprop(
     """sgn(g) times a step size per coordinate, which grows while signs agree and shrinks when they change.
 
     Args:
-        learning_rate: the first step size, at least 0.
+        learning_rate: the first step size of every coordinate, at least 0; a number.
         eta_minus: factor after a change of sign (that step is not taken), above 0, at most 1.
         eta_plus: factor after a repeated sign, at least 1.
-        min_step_size: lower bound, at least 0.
-        max_step_size: upper bound, at least `min_step_size`.
+        min_step_size: lower bound of the step sizes, at least 0.
+        max_step_size: upper bound of the step sizes, at least `min_step_size`.
 
     Raises:
         ValueError: if the bounds, or the factors, are the wrong way round.

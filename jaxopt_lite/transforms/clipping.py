@@ -42,7 +42,7 @@ def clip(max_delta: NonNegative):
 def clip_by_global_norm(max_norm: NonNegative):
     """u min(1, c / ‖u‖): scale all leaves together so that their norm is at most c.
 
-    A norm that is not finite spoils the step: every coordinate becomes NaN. `skip_not_finite` leaves such steps out.
+    If the norm is not finite, every coordinate of the update becomes NaN. `skip_not_finite` skips such steps.
 
     Args:
         max_norm: c, at least 0.
@@ -60,9 +60,10 @@ def clip_by_global_norm(max_norm: NonNegative):
 
 @tree.inlined
 def _clipping_factors(norm, max_norm):
-    """Two factors whose product is min(1, c / ‖u‖): one factor would be denormal, hence zero, for the largest norms.
+    """Two factors whose product is min(1, c / ‖u‖).
 
-    As scalars they fuse into whatever comes next, so clipping costs no copy of the gradient.
+    For the largest norms a single factor would be denormal, which XLA flushes to zero. As scalars they fuse
+    into the next operation, so clipping costs no copy of the gradient.
     """
     over = ~(norm <= max_norm)  # also where the norm is NaN
     safe = jnp.where(over, norm, 1)
@@ -131,5 +132,7 @@ def _unit_norm(x, axis):
         elif x.ndim <= 5:
             axis = tuple(range(x.ndim - 1))
         else:
-            raise ValueError(f"adaptive_grad_clip: what is a unit of a leaf of shape {x.shape}? Say so through axis=")
+            raise ValueError(
+                f"adaptive_grad_clip: a leaf of shape {x.shape} has no default axes of a unit; give them by axis="
+            )
     return safe_sqrt(jnp.sum(abs_sq(x), axis=axis, keepdims=True))

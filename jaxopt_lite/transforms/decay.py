@@ -17,7 +17,7 @@ from jaxopt_lite import tree
 from jaxopt_lite.core import checks
 from jaxopt_lite.core.numbers import NonNegative
 from jaxopt_lite.core.parameters import Key, Mask
-from jaxopt_lite.core.schedule import LearningRate, Schedule
+from jaxopt_lite.core.schedule import LearningRate, NonNegativeOrSchedule, Schedule
 from jaxopt_lite.core.transformation import stateless, transformation
 from jaxopt_lite.transforms.routing import masked
 
@@ -31,13 +31,13 @@ class ScheduledState(NamedTuple):
 
 
 @transformation(acts_on="coordinate")
-def add_decayed_weights(weight_decay: LearningRate = 0.0, mask: Mask = None):
-    """u + λ w: decoupled weight decay where it stands after a preconditioner, an L2 penalty where it stands first.
+def add_decayed_weights(weight_decay: NonNegativeOrSchedule = 0.0, mask: Mask = None):
+    """u + λ w: decoupled weight decay if it comes after a preconditioner, an L2 penalty if it comes first.
 
     Args:
-        weight_decay: λ, at least 0; a number or a schedule.
-        mask: a tree of bools in the structure of params (or a prefix of it), or a function of params that returns one:
-            decay just the leaves that are true. See `by_path`.
+        weight_decay: λ, factor of the parameters w, at least 0 and finite; a number or a schedule.
+        mask: which leaves decay: a tree of bools in the structure of params or a prefix of it, or a function of params
+            that returns one; None means all. See `by_path`.
 
     Raises:
         ValueError: if update is called without params.
@@ -64,12 +64,12 @@ def add_decayed_weights(weight_decay: LearningRate = 0.0, mask: Mask = None):
 def proximal_l1(learning_rate: LearningRate, penalty: NonNegative, mask: Mask = None):
     """w ← sgn(w) max(|w| - ηλ, 0) after the step: the soft threshold, which makes exact zeros.
 
-    Stands last in a chain, with the learning rate of the step: proximal gradient descent for a loss plus λ‖w‖₁.
+    Put it last in a chain, with the learning rate of the step: proximal gradient descent for a loss plus λ‖w‖₁.
 
     Args:
-        learning_rate: η, at least 0; a number or a schedule.
+        learning_rate: η, at least 0 and finite; a number or a schedule.
         penalty: λ, at least 0.
-        mask: the leaves to shrink, as in `add_decayed_weights`.
+        mask: the leaves to shrink, as in `add_decayed_weights`; None means all.
 
     Reference: Daubechies et al., "An Iterative Thresholding Algorithm", 2004; Parikh & Boyd, "Proximal Algorithms",
         2014, Section 6.5.2.
@@ -90,12 +90,12 @@ def proximal_l1(learning_rate: LearningRate, penalty: NonNegative, mask: Mask = 
 def proximal_l2(learning_rate: LearningRate, penalty: NonNegative, mask: Mask = None):
     """w ← w / (1 + ηλ) after the step: weight decay as a proximal step, which never overshoots zero.
 
-    Stands last in a chain, with the learning rate of the step.
+    Put it last in a chain, with the learning rate of the step.
 
     Args:
-        learning_rate: η, at least 0; a number or a schedule.
+        learning_rate: η, at least 0 and finite; a number or a schedule.
         penalty: λ, at least 0.
-        mask: the leaves to shrink, as in `add_decayed_weights`.
+        mask: the leaves to shrink, as in `add_decayed_weights`; None means all.
 
     Reference: Xie et al., "Adan", 2022, arXiv:2208.06677, Algorithm 1, line 7.
     """
@@ -105,7 +105,7 @@ def proximal_l2(learning_rate: LearningRate, penalty: NonNegative, mask: Mask = 
 
 
 def _proximal(who: str, learning_rate: Any, prox: Any) -> tuple:
-    """Let the step arrive at prox(w + u, η)."""
+    """The pair (init, update) whose new parameters are prox(w + u, η)."""
     scheduled = isinstance(learning_rate, Schedule)
 
     def init(params):
@@ -151,7 +151,7 @@ def add_noise(eta: NonNegative, gamma: NonNegative, key: Key = 0):
 
 @transformation(acts_on="coordinate")
 def keep_params_nonnegative():
-    """w ← max(w, 0) after the step. Stands last in a chain; params must be real.
+    """w ← max(w, 0) after the step. Put it last in a chain; params must be real.
 
     Raises:
         ValueError: if update is called without params.

@@ -1,10 +1,10 @@
-"""Rules that keep bad gradients out.
+"""Rules that keep bad gradients from the inner rule.
 
     zero_nans               NaN becomes 0, coordinate by coordinate
-    skip_not_finite         a step with NaN or infinity anywhere is left out whole
-    skip_large_updates      a step with a norm above a bound is left out whole
+    skip_not_finite         a step with NaN or infinity anywhere is skipped
+    skip_large_updates      a step with a norm above a bound is skipped
 
-A step that is left out updates nothing: the parameters, the moments and the count of the inner rule stay as they were.
+A skipped step changes nothing: the parameters, the moments and the count of the inner rule stay the same.
 """
 
 from typing import Any, NamedTuple
@@ -21,7 +21,7 @@ __all__ = ["skip_large_updates", "skip_not_finite", "zero_nans"]
 
 
 class SkipState(NamedTuple):
-    """Of a rule that leaves steps out: how many (int32), and whether the last one was (bool)."""
+    """The number of skipped steps (int32), whether the last one was skipped (bool), and the inner state."""
 
     skipped: jax.Array
     last_skipped: jax.Array
@@ -44,7 +44,7 @@ def zero_nans():
 
 @transformation(acts_on="coordinate")
 def skip_not_finite(inner: GradientTransformation):
-    """Leave out each step whose gradient is not finite everywhere.
+    """Skip each step whose gradient is not finite everywhere.
 
     Args:
         inner: the transformation that sees only finite gradients.
@@ -54,7 +54,7 @@ def skip_not_finite(inner: GradientTransformation):
 
 @transformation(acts_on="coordinate")
 def skip_large_updates(inner: GradientTransformation, max_norm: Positive):
-    """Leave out each step whose gradient has a global norm above a bound, or one that is not finite.
+    """Skip each step whose gradient has a global norm above a bound, or one that is not finite.
 
     Args:
         inner: the transformation that sees only the other gradients.

@@ -26,9 +26,9 @@ def trace(decay: Decay, nesterov: bool = False, accumulator_dtype: Dtype | None 
     """v = μ v + g: the heavy ball. With `nesterov`, the update is g + μ v.
 
     Args:
-        decay: μ, in [0, 1).
-        nesterov: look ahead along the velocity.
-        accumulator_dtype: dtype of v; None means that of the parameters, at least float32.
+        decay: μ, decay of the velocity v, in [0, 1).
+        nesterov: Nesterov momentum, g + μ v in place of v.
+        accumulator_dtype: dtype of v in the state; None means that of the parameters, at least float32.
 
     Reference: Polyak, 1964; Sutskever et al., "On the Importance of Initialization and Momentum", 2013.
     """
@@ -52,9 +52,9 @@ def ema(decay: Decay, debias: bool = True, accumulator_dtype: Dtype | None = Non
     """v = β v + (1 - β) g: the exponential moving average of gradients.
 
     Args:
-        decay: β, in [0, 1).
+        decay: β, decay of the average v, in [0, 1).
         debias: divide by 1 - βᵗ, which removes the pull of the start at zero.
-        accumulator_dtype: dtype of v; None means that of the parameters, at least float32.
+        accumulator_dtype: dtype of v in the state; None means that of the parameters, at least float32.
     """
 
     def init(params):
@@ -102,7 +102,7 @@ def scale_by_lion(
     Args:
         b1: β₁, weight of the momentum in the update, in [0, 1).
         b2: β₂, decay of the momentum, in [0, 1).
-        mu_dtype: dtype of m; None means that of the parameters, at least float32.
+        mu_dtype: dtype of m in the state; None means that of the parameters, at least float32.
         mode: "hard" is the sign; "smooth" is tanh(smooth_beta x); "refined" is x clipped to its sign outside (-1, 1).
         smooth_beta: steepness of the smooth form.
 

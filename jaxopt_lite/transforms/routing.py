@@ -7,7 +7,7 @@
     routing_table(labels, params)            which leaf got what, to print
 
 Paths join the keys with slashes: `layers/0/bias`. A mask or labelling is a function of params, or a tree: one bool or
-label for each leaf or branch of params. A tree stays one where its class has `__call__`, as a module's has.
+label for each leaf or branch of params. A tree whose class has `__call__`, such as a module, counts as a tree.
 """
 
 import fnmatch
@@ -58,7 +58,7 @@ def masked(inner: GradientTransformation, mask: Mask):
 
 @transformation(acts_on="coordinate")
 def freeze(mask: Mask):
-    """No updates for the leaves whose mask is true. Stands last in a chain.
+    """No updates for the leaves whose mask is true. Put it last in a chain.
 
     Args:
         mask: as for `masked`; `True` freezes everything.
@@ -85,7 +85,7 @@ def partition(transforms: Mapping[Any, GradientTransformation], param_labels: Ma
     is_label = functools.partial(_is_key, mapping=transforms)
 
     def masks(updates):
-        """For each label the tree of bools that says which leaves have it."""
+        """For each label a tree of bools: which leaves have it."""
         structure = jax.tree.structure(updates)
         labels = structure.flatten_up_to(tree.spread(param_labels, updates, "partition", "param_labels", is_label))
         for (path, _), label in zip(jax.tree_util.tree_leaves_with_path(updates), labels, strict=True):
@@ -134,8 +134,8 @@ def by_path(patterns: Any, default: Any = None):
     Args:
         patterns: {pattern: label}, the first that matches decides. A pattern is a glob over the whole path, such as
             `*/bias` or `layers/?/w`, where `*` and `?` match slashes too; one that begins with `re:` is a regular
-            expression searched anywhere in it. Brackets stand for themselves if a path has them in that place, as in
-            `layer[0]/w`; where none has, they hold letters of which one matches, as in `layers/[0-3]/w`.
+            expression searched anywhere in it. Brackets match themselves if a path has them in that place, as in
+            `layer[0]/w`; otherwise they are a set of characters of which one matches, as in `layers/[0-3]/w`.
         default: label of the other leaves; without it they are an error.
 
     Raises:
@@ -153,7 +153,7 @@ def by_path(patterns: Any, default: Any = None):
         try:
             re.compile(pattern.removeprefix("re:") if pattern.startswith("re:") else "")
         except re.error as error:
-            raise ValueError(f"by_path: {pattern!r} is no regular expression: {error}") from None
+            raise ValueError(f"by_path: {pattern!r} is not a regular expression: {error}") from None
 
     def labels_of(params):
         paths = tree.paths(params)
@@ -194,11 +194,11 @@ def routing_table(labels: Any, params: Any) -> str:
         labels = labels.arguments[given[name]]
     leaves, structure = jax.tree.flatten(params)
     found = structure.flatten_up_to(tree.spread(labels, params, "routing_table", "labels", is_label))
-    rows = [("leaf", "shape", "values", "label")]
+    lines = [("leaf", "shape", "values", "label")]
     for path, label, leaf in zip(jax.tree.leaves(tree.paths(params)), found, leaves, strict=True):
-        rows.append((path, str(np.shape(leaf)), f"{np.size(leaf):,}", str(label)))
-    widths = [max(len(row[i]) for row in rows) for i in range(4)]
-    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+        lines.append((path, str(np.shape(leaf)), f"{np.size(leaf):,}", str(label)))
+    widths = [max(len(line[i]) for line in lines) for i in range(4)]
+    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines)
 
 
 def _hide(mask: Any, updates: Any) -> Any:
@@ -218,12 +218,12 @@ def _update_masked(inner: GradientTransformation, mask: Any, updates: Any, state
 def _is_key(x: Any, mapping: Mapping) -> bool:
     try:
         return x in mapping
-    except TypeError:  # what is not hashable is no key
+    except TypeError:  # an unhashable object is not a key
         return False
 
 
 def _matching(pattern: str, paths: list[str]) -> set[str]:
-    """The paths that a pattern matches. Brackets that stand in a path are themselves, others a set of letters."""
+    """The paths that a pattern matches. Brackets that a path contains match themselves, others a character."""
     if pattern.startswith("re:"):
         return {path for path in paths if re.search(pattern.removeprefix("re:"), path)}
     literal = {path for path in paths if fnmatch.fnmatchcase(path, pattern.replace("[", "[[]"))}
@@ -238,6 +238,6 @@ def _check_distinct(paths: list[str], params: Any) -> None:
     keys = [jax.tree_util.keystr(key) for key, _ in jax.tree_util.tree_leaves_with_path(params)]
     one, other = [f"params{key}" for key, path in zip(keys, paths, strict=True) if path == twin][:2]
     raise ValueError(
-        f"by_path: the leaves {one} and {other} have one path, {twin!r}, and no pattern tells them apart; give a key "
-        "without '/', or a tree of labels (or a function of params) instead of by_path"
+        f"by_path: the leaves {one} and {other} have one path, {twin!r}, so no pattern can distinguish them; give a "
+        "key without '/', or a tree of labels (or a function of params) instead of by_path"
     )

@@ -59,10 +59,10 @@ def scale_by_schedule(step_size_fn: Schedule):
 
 @transformation(acts_on="coordinate")
 def scale_by_learning_rate(learning_rate: LearningRate, *, flip_sign: bool = True):
-    """-η u: the one place where the sign turns from gradient to descent.
+    """-η u: the only rule that changes the sign, from ascent to descent.
 
     Args:
-        learning_rate: η, at least 0; a number or a schedule.
+        learning_rate: η, at least 0 and finite; a number or a schedule.
         flip_sign: multiply by -η if true, by η if false.
     """
     sign = -1 if flip_sign else 1
@@ -86,8 +86,8 @@ def scale_by_trust_ratio(min_norm: NonNegative = 0.0, trust_coefficient: Positiv
 
     Args:
         min_norm: lower bound of both norms, at least 0.
-        trust_coefficient: c, above 0.
-        eps: ε, at least 0.
+        trust_coefficient: c, factor of the ratio, above 0.
+        eps: ε, added to ‖u‖, at least 0.
 
     Raises:
         ValueError: if update is called without params.
@@ -126,7 +126,7 @@ def normalize_by_update_norm(scale_factor: Positive = 1.0, eps: NonNegative = 1e
 
 @transformation(acts_on="leaf")
 def centralize():
-    """u minus its mean over all axes but the first; leaves of fewer than two axes stay as they are.
+    """u minus its mean over all axes but the first; leaves of fewer than two axes are unchanged.
 
     Reference: Yong et al., "Gradient Centralization", 2020, arXiv:2004.01461, Eq. (1).
     """

@@ -2,7 +2,7 @@
 
 A leaf of a few thousand values is updated in less time than it takes to start the loops that do it, and XLA compiles
 loops leaf by leaf. `stack_leaves` hands its inner rule stacks of leaves of one shape and dtype instead; the state stays
-stacked from step to step, in a `View` that says what it is made of.
+stacked from step to step, in a `View` that describes which leaves are in which stack.
 
     params   a, b, …, p of shape [32, 32]    →    one leaf of shape [512, 32]    →    updates of a, b, …, p
 """
@@ -48,8 +48,9 @@ def stack_leaves(inner: GradientTransformation, size: int = 20, max_values: int 
         inner: sees stacks of small leaves and, one by one, the leaves that are large or have no equal.
         size: most leaves in a stack, at least 2; 8 to 32 is good. Where it leaves fewer over, stacks are shorter.
         max_values: a leaf with more values than this is left alone.
-        elementwise: the promise that rules that are unknown here (your own, lifted ones) are elementwise too. Those
-            that divide by a number that was computed may differ in the last bit: XLA does that in two ways.
+        elementwise: a promise that rules which declare nothing (your own, lifted ones) are elementwise too. Rules that
+            divide by a computed scalar may differ in the last bit, because XLA rounds this division differently
+            for stacks.
 
     Raises:
         ValueError: if the inner rule contains one that is not known to be elementwise (it is named).
@@ -61,7 +62,7 @@ def stack_leaves(inner: GradientTransformation, size: int = 20, max_values: int 
     for why in () if elementwise else _refused(inner):
         raise ValueError(
             f"stack_leaves: the inner rule contains {why}; put stack_leaves around the other rules of the chain, or "
-            "inside of what decides by leaf; if it is elementwise after all, say so where it is made, "
+            "inside of what decides by leaf; if it is elementwise, declare that where it is made, "
             '@transformation(acts_on="coordinate") or lift(..., acts_on="coordinate"), or here, elementwise=True'
         )
 
@@ -82,7 +83,7 @@ def stack_leaves(inner: GradientTransformation, size: int = 20, max_values: int 
 
 
 def _refused(inner: GradientTransformation) -> Iterator[str]:
-    """The rules that may look at single leaves, or decide by leaf, in words."""
+    """Descriptions of the rules that may look at single leaves, or decide by leaf."""
     for rule in deciding(inner):
         if decides_by_leaf(rule):
             yield f"{rule.factory.spec.name}, masked or labelled leaf by leaf"
@@ -94,7 +95,7 @@ def _groups(leaves: list, size: int, max_values: int) -> list[list[int]]:
     """Which leaves go together: lists of positions, each of 2 to `size` small leaves of one shape and dtype."""
     alike: dict[Any, list[int]] = {}
     for i, leaf in enumerate(leaves):
-        if 1 < np.size(leaf) <= max_values:  # XLA divides single numbers in another way than arrays
+        if 1 < np.size(leaf) <= max_values:  # XLA rounds a division of single numbers differently from one of arrays
             alike.setdefault((np.shape(leaf), jnp.result_type(leaf)), []).append(i)
     groups = []
     for positions in alike.values():
@@ -125,7 +126,7 @@ def _concatenate(leaves: list) -> Any:
 
 
 def _parts(leaves: list, structure: Any, groups: list[list[int]]) -> Parts:
-    """What stacks and leaves that stand alone are made of."""
+    """The `Part` of each stack and of each leaf that is not stacked."""
     shape = lambda i: tuple(np.shape(leaves[i]))
     stacks = [Part(tuple(group), tuple(map(shape, group)), "concat") for group in groups]
     alone = set(range(len(leaves))) - {i for group in groups for i in group}

@@ -84,13 +84,14 @@ def accumulate(inner: GradientTransformation, steps: Period):
 
 @transformation(acts_on="coordinate")
 def ema_params(decay: Decay, debias: bool = True):
-    """Keep an exponential moving average of the parameters; updates pass through. Stands last in a chain.
+    """Keep an exponential moving average of the parameters; updates pass through. Put it last in a chain.
 
     `averaged_params(state)` gives the average.
 
     Args:
         decay: share of the old average that stays at each step, in [0, 1).
-        debias: let the decay begin at 0 and rise as (1 + t) / (10 + t), so that the start is soon forgotten.
+        debias: let the decay begin at 0 and rise as (1 + t) / (10 + t), so that the initial parameters have little
+            weight.
 
     Raises:
         ValueError: if update is called without params.
@@ -138,7 +139,7 @@ def lookahead(
     slow_step_size: Fraction,
     reset_state: bool = False,
 ):
-    """Every k steps of the fast rule the slow weights move a share α towards the fast ones, which start again there.
+    """Every k steps of the fast rule the slow weights move a share α towards the fast ones, which continue from there.
 
     The slow weights are kept in the state, so params are plain params (Optax wants them in pairs).
 
@@ -146,7 +147,7 @@ def lookahead(
         fast_optimizer: the inner rule.
         sync_period: k, at least 1.
         slow_step_size: α, in [0, 1].
-        reset_state: begin the inner rule's state anew at each synchronisation.
+        reset_state: reset the inner rule's state at each synchronisation.
 
     Raises:
         ValueError: if update is called without params.

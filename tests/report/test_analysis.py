@@ -1,4 +1,4 @@
-"""What a ledger says: by hand, and by law."""
+"""Statistics of a ledger: against values by hand, and by laws."""
 
 import numpy as np
 import pytest
@@ -144,11 +144,11 @@ EDGES = {
 
 @pytest.mark.parametrize("name", EDGES)
 def test_an_optimum_on_the_edge_is_said(name):
-    distribution, value, says = EDGES[name]
+    distribution, value, message = EDGES[name]
     made = ledger(0, {"x": distribution}, points=0)
     made.extend(made.space.table([{"x": value}]))
-    said = analysis.edges(made, 0)
-    assert said == [] if says is None else (len(said) == 1 and says in said[0]), said
+    sentences = analysis.edges(made, 0)
+    assert sentences == [] if message is None else (len(sentences) == 1 and message in sentences[0]), sentences
 
 
 def test_edges_pass_over_what_plays_no_part():

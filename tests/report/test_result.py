@@ -82,7 +82,7 @@ def test_it_says_how_it_ended():
     assert result(made, best=4).message == "All trials were run: 5 finished."
     assert result(made, best=4).status == "finished"
     cut = result(made, complete=False)
-    assert cut.status == "interrupted" and cut.best is None and "the same call goes on with it" in cut.message
+    assert cut.status == "interrupted" and cut.best is None and "the same call resumes it" in cut.message
     made.status[:] = DIVERGED
     assert result(made).message == "All trials were run: 5 diverged. None has a score."
 

@@ -131,6 +131,6 @@ def test_weights_of_zero_can_still_move():
 
 def test_six_axes_need_a_word():
     leaf = jnp.ones((1,) * 6).repeat(2, axis=0).repeat(2, axis=1)
-    with pytest.raises(ValueError, match="Say so through axis="):
+    with pytest.raises(ValueError, match="give them by axis="):
         clipped(jo.adaptive_grad_clip(0.1), leaf)
     assert clipped(jo.adaptive_grad_clip(0.1, axis=(0, 1)), leaf).shape == leaf.shape
