@@ -18,7 +18,7 @@ PLAN = (
     {"tree": ()},
     {
         "core": (
-            *("numbers", "text", "parameters", "values"),  # the remembered call
+            *("numbers", "arguments", "text", "parameters", "values"),  # the remembered call
             *("schedule", "checks", "transformation", "method", "hyperparameters", "lifting"),
             *("layout",),  # where the leaves of a state belong
         )
@@ -287,9 +287,9 @@ UNSOUND = [
     (forbidden_imports, "tree.py", "from jaxopt_lite.core import value\n", "tree is in row 0"),
     (forbidden_imports, "tree.py", "def f():\n    import jaxopt_lite.log\n", "imports log, row 7"),
     (forbidden_imports, "schedules.py", "from jaxopt_lite.losses import l2\n", "neighbour in row 2"),
-    (forbidden_imports, "core/numbers.py", "from . import values\n", "imported: numbers, text"),
+    (forbidden_imports, "core/numbers.py", "from . import values\n", "imported: numbers, arguments, text"),
     (forbidden_imports, "core/numbers.py", "from .values import value\n", "imports core.values (value)"),
-    (forbidden_imports, "core/numbers.py", "from jaxopt_lite.core import value\n", "imported: numbers, text"),
+    (forbidden_imports, "core/numbers.py", "from jaxopt_lite.core import value\n", "imported: numbers, arguments, text"),
     (forbidden_imports, "transforms/momentum.py", "import jaxopt_lite as jo\n", "imports the package itself"),
     (forbidden_imports, "__init__.py", "from jaxopt_lite.cli import main\n", "imports cli (main), row 11"),
     (impurities, "tree.py", "import os.path\n", "uses os"),

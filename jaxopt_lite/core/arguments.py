@@ -1,0 +1,83 @@
+"""Checks of plain Python arguments: counts and settings that are neither hyperparameters nor traced.
+
+    steps = check_int("fit", "steps", steps, most=INT32_MAX)
+    fraction = check_number("population_based", "fraction", fraction, 0, 0.5, open_low=True)
+
+A wrong type raises a TypeError, a value outside its range a ValueError. Both name the function, the argument, what is
+allowed and what was given.
+"""
+
+import math
+import numbers
+from typing import Any
+
+import numpy as np
+
+from jaxopt_lite.core.numbers import describe
+
+__all__ = []
+
+INT32_MAX = 2**31 - 1  # steps, trials and seeds are counted in int32
+
+
+def check_int(
+    who: str, name: str, value: Any, least: int = 1, most: int | None = None, none: bool = False, why: str = ""
+) -> Any:
+    """An argument that must be an int in [least, most]; bools are refused, NumPy's ints become Python's.
+
+    Args:
+        who: the function, for messages.
+        name: the argument, for messages.
+        value: what the caller gave.
+        least: the smallest int allowed.
+        most: the largest int allowed; None allows all.
+        none: allow None, which is returned as it is.
+        why: the reason for the upper limit, for its message; for `INT32_MAX` it is given already.
+
+    Returns:
+        The int, or None where that is allowed.
+
+    Raises:
+        TypeError: if it is not an int.
+        ValueError: if it is outside [least, most].
+    """
+    if none and value is None:
+        return None
+    if not isinstance(value, (int, np.integer)) or isinstance(value, bool):
+        raise TypeError(f"{who}: {name} must be an int{' or None' if none else ''}, got {describe(value)}")
+    value = int(value)
+    if value < least:
+        raise ValueError(f"{who}: {name} must be at least {least}, got {value}")
+    if most is not None and value > most:
+        why = why or ("it is counted in int32" if most == INT32_MAX else "")
+        raise ValueError(f"{who}: {name} must be at most {most}{why and f', because {why}'}, got {value}")
+    return value
+
+
+def check_number(
+    who: str, name: str, value: Any, least: float = -math.inf, most: float = math.inf, open_low: bool = False
+) -> float:
+    """An argument that must be a real number in [least, most], or in (least, most]; bools and NaN are refused.
+
+    Args:
+        who: the function, for messages.
+        name: the argument, for messages.
+        value: what the caller gave.
+        least: the lower end.
+        most: the upper end.
+        open_low: whether the lower end itself is refused.
+
+    Returns:
+        The number, unchanged.
+
+    Raises:
+        TypeError: if it is not a real number.
+        ValueError: if it is outside the range.
+    """
+    if not isinstance(value, numbers.Real) or isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{who}: {name} must be a number, got {describe(value)}")
+    if not ((value > least if open_low else value >= least) and value <= most):
+        limits = [f"{'above' if open_low else 'at least'} {least:g}"] if least > -math.inf or open_low else []
+        limits += [f"at most {most:g}"] if most < math.inf else []
+        raise ValueError(f"{who}: {name} must be {' and '.join(limits) or 'a number'}, got {value!r}")
+    return value  # pyright: ignore[reportReturnType]
