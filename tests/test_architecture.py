@@ -35,7 +35,7 @@ PLAN = (
     {"solve": (), "train": ("task", "calls", "step", "data", "programs", "loop"), "sharding": ()},
     {
         "sweeps": (
-            *("axes", "distributions", "space", "grouping", "proposal"),  # what is searched
+            *("static", "distributions", "space", "grouping", "proposal"),  # what is searched
             *("samplers", "adaptive"),  # which points
             *("ledger", "policies", "halving", "population"),  # which trials go on
             *("events", "program", "member", "pool", "cohorts", "roster", "engine"),  # running them

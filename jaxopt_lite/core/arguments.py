@@ -21,7 +21,7 @@ INT32_MAX = 2**31 - 1  # steps, trials and seeds are counted in int32
 
 
 def check_int(
-    who: str, name: str, value: Any, least: int = 1, most: int | None = None, none: bool = False, why: str = ""
+    who: str, name: str, value: Any, least: int | None = 1, most: int | None = None, none: bool = False, why: str = ""
 ) -> Any:
     """An argument that must be an int in [least, most]; bools are refused, NumPy's ints become Python's.
 
@@ -29,7 +29,7 @@ def check_int(
         who: the function, for messages.
         name: the argument, for messages.
         value: what the caller gave.
-        least: the smallest int allowed.
+        least: the smallest int allowed; None allows all.
         most: the largest int allowed; None allows all.
         none: allow None, which is returned as it is.
         why: the reason for the upper limit, for its message; for `INT32_MAX` it is given already.
@@ -46,7 +46,7 @@ def check_int(
     if not isinstance(value, (int, np.integer)) or isinstance(value, bool):
         raise TypeError(f"{who}: {name} must be an int{' or None' if none else ''}, got {describe(value)}")
     value = int(value)
-    if value < least:
+    if least is not None and value < least:
         raise ValueError(f"{who}: {name} must be at least {least}, got {value}")
     if most is not None and value > most:
         why = why or ("it is counted in int32" if most == INT32_MAX else "")

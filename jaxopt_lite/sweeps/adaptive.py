@@ -188,7 +188,7 @@ def _suggest(space: Space, study: Any) -> np.ndarray:
             continue
         if dimension.axis.kind == "choice":
             chosen[j] = trial.suggest_categorical(dimension.name, range(len(dimension.axis.options)))
-            point[j] = dimension.axis.to_unit(np.float64(chosen[j]))
+            point[j] = dimension.axis.place(np.float64(chosen[j]))
         else:
             point[j] = trial.suggest_float(dimension.name, 0.0, 1.0)
     return point

@@ -23,7 +23,7 @@ import numpy as np
 
 from jaxopt_lite.core.numbers import describe
 from jaxopt_lite.core.values import Value
-from jaxopt_lite.sweeps.axes import copied, frozen, shortest
+from jaxopt_lite.sweeps.static import copied, frozen, shortest
 
 __all__ = ["Static", "group", "split"]
 

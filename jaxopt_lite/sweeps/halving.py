@@ -12,8 +12,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from jaxopt_lite.core.arguments import INT32_MAX as MOST
 from jaxopt_lite.core.numbers import describe
-from jaxopt_lite.sweeps.axes import MOST
 from jaxopt_lite.sweeps.ledger import Ledger
 from jaxopt_lite.sweeps.policies import Decision, check_int, policy
 

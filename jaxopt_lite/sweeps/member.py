@@ -19,9 +19,9 @@ from jaxopt_lite.core.checks import structure_difference
 from jaxopt_lite.core.hyperparameters import arrays, hyperparameters, replace
 from jaxopt_lite.core.numbers import describe
 from jaxopt_lite.core.transformation import GradientTransformation
-from jaxopt_lite.sweeps.axes import printed
 from jaxopt_lite.sweeps.grouping import Observed, Reading, Static
 from jaxopt_lite.sweeps.program import Program, digest, pack, run_key, unpack
+from jaxopt_lite.sweeps.static import printed
 from jaxopt_lite.train.step import TrainState, arrays_for, first_opt_state, first_state, plain_step, scores_key
 from jaxopt_lite.train.task import Task, scores
 

@@ -30,9 +30,9 @@ from typing import Any, NamedTuple, ParamSpec
 
 import numpy as np
 
+from jaxopt_lite.core.arguments import INT32_MAX as MOST
 from jaxopt_lite.core.numbers import describe
 from jaxopt_lite.core.values import Value, register, remember_calls
-from jaxopt_lite.sweeps.axes import MOST
 from jaxopt_lite.sweeps.ledger import DIVERGED, Copy, Ledger
 
 __all__ = ["Decision", "Policy", "median_stopping", "policy", "run_all"]

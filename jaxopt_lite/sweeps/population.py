@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxopt_lite.sweeps.axes import MOST
+from jaxopt_lite.core.arguments import INT32_MAX as MOST
 from jaxopt_lite.sweeps.ledger import DIVERGED, Copy, Ledger
 from jaxopt_lite.sweeps.policies import Decision, check_int, multiple, policy
 from jaxopt_lite.sweeps.space import Space
@@ -117,7 +117,7 @@ def _explore(space: Space, row: np.ndarray, varied: list[str], perturb: Any, res
             continue
         axis = dimension.axis
         if anew or axis.kind == "choice":
-            row[j] = axis.from_unit(drawn[j : j + 1])[0] if np.isnan(units[j]) else units[j]
+            row[j] = axis.draw(drawn[j : j + 1])[0] if np.isnan(units[j]) else units[j]
         elif row[j] > 0:
             row[j] *= factor
         else:

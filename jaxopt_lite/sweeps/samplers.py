@@ -31,9 +31,9 @@ from typing import Any, ParamSpec
 
 import numpy as np
 
+from jaxopt_lite.core.arguments import INT32_MAX as MOST
 from jaxopt_lite.core.numbers import describe
 from jaxopt_lite.core.values import Value, register, remember_calls
-from jaxopt_lite.sweeps.axes import MOST
 from jaxopt_lite.sweeps.space import Space
 
 __all__ = ["Sampler", "grid", "halton", "random", "sampler", "sobol"]
@@ -204,13 +204,13 @@ def _grid(space: Space, points: int | dict[str, int]) -> np.ndarray:
 def _evenly(axis: Any, size: int) -> np.ndarray:
     """Points of the unit interval at which a grid has a dimension's values."""
     if axis.kind == "choice":
-        return axis.to_unit(np.arange(float(len(axis.options))))
+        return axis.place(np.arange(float(len(axis.options))))
     if axis.kind == "int" and axis.high - axis.low < size:
-        return axis.to_unit(np.arange(axis.low, axis.high + 1.0))
+        return axis.place(np.arange(axis.low, axis.high + 1.0))
     if not axis.bounded or size == 1:
         return (np.arange(size) + 0.5) / size
     values = np.linspace(0, 1, size)
-    return axis.to_unit(np.unique(axis.from_unit(values))) if axis.kind == "int" else values
+    return axis.place(np.unique(axis.draw(values))) if axis.kind == "int" else values
 
 
 def _points(engine: str, d: int, scramble: bool, seed: int) -> Any:
