@@ -40,6 +40,7 @@ Key = Annotated[int | jax.Array, _KEY]
 _MASK = object()
 Mask = Annotated[Any, _MASK]
 """A tree of bools or labels in the structure of params, or a function of params that returns one; it is static."""
+_DECAY = typing.get_args(numbers.Decay)[1]
 _DTYPE = object()
 Dtype = Annotated[Any, _DTYPE]
 """A floating or complex dtype in any form; it is remembered by its name."""
@@ -61,6 +62,11 @@ class Parameter:
     is_dtype: bool = False
     is_bool: bool = False
     choices: tuple = ()  # of a Literal
+
+    @property
+    def is_decay(self) -> bool:
+        """Whether it is the decay of an average, annotated as `Decay`."""
+        return self.range == _DECAY
 
     def normalise(self, value: Any, who: str) -> Any:
         """The argument as it is remembered; raises naming `who` and the argument."""

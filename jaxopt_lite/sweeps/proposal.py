@@ -1,22 +1,19 @@
 """A proposal of what to sweep: ranges for an optimizer's hyperparameters, from their annotations and values."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, get_args
 
-import jax
 import numpy as np
 
-from jaxopt_lite.core.hyperparameters import hyperparameters, replace
-from jaxopt_lite.core.numbers import Count, Decay, Fraction, PositiveCount, concrete, describe
+from jaxopt_lite.core.hyperparameters import hyperparameters, parameters_of, replace
+from jaxopt_lite.core.numbers import Count, Fraction, PositiveCount, concrete, describe
 from jaxopt_lite.core.parameters import Parameter
 from jaxopt_lite.core.values import Value
 from jaxopt_lite.sweeps.distributions import Distribution, log_uniform, one_minus_log_uniform, uniform
 
 __all__ = ["space_of"]
 
-_DECAY, _FRACTION, *_COUNTS = (get_args(kind)[1] for kind in (Decay, Fraction, Count, PositiveCount))
-# Optax's names of decays, for lifted factories, whose annotations give no ranges.
-_DECAYS = {"b1", "b2", "b3", "beta", "decay", "momentum", "rho"}
+_FRACTION, *_COUNTS = (get_args(kind)[1] for kind in (Fraction, Count, PositiveCount))
 
 
 def space_of(optimizer: Value, decades: float = 2.0, include: Sequence[str] = ()) -> dict[str, Distribution]:
@@ -56,7 +53,7 @@ def space_of(optimizer: Value, decades: float = 2.0, include: Sequence[str] = ()
         raise TypeError("space_of: the numbers of the optimizer are traced; call it outside jit")
     chosen = _matching(include, values)
     proposal = {}
-    for path, parameter in _annotations(optimizer).items():
+    for path, parameter in parameters_of(optimizer).items():
         if path in chosen or _is_usual(parameter):
             distribution = _around(values[path], parameter, decades)
             if distribution is not None and _is_accepted(optimizer, path, distribution):
@@ -81,30 +78,6 @@ def _matching(names: Sequence[str], values: dict[str, Any]) -> set[str]:
     return set().union(*matching.values())
 
 
-def _annotations(optimizer: Value) -> dict[str, Parameter]:
-    """What is known of each hyperparameter, by path: its leaf is numbered, and found again by that number."""
-    treedef = jax.tree.structure(optimizer)
-    numbered = jax.tree.unflatten(treedef, map(float, range(treedef.num_leaves)))
-    parameters = dict(_parameters(numbered))
-    return {path: parameters[number] for path, number in hyperparameters(numbered).items()}
-
-
-def _parameters(value: Value) -> Iterator[tuple[float, Parameter]]:
-    for name, argument in value.arguments.items():
-        children = [argument]
-        if not isinstance(argument, Value):  # a transformation is a tuple, too
-            children = argument.values() if isinstance(argument, dict) else jax.tree.leaves(argument, is_leaf=_is_value)
-        for child in children:
-            if isinstance(child, Value):
-                yield from _parameters(child)
-            elif isinstance(child, float):
-                yield child, value.factory.spec.parameters[name]
-
-
-def _is_value(node: Any) -> bool:
-    return isinstance(node, Value)
-
-
 def _is_usual(parameter: Parameter) -> bool:
     is_count = parameter.range in _COUNTS and parameter.holds is None
     return not is_count and not parameter.name.startswith("eps")
@@ -114,13 +87,12 @@ def _around(value: Any, parameter: Parameter, decades: float) -> Any:
     """A distribution, or None."""
     if parameter.is_key or np.ndim(value):
         return None
-    value, range_, factor = float(value), parameter.range, 10 ** (decades / 2)
-    unknown = range_ is None and parameter.name in _DECAYS and 0 <= value < 1
+    value, factor = float(value), 10 ** (decades / 2)
     try:
-        if range_ == _DECAY or unknown:
+        if parameter.is_decay and 0 <= value < 1:
             ends = min(1.0, (1 - value) * factor), max(1e-6, (1 - value) / factor)
             return one_minus_log_uniform(*(round(1 - float(f"{end:.6g}"), 12) for end in ends))
-        if range_ == _FRACTION:
+        if parameter.range == _FRACTION:
             return uniform(0.0, 1.0)
         return log_uniform(*(float(f"{end:.6g}") for end in (value / factor, value * factor)))
     except ValueError:  # a number at 0 or below, or not finite
