@@ -98,9 +98,8 @@ from jaxopt_lite.sweeps.distributions import (
     one_minus_log_uniform,
     uniform,
 )
-from jaxopt_lite.sweeps.halving import successive_halving
 from jaxopt_lite.sweeps.ledger import Copy, Ledger
-from jaxopt_lite.sweeps.policies import Decision, Policy, median_stopping, policy, run_all
+from jaxopt_lite.sweeps.policies import Decision, Policy, median_stopping, policy, run_all, successive_halving
 from jaxopt_lite.sweeps.population import Change, lineage, population_based, replay
 from jaxopt_lite.sweeps.proposal import space_of
 from jaxopt_lite.sweeps.samplers import Sampler, grid, halton, random, sampler, sobol

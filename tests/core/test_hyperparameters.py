@@ -265,8 +265,11 @@ def test_parameters_of_a_value_have_the_paths_of_its_hyperparameters():
     optimizer = jo.partition({"a": jo.chain(jo.clip(1.0), jo.adam(schedule)), "b": jo.sgd(0.1)}, lambda params: "a")
     found = parameters_of(optimizer)
     assert list(found) == list(jo.hyperparameters(optimizer))
-    assert {path for path, parameter in found.items() if parameter.is_decay} == {"a.adam.b1", "a.adam.b2"}
-    assert found["a.adam.learning_rate.peak_value"].name == "peak_value"
+    assert {path for path, parameter in found.items() if parameter.is_decay} == {
+        "partition.a.adam.b1",
+        "partition.a.adam.b2",
+    }
+    assert found["partition.a.adam.learning_rate.peak_value"].name == "peak_value"
 
 
 def test_a_decay_is_known_by_its_annotation_and_of_a_lifted_factory_by_its_name():
