@@ -87,7 +87,7 @@ from jaxopt_lite.schedules.shapes import (
     polynomial_schedule,
 )
 from jaxopt_lite.solve import Solution, SolveState
-from jaxopt_lite.sweeps.adaptive import cma_es, gp, tpe
+from jaxopt_lite.sweeps.adaptive import cma_es, tpe
 from jaxopt_lite.sweeps.distributions import (
     Distribution,
     choice,
@@ -232,7 +232,6 @@ __all__ = [
     "exponential_decay",
     "fit",
     "freeze",
-    "gp",
     "grid",
     "halton",
     "hyperparameters",
@@ -337,3 +336,9 @@ __all__ = [
     "yogi",
     "zero_nans",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name == "gp":
+        raise AttributeError("gp was removed in 0.2; use tpe() or cma_es()")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -5,14 +5,14 @@
     sobol      a scrambled (t, s)-sequence in base 2             Sobol', 1967; Owen, 1995
     halton     van der Corput's in the first d primes, scrambled  Halton, 1960; Owen, 2017
 
-and, in `adaptive`, those that learn from results: tpe, gp, cma_es.
+and, in `adaptive`, those that learn from results: tpe, cma_es.
 
 **The protocol.** A sampler is asked for batches: `ask(space, seed, start, count, points, scores)` returns points
 `start` to `start + count - 1`, float64 [count, d] in the unit cube, all of which the space's constraint allows. It is a
 pure function of these: it keeps nothing between calls, and random numbers come from `seed` and `start` alone, so that a
-resumed sweep goes on as if it had not stopped. `points` [m, d] and `scores` [m] are the past trials in their order, and
-lower scores are better (NaN: failed). The samplers of this module do not look at them: their point i is a function of
-(space, seed, i), so that more trials extend a finished sweep without changing it.
+sweep that is resumed gets the same points as one that was not interrupted. `points` [m, d] and `scores` [m] are the
+past trials in their order, and lower scores are better (NaN: failed). The samplers of this module do not look at them:
+their point i is a function of (space, seed, i), so that more trials extend a finished sweep without changing it.
 
 A sampler of your own is a function `ask`, made by a factory:
 
@@ -31,7 +31,7 @@ from typing import Any, ParamSpec
 
 import numpy as np
 
-from jaxopt_lite.core.arguments import INT32_MAX as MOST
+from jaxopt_lite.core.arguments import INT32_MAX, check_int
 from jaxopt_lite.core.numbers import describe
 from jaxopt_lite.core.values import Value, register, remember_calls
 from jaxopt_lite.sweeps.space import Space
@@ -164,12 +164,10 @@ def grid(points: Any = _POINTS):
         ValueError: if one is below 1 or above a million; when used, if it names no number, or there are more than a
             million combinations.
     """
-    sizes = points if isinstance(points, dict) else {"": points}
-    for size in sizes.values():
-        if not isinstance(size, int) or isinstance(size, bool):
-            raise TypeError(f"grid: points must be an int, or a dict of ints by name, got {points!r}")
-        if not 1 <= size <= _MOST_GRID_POINTS:
-            raise ValueError(f"grid: points must be at least 1 and at most {_MOST_GRID_POINTS:,}, got {points!r}")
+    if not isinstance(points, (int, dict)):
+        raise TypeError(f"grid: points must be an int, or a dict of ints by name, got {describe(points)}")
+    for name, size in points.items() if isinstance(points, dict) else [("", points)]:
+        check_int("grid", f"points[{name!r}]" if name else "points", size, most=_MOST_GRID_POINTS)
     all_points = functools.lru_cache(maxsize=1)(lambda space: _grid(space, points))
 
     def ask(space, seed, start, count, past, scores):
@@ -222,8 +220,8 @@ def _points(engine: str, d: int, scramble: bool, seed: int) -> Any:
     return make(d, scramble=scramble, **{rng: np.random.default_rng(seed)})
 
 
-def streaming(stream: Stream) -> Asking:
-    """A sampler from a sequence: its trials are the points of the sequence that the constraint allows, in order."""
+def streaming(stream: Stream) -> Callable[..., np.ndarray]:
+    """An `ask` from a sequence: its trials are the points of the sequence that the constraint allows, in order."""
 
     def ask(space, seed, start, count, past, scores):
         if start + count == 0 or not space.dimensions:
@@ -243,7 +241,7 @@ def streaming(stream: Stream) -> Asking:
                 )
             n *= 2
 
-    return Asking(ask)
+    return ask
 
 
 def allowed(space: Space, points: np.ndarray) -> np.ndarray:
@@ -281,22 +279,17 @@ def trial_count(sampler: Sampler, space: Space, trials: int | None, initial: Seq
     whole = None if total is None else total + len(initial)
     if trials is None and whole is None:
         raise ValueError(f"sweep: trials must be given: {sampler!r} has no end of points")
-    trials = whole if trials is None else trials
-    if not isinstance(trials, (int, np.integer)) or isinstance(trials, bool):
-        raise TypeError(f"sweep: trials must be an int, got {describe(trials)}")
-    if trials < 1:
-        why = f"{sampler!r} has no points in this space" if total == 0 else f"got {trials}"
-        raise ValueError(f"sweep: trials must be at least 1; {why}")
-    if trials > MOST:
-        raise ValueError(f"sweep: trials must be at most {MOST}, because it is counted in int32, got {trials}")
-    if trials < len(initial):
-        raise ValueError(f"sweep: trials={trials} has no room for the {len(initial)} configs of initial")
-    if whole is not None and trials != whole:
+    if whole == 0:
+        raise ValueError(f"sweep: trials must be at least 1; {sampler!r} has no points in this space")
+    count = check_int("sweep", "trials", whole if trials is None else trials, most=INT32_MAX)
+    if count < len(initial):
+        raise ValueError(f"sweep: trials={count} has no room for the {len(initial)} configs of initial")
+    if whole is not None and count != whole:
         first = f" after {len(initial)} of initial" if initial else ""
         raise ValueError(
-            f"sweep: {sampler!r} has {total} points in this space{first}, got trials={trials}; leave trials out"
+            f"sweep: {sampler!r} has {total} points in this space{first}, got trials={count}; leave trials out"
         )
-    return int(trials)
+    return count
 
 
 def propose(
