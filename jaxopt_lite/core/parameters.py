@@ -89,8 +89,8 @@ class Parameter:
             raise TypeError(f"{who}: {self.name} must be True or False, got {numbers.describe(value)}")
         if self.choices and not (isinstance(value, str) and value in self.choices):
             raise ValueError(f"{who}: {self.name} must be one of {', '.join(map(repr, self.choices))}, got {value!r}")
-        if isinstance(value, (np.ndarray, list, dict)):
-            return _copied(value)  # these change after hashing
+        if isinstance(value, (np.ndarray, list, dict)) or type(value) is tuple:
+            return copied(value)  # these, or what a tuple holds, may change after hashing
         return value.item() if isinstance(value, np.generic) else _dtype_name(value)
 
     def is_dynamic(self, value: Any) -> bool:
@@ -218,12 +218,12 @@ def _classes(hint: Any) -> list[type]:
     return [hint] if isinstance(hint, type) else []
 
 
-def _copied(value: Any) -> Any:
-    """Containers and arrays anew; what they hold stays itself, functions above all."""
+def copied(value: Any) -> Any:
+    """The same value in containers and arrays of its own; what they hold stays itself, functions above all."""
     if isinstance(value, dict):
-        return {key: _copied(v) for key, v in value.items()}
+        return {key: copied(v) for key, v in value.items()}
     if isinstance(value, (list, tuple)) and not hasattr(value, "_fields"):
-        return type(value)(_copied(v) for v in value)
+        return type(value)(copied(v) for v in value)
     if isinstance(value, np.ndarray):
         return value.copy()
     return value.item() if isinstance(value, np.generic) else value

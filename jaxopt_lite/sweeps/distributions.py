@@ -25,14 +25,13 @@ from scipy import special
 
 from jaxopt_lite.core.arguments import check_int
 from jaxopt_lite.core.numbers import Decay, Positive, Scalar, describe
+from jaxopt_lite.core.parameters import copied
 from jaxopt_lite.core.values import Value, register, remember_calls
 from jaxopt_lite.sweeps.static import (
     LARGEST,
     check_float32,
     check_static,
-    copied,
     frozen,
-    keep,
     plain,
     printed,
     shortest,
@@ -306,9 +305,6 @@ def choice(options: Any, traced: bool = False):
         _check_options(values, traced)
     branches, last = (options if isinstance(options, dict) else None), len(values) - 1
     return Axis("choice", 0, last, *_int_maps(0, last), traced=traced, options=values, branches=branches)
-
-
-keep(choice, "options")
 
 
 def _check_options(options: tuple, traced: bool) -> None:

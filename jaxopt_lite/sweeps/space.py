@@ -20,9 +20,10 @@ from typing import Any
 import numpy as np
 
 from jaxopt_lite.core.numbers import describe
+from jaxopt_lite.core.parameters import copied
 from jaxopt_lite.core.values import Value, register, remember_calls
 from jaxopt_lite.sweeps.distributions import Axis, Distribution
-from jaxopt_lite.sweeps.static import check_float32, check_static, copied, frozen, keep, plain, printed
+from jaxopt_lite.sweeps.static import check_float32, check_static, frozen, plain, printed
 
 __all__ = ["Space", "space"]
 
@@ -248,9 +249,6 @@ def space(spec: Any, where: Callable | None = None):
     if where is not None and not callable(where):
         raise TypeError(f"space: where must be a function of a config, got {describe(where)}")
     return tuple(_leaves(spec))
-
-
-keep(space, "spec")
 
 
 def _leaves(spec: Any) -> list[Leaf]:

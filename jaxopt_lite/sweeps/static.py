@@ -7,36 +7,12 @@ import numpy as np
 import optax
 
 from jaxopt_lite.core.numbers import describe
-from jaxopt_lite.core.parameters import Parameter
 from jaxopt_lite.core.text import spell
 from jaxopt_lite.core.values import Value
 
 __all__ = []
 
 LARGEST = float(np.finfo(np.float32).max)
-
-
-class Kept(Parameter):
-    """A static argument of which the containers alone are copied: a copied function would not be the one given."""
-
-    def normalise(self, value: Any, who: str) -> Any:
-        """The argument as it is remembered."""
-        return copied(value)
-
-
-def keep(factory: Any, name: str) -> None:
-    """Let a factory of values remember the very objects in the containers of an argument."""
-    known = factory.spec.parameters[name]
-    factory.spec.parameters[name] = Kept(name=name, kind=known.kind, default=known.default)
-
-
-def copied(value: Any) -> Any:
-    """The same value in lists and dicts of its own."""
-    if isinstance(value, dict):
-        return {key: copied(element) for key, element in value.items()}
-    if type(value) in (list, tuple):
-        return type(value)(map(copied, value))
-    return value.copy() if isinstance(value, np.ndarray) else value
 
 
 def check_static(value: Any, what: str) -> None:

@@ -231,6 +231,10 @@ def test_a_list_that_changes_later_changes_nothing():
     distribution = choice(options)
     options[0].append(5)
     assert distribution == choice([[1, 2], [3]])
+    within = ([1, 2], [3])
+    distribution = choice(within)
+    within[0].append(5)
+    assert distribution.built.options == ([1, 2], [3])
 
 
 def test_ends_may_have_been_rounded():
