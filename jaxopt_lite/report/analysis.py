@@ -143,7 +143,7 @@ def edges(ledger: Ledger, trial: int) -> list[str]:
         else:
             continue
         shown = f"{dimension.name} = {axis.value(number) if axis.integer else f'{number:.4g}'}"
-        said.append(f"{shown} lies at the {which} edge of {dimension.distribution!r}: widen the range {way}")
+        said.append(f"{shown} lies at the {which} edge of {dimension.given!r}: widen the range {way}")
     return said
 
 

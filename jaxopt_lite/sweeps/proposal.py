@@ -54,15 +54,20 @@ def space_of(optimizer: Value, decades: float = 2.0, include: Sequence[str] = ()
     chosen = _matching(include, values)
     proposal = {}
     for path, parameter in parameters_of(optimizer).items():
-        if path in chosen or _is_usual(parameter):
+        is_count = parameter.range in _COUNTS and parameter.holds is None
+        if path not in chosen and (is_count or parameter.name.startswith("eps")):
+            continue
+        try:
             distribution = _around(values[path], parameter, decades)
-            if distribution is not None and _is_accepted(optimizer, path, distribution):
-                proposal[path] = distribution
-            elif path in chosen:
+            for end in (distribution.built.low, distribution.built.high):
+                replace(optimizer, {path: end})
+            proposal[path] = distribution
+        except ValueError as error:
+            if path in chosen:
                 raise ValueError(
                     f"space_of: no range around {path} = {values[path]}: it must be a number above 0, and the "
-                    f"optimizer must accept both ends, got {distribution}"
-                )
+                    f"optimizer must accept both ends ({error})"
+                ) from None
     if not proposal:
         raise ValueError(f"space_of: nothing to propose for {optimizer!r}, whose numbers are {values}")
     return proposal
@@ -78,31 +83,14 @@ def _matching(names: Sequence[str], values: dict[str, Any]) -> set[str]:
     return set().union(*matching.values())
 
 
-def _is_usual(parameter: Parameter) -> bool:
-    is_count = parameter.range in _COUNTS and parameter.holds is None
-    return not is_count and not parameter.name.startswith("eps")
-
-
-def _around(value: Any, parameter: Parameter, decades: float) -> Any:
-    """A distribution, or None."""
+def _around(value: Any, parameter: Parameter, decades: float) -> Distribution:
+    """A distribution; raises a ValueError for keys, vectors, and numbers that are not finite or not above 0."""
     if parameter.is_key or np.ndim(value):
-        return None
+        raise ValueError("it is a key or a vector")
     value, factor = float(value), 10 ** (decades / 2)
-    try:
-        if parameter.is_decay and 0 <= value < 1:
-            ends = min(1.0, (1 - value) * factor), max(1e-6, (1 - value) / factor)
-            return one_minus_log_uniform(*(round(1 - float(f"{end:.6g}"), 12) for end in ends))
-        if parameter.range == _FRACTION:
-            return uniform(0.0, 1.0)
-        return log_uniform(*(float(f"{end:.6g}") for end in (value / factor, value * factor)))
-    except ValueError:  # a number at 0 or below, or not finite
-        return None
-
-
-def _is_accepted(optimizer: Value, path: str, distribution: Distribution) -> bool:
-    try:
-        for end in (distribution.built.low, distribution.built.high):
-            replace(optimizer, {path: end})
-    except ValueError:
-        return False
-    return True
+    if parameter.is_decay and 0 <= value < 1:
+        ends = min(1.0, (1 - value) * factor), max(1e-6, (1 - value) / factor)
+        return one_minus_log_uniform(*(round(1 - float(f"{end:.6g}"), 12) for end in ends))
+    if parameter.range == _FRACTION:
+        return uniform(0.0, 1.0)
+    return log_uniform(*(float(f"{end:.6g}") for end in (value / factor, value * factor)))

@@ -80,8 +80,8 @@ class Sampler(Value):
             ValueError: if there are not as many, or the sampler returned something else.
         """
         d = len(space.dimensions)
-        past = np.asarray(points if len(points) else np.empty((0, d)), np.float64), np.asarray(scores, np.float64)
-        asked = np.asarray(self.asking.ask(space, seed, start, count, *past))
+        past = np.asarray(points, np.float64).reshape(len(points), d)
+        asked = np.asarray(self.asking.ask(space, seed, start, count, past, np.asarray(scores, np.float64)))
         if asked.shape != (count, d) or not (np.all(asked >= 0) and np.all(asked <= 1)):
             raise ValueError(
                 f"{self!r} must return {count} points of the unit cube, one row of {d} numbers in [0, 1] each; it "
@@ -201,9 +201,7 @@ def _grid(space: Space, points: int | dict[str, int]) -> np.ndarray:
 
 def _evenly(axis: Any, size: int) -> np.ndarray:
     """Points of the unit interval at which a grid has a dimension's values."""
-    if axis.kind == "choice":
-        return axis.place(np.arange(float(len(axis.options))))
-    if axis.kind == "int" and axis.high - axis.low < size:
+    if axis.options or (axis.integer and axis.high - axis.low < size):
         return axis.place(np.arange(axis.low, axis.high + 1.0))
     if not axis.bounded or size == 1:
         return (np.arange(size) + 0.5) / size
@@ -298,8 +296,8 @@ def propose(
     seed: int,
     start: int,
     count: int,
-    initial: Sequence[dict] = (),
-    table: np.ndarray | None = None,
+    initial: Any = (),
+    table: Any = (),
     scores: Any = (),
 ) -> np.ndarray:
     """The rows of trials `start` to `start + count - 1`: first those of `initial`, then what the sampler asks for.
@@ -322,9 +320,9 @@ def propose(
     first = initial_table(space, initial)
     given = first[start : start + count]
     start = max(start - len(first), 0)
-    past = np.empty((0, len(space.dimensions))) if table is None else np.asarray(table, np.float64)
-    if len(past) != len(scores):
-        raise ValueError(f"propose: there are {len(past)} past trials, but {len(scores)} scores")
+    past = np.asarray(table, np.float64).reshape(len(table), len(space.dimensions))
+    if len(table) != len(scores):
+        raise ValueError(f"propose: there are {len(table)} past trials, but {len(scores)} scores")
     if len(given) == count:
         return given
     points = sampler.ask(space, seed, start, count - len(given), space.to_unit(past), scores)

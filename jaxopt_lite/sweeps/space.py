@@ -33,12 +33,14 @@ Name = tuple[str, ...]
 
 @dataclasses.dataclass(frozen=True)
 class Leaf:
-    """One value of a config, and where it stands: a constant, or a dimension.
+    """One value of a config, and where it stands: a constant, or a dimension, which is a column of points and tables.
 
     Attributes:
         name: its flat name, `optimizer.adam.b1`; the name of a sub-space is at `optimizer.name`.
         path: the keys that lead to its value in a config, `("optimizer", "b1")`.
-        given: the distribution or the constant.
+        given: the distribution of a dimension, or the constant.
+        axis: of a dimension: its kind ("float", "int" or "choice"), low, high, log, options, and whether it is traced;
+            None for a constant.
         parent: the dimension, by index, that chooses among sub-spaces of which this is in one; -1 for none.
         option: the index of the option of `parent` for which this is active.
     """
@@ -46,22 +48,9 @@ class Leaf:
     name: str
     path: Name
     given: Any
-    parent: int = -1
-    option: int = -1
-
-
-class Dimension(Leaf):
-    """One coordinate of a space: a column of its points and tables."""
-
-    @property
-    def distribution(self) -> Distribution:
-        """What was given for it."""
-        return self.given
-
-    @property
-    def axis(self) -> Axis:
-        """Its kind ("float", "int" or "choice"), low, high, log, options, and whether it is traced."""
-        return self.given.built
+    axis: Any
+    parent: int
+    option: int
 
 
 @register
@@ -93,9 +82,9 @@ class Space(Value):
         return self.arguments["where"]
 
     @functools.cached_property
-    def dimensions(self) -> tuple[Dimension, ...]:
+    def dimensions(self) -> tuple[Leaf, ...]:
         """The coordinates, in the order of the columns of points and tables; parents before their children."""
-        return tuple(leaf for leaf in self.built if isinstance(leaf, Dimension))
+        return tuple(leaf for leaf in self.built if leaf.axis is not None)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -115,8 +104,7 @@ class Space(Value):
     def summary(self) -> dict[str, str]:
         """Every dimension and constant as text, by flat name: to print, and to show how two spaces differ."""
         texts = {d.name: repr(d.given) if d.axis.branches is None else str(d.axis) for d in self.dimensions}
-        constants = [leaf for leaf in self.built if leaf.name and not isinstance(leaf, Dimension)]
-        texts |= {leaf.name: repr(leaf.given) for leaf in constants}
+        texts |= {leaf.name: repr(leaf.given) for leaf in self.built if leaf.axis is None and leaf.given != {}}
         return texts if self.where is None else {**texts, "where": str(plain(self.where))}
 
     def active(self, table: np.ndarray) -> np.ndarray:
@@ -154,8 +142,7 @@ class Space(Value):
         columns = iter(table.T)
         for leaf in self.built:
             rows = np.arange(len(table)) if leaf.parent < 0 else np.flatnonzero(table[:, leaf.parent] == leaf.option)
-            is_dimension = isinstance(leaf, Dimension)
-            values = leaf.axis.show(next(columns)[rows]) if is_dimension else [_constant(leaf.given) for _ in rows]
+            values = leaf.axis.show(next(columns)[rows]) if leaf.axis else [_constant(leaf.given) for _ in rows]
             for i, value in zip(rows.tolist(), values, strict=True):
                 inner = configs[i]
                 for key in leaf.path[:-1]:
@@ -197,10 +184,8 @@ class Space(Value):
             ValueError: naming what is missing, unknown, outside its range, or none of the options.
         """
         _check_names("saved config", encoded, self.names)
-        row = np.full(len(self.dimensions), np.nan)
-        for j, d in enumerate(self.dimensions):
-            if d.name in encoded:
-                row[j] = _number(d.axis, encoded[d.name], f"saved config: {d.name}")
+        read = lambda d: _number(d.axis, encoded[d.name], f"saved config: {d.name}")
+        row = np.array([read(d) if d.name in encoded else np.nan for d in self.dimensions])
         for d, is_active in zip(self.dimensions, self.active(row[None])[0], strict=True):
             if is_active != (d.name in encoded):
                 raise ValueError(f"saved config: {d.name} is {'missing' if is_active else 'given, but plays no part'}")
@@ -258,41 +243,37 @@ def _leaves(spec: Any) -> list[Leaf]:
     if not spec:
         raise ValueError("space: spec is empty; give a dict such as {'learning_rate': log_uniform(1e-4, 1e-1)}")
     leaves: list[Leaf] = []
-    seen: set[str] = set()
-
-    def add(kind: type[Leaf], name: Name, *rest: Any) -> None:
-        flat = ".".join(name)
-        if flat in seen:
-            raise ValueError(f"space: two values have the flat name {flat!r}; rename one of them")
-        seen.add(flat)
-        leaves.append(kind(flat, *rest))
 
     def walk(tree: dict, path: Name, name: Name, parent: int, option: int) -> None:
         for key, node in tree.items():
             if not isinstance(key, str):
                 raise TypeError(f"space: keys must be strings, got {describe(key)} in {'.'.join(name) or 'spec'}")
             node, at, inner = _tree(node), (*path, key), (*name, key)
+            flat = ".".join(inner)
             if isinstance(node, dict):
-                if not node:  # it stands in every config, and has no name
-                    leaves.append(Leaf("", at, node, parent, option))
+                if not node:
+                    leaves.append(Leaf(flat, at, node, None, parent, option))
                 walk(node, at, inner, parent, option)
             elif not isinstance(node, Distribution):
-                what = f"space: the constant {'.'.join(inner)!r}"
-                check_static(node, what)
+                check_static(node, f"space: the constant {flat!r}")
                 if isinstance(node, (float, np.floating)):
-                    check_float32(float(node), what)
-                add(Leaf, inner, at, node, parent, option)
+                    check_float32(float(node), f"space: the constant {flat!r}")
+                leaves.append(Leaf(flat, at, node, None, parent, option))
             elif node.built.branches is None:
-                add(Dimension, inner, at, node, parent, option)
+                leaves.append(Leaf(flat, at, node, node.built, parent, option))
             else:
-                j = sum(isinstance(leaf, Dimension) for leaf in leaves)
-                add(Dimension, (*inner, "name"), (*at, "name"), node, parent, option)
+                j = sum(leaf.axis is not None for leaf in leaves)
+                leaves.append(Leaf(f"{flat}.name", (*at, "name"), node, node.built, parent, option))
                 for k, (which, branch) in enumerate(node.built.branches.items()):
                     if "name" in _tree(branch):
-                        raise ValueError(f"space: {'.'.join(inner)}: 'name' is the key of the choice itself; rename it")
+                        raise ValueError(f"space: {flat}: 'name' is the key of the choice itself; rename it")
                     walk(_tree(branch), at, (*inner, which), j, k)
 
     walk(spec, (), (), -1, -1)
+    names = [leaf.name for leaf in leaves if leaf.given != {}]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"space: two values have the flat name {name!r}; rename one of them")
     return leaves
 
 
