@@ -78,11 +78,11 @@ class Policy(Value):
         if not isinstance(decision, Decision):
             raise TypeError(f"{self!r} must return a Decision, got {describe(decision)}")
         n = len(ledger)
-        for name in ("target", "stop", "bracket"):
+        for name, kind, codes in (("target", "ints", "iu"), ("stop", "bools", "b"), ("bracket", "ints", "iu")):
             given = getattr(decision, name)
             if given is None:
                 continue
-            array, (kind, codes) = np.asarray(given), ("bools", "b") if name == "stop" else ("ints", "iu")
+            array = np.asarray(given)
             if array.dtype.kind not in codes or array.shape not in ((), (n,)):
                 raise ValueError(f"{self!r}: {name} must be {n} {kind}, one for each trial, got {describe(given)}")
             decision = decision._replace(**{name: np.broadcast_to(array, n)})

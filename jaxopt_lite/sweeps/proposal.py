@@ -5,6 +5,7 @@ from typing import Any, get_args
 
 import numpy as np
 
+from jaxopt_lite.core.arguments import check_number
 from jaxopt_lite.core.hyperparameters import hyperparameters, parameters_of, replace
 from jaxopt_lite.core.numbers import Count, Fraction, PositiveCount, concrete, describe
 from jaxopt_lite.core.parameters import Parameter
@@ -23,7 +24,7 @@ def space_of(optimizer: Value, decades: float = 2.0, include: Sequence[str] = ()
         a fraction in [0, 1]                uniform
         any other number x above 0          log-uniform around its value
 
-    Left out are numbers at 0 or below (nothing says their scale), every `eps`, counts of steps (they go with the length
+    Left out are numbers at 0 or below (their scale is not known), every `eps`, counts of steps (they go with the length
     of the run), vectors, and ranges whose ends the optimizer refuses.
 
     Args:
@@ -46,8 +47,7 @@ def space_of(optimizer: Value, decades: float = 2.0, include: Sequence[str] = ()
     """
     if not isinstance(optimizer, Value):
         raise TypeError(f"space_of: optimizer must be a transformation or a schedule, got {describe(optimizer)}")
-    if not decades > 0:
-        raise ValueError(f"space_of: decades must be above 0, got {decades!r}")
+    check_number("space_of", "decades", decades, 0, open_low=True)
     values = hyperparameters(optimizer)
     if not concrete(*values.values()):
         raise TypeError("space_of: the numbers of the optimizer are traced; call it outside jit")

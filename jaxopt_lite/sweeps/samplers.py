@@ -64,7 +64,7 @@ class Asking:
 
 @register
 class Sampler(Value):
-    """A rule that says which configs to try. Make one by calling a factory such as `sobol()`."""
+    """A rule that chooses the configs to try. Make one by calling a factory such as `sobol()`."""
 
     noun = "a sampler"
 
@@ -142,11 +142,7 @@ def halton(scramble: bool = True):
     References: Halton, "On the efficiency of certain quasi-random sequences of points in evaluating multi-dimensional
         integrals", 1960; Owen, "A randomized Halton algorithm in R", 2017, arXiv:1706.02808.
     """
-
-    def stream(seed, n, d):
-        return _points("Halton", d, scramble, seed).random(n)
-
-    return streaming(stream)
+    return streaming(lambda seed, n, d: _points("Halton", d, scramble, seed).random(n))
 
 
 @sampler
@@ -227,8 +223,6 @@ def streaming(stream: Stream) -> Callable[..., np.ndarray]:
         n = start + count
         while True:
             points = stream(seed, n, len(space.dimensions))
-            if space.where is None:
-                return points[start:]
             found = np.flatnonzero(allowed(space, points))
             if len(found) >= start + count:
                 return points[found[start : start + count]]

@@ -215,6 +215,7 @@ def test_options_may_be_given_in_other_forms():
     assert choice([np.int64(3), 4]).built.options == (3, 4)
     assert choice([1, 2], traced=True).built.read(2.0) == 1
     assert choice([jo.adam(1e-3), jo.sgd(0.1)]).built.read(jo.sgd(0.1)) == 1
+    assert choice(["tanh", jax.numpy.tanh]).built.read(plain(jax.numpy.tanh)) == 1  # as it is saved
 
 
 def test_functions_stay_the_ones_that_were_given():
