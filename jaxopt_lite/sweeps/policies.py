@@ -264,7 +264,7 @@ def _asynchronous(ledger: Ledger, rungs: list[int], bracket: np.ndarray, factor:
     target, jobs = ledger.step.copy(), []
     for rung, following in reversed(list(itertools.pairwise(rungs))):
         scores = ledger.score_at(rung)
-        for b in np.unique(bracket[bracket <= rungs.index(rung)]):
+        for b in np.unique(bracket):
             came = np.flatnonzero((bracket == b) & (ledger.step >= rung))
             best = came[np.argsort(scores[came], kind="stable")][: len(came) // factor]
             jobs += [(trial, following) for trial in best if ledger.running[trial] and ledger.step[trial] == rung]

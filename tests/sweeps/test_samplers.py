@@ -102,6 +102,12 @@ def test_a_grid_has_all_combinations():
     assert [c["z"] for c in configs[:3]] == sorted({c["z"] for c in configs})  # the last dimension is the fastest
 
 
+def test_a_grid_has_every_option_of_a_choice():
+    s = space({"c": choice([1, 2, 3, 4]), "t": choice([0.5, 1.0, 2.0], traced=True), "x": uniform(0, 1)})
+    configs = s.configs(propose(grid(2), s, 0, 0, 24))
+    assert len({tuple(c.values()) for c in configs}) == 24 and {c["t"] for c in configs} == {0.5, 1.0, 2.0}
+
+
 def test_a_grid_goes_through_one_sub_space_after_the_other():
     s = space({"rule": choice({"a": {"x": uniform(0, 1), "y": uniform(0, 1)}, "b": {}, "c": {"z": uniform(0, 1)}})})
     value = grid({"rule.a.x": 2, "rule.a.y": 3})
