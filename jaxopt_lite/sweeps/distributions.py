@@ -298,12 +298,11 @@ def choice(options: Any, traced: bool = False):
         raise TypeError("choice: the name of a sub-space is static, so traced must be False")
     if not options:
         raise ValueError("choice: options must not be empty")
-    values = tuple(o.item() if isinstance(o, np.generic) else o for o in options)
-    if isinstance(options, dict):
-        _check_branches(options)
-    else:
+    values, branches, last = tuple(options), options if isinstance(options, dict) else None, len(options) - 1
+    if branches is None:
         _check_options(values, traced)
-    branches, last = (options if isinstance(options, dict) else None), len(values) - 1
+    else:
+        _check_branches(branches)
     return Axis("choice", 0, last, *_int_maps(0, last), traced=traced, options=values, branches=branches)
 
 
@@ -357,8 +356,8 @@ def _check_order(who: str, low: Any, high: Any, names: str = "low and high") -> 
 
 
 def _check_ints(who: str, low: Any, high: Any, traced: bool, bits: int) -> None:
-    why = ", because float64 does not tell larger ints apart"
-    bits, why = (_EXACT, " where traced, because it is a float32") if traced else (bits, why)
+    why = " where traced, because it is a float32" if traced else ", because float64 does not tell larger ints apart"
+    bits = _EXACT if traced else bits
     for name, value in (("low", low), ("high", high)):
         if abs(check_int(who, name, value, least=None)) > 2**bits:
             remedy = "draw a smaller one and add to it in trial"
