@@ -87,7 +87,7 @@ from jaxopt_lite.schedules.shapes import (
     polynomial_schedule,
 )
 from jaxopt_lite.solve import Solution, SolveState
-from jaxopt_lite.sweeps.adaptive import cma_es, gp, tpe
+from jaxopt_lite.sweeps.adaptive import cma_es, tpe
 from jaxopt_lite.sweeps.distributions import (
     Distribution,
     choice,
@@ -98,9 +98,8 @@ from jaxopt_lite.sweeps.distributions import (
     one_minus_log_uniform,
     uniform,
 )
-from jaxopt_lite.sweeps.halving import successive_halving
 from jaxopt_lite.sweeps.ledger import Copy, Ledger
-from jaxopt_lite.sweeps.policies import Decision, Policy, median_stopping, policy, run_all
+from jaxopt_lite.sweeps.policies import Decision, Policy, median_stopping, policy, run_all, successive_halving
 from jaxopt_lite.sweeps.population import Change, lineage, population_based, replay
 from jaxopt_lite.sweeps.proposal import space_of
 from jaxopt_lite.sweeps.samplers import Sampler, grid, halton, random, sampler, sobol
@@ -240,7 +239,6 @@ __all__ = [
     "exponential_decay",
     "fit",
     "freeze",
-    "gp",
     "grid",
     "halton",
     "hyperparameters",
@@ -345,3 +343,9 @@ __all__ = [
     "yogi",
     "zero_nans",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name == "gp":
+        raise AttributeError("gp was removed in 0.2; use tpe() or cma_es()")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -39,9 +39,9 @@ PLAN = (
     },
     {
         "sweeps": (
-            *("axes", "distributions", "space", "grouping", "proposal"),  # what is searched
+            *("static", "distributions", "space", "grouping", "proposal"),  # what is searched
             *("samplers", "adaptive"),  # which points
-            *("ledger", "policies", "halving", "population"),  # which trials go on
+            *("ledger", "policies", "population"),  # which trials go on
             *("events", "program", "member", "pool", "cohorts", "roster", "engine"),  # running them
         )
     },

@@ -26,7 +26,7 @@ def sweep(
     eval_every: Annotated[int, Option(min=1, help="steps between evaluations")] = 100,
     seeds: Annotated[int, Option(min=1, help="runs of each config")] = 1,
     sampler: Annotated[
-        str, Option(help="grid, random, sobol, halton, tpe, gp, cma_es, or the module's own, or a call of one")
+        str, Option(help="grid, random, sobol, halton, tpe, cma_es, or the module's own, or a call of one")
     ] = "sobol",
     policy: Annotated[str, Option(help="such as successive_halving(4), or the module's own")] = "run_all",
     metric: Annotated[str | None, Option(help="the watched curve, such as valid.loss")] = None,

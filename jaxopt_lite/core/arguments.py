@@ -24,7 +24,7 @@ INT32_MAX = 2**31 - 1  # steps, trials and seeds are counted in int32
 
 
 def check_int(
-    who: str, name: str, value: Any, least: int = 1, most: int | None = None, none: bool = False, why: str = ""
+    who: str, name: str, value: Any, least: int | None = 1, most: int | None = None, none: bool = False, why: str = ""
 ) -> Any:
     """An argument that must be an int in [least, most]; bools are refused, NumPy's ints become Python's.
 
@@ -32,7 +32,7 @@ def check_int(
         who: the function, for messages.
         name: the argument, for messages.
         value: what the caller gave.
-        least: the smallest int allowed.
+        least: the smallest int allowed; None allows all.
         most: the largest int allowed; None allows all.
         none: allow None, which is returned as it is.
         why: the reason for the upper limit, for its message; for `INT32_MAX` it is given already.
@@ -47,9 +47,10 @@ def check_int(
     if none and value is None:
         return None
     if not isinstance(value, (int, np.integer)) or isinstance(value, bool):
-        raise WrongTypeError(f"{who}: {name} must be an int of at least {least}, got {value!r:.80}")
+        at_least = "" if least is None else f" of at least {least}"
+        raise WrongTypeError(f"{who}: {name} must be an int{at_least}, got {value!r:.80}")
     value = int(value)
-    if value < least:
+    if least is not None and value < least:
         raise ValueError(f"{who}: {name} must be an int of at least {least}, got {value}")
     if most is not None and value > most:
         why = why or ("it is counted in int32" if most == INT32_MAX else "")

@@ -16,7 +16,7 @@ import optax
 
 from jaxopt_lite.core import numbers
 from jaxopt_lite.core.method import Solver
-from jaxopt_lite.core.parameters import sortable
+from jaxopt_lite.core.parameters import Parameter, sortable
 from jaxopt_lite.core.schedule import Schedule
 from jaxopt_lite.core.transformation import GradientTransformation, chain
 from jaxopt_lite.core.values import Value, build_early
@@ -54,9 +54,15 @@ def hyperparameters(optimizer: Value, state: Any = None) -> dict[str, Any]:
             if address in counts:
                 found[path] = value(counts[address])
                 hidden.append(path + ".")
-        elif _is_leaf(value) and _is_dynamic(optimizer, address):
+        elif _is_leaf(value) and _parameter(optimizer, address).is_dynamic(value):
             found[path] = value
     return found
+
+
+def parameters_of(value: Value) -> dict[str, Parameter]:
+    """What the annotation of each hyperparameter says: the paths are those of `hyperparameters`, in the same order."""
+    entries = [(path, _parameter(value, address), argument) for path, address, argument in _entries(value)]
+    return {path: known for path, known, argument in entries if _is_leaf(argument) and known.is_dynamic(argument)}
 
 
 def replace(optimizer: T, changes: dict[str, Any]) -> T:
@@ -154,11 +160,10 @@ def _is_leaf(value: Any) -> bool:
     return isinstance(value, (float, np.ndarray, jax.Array)) and not isinstance(value, bool)
 
 
-def _is_dynamic(value: Value, address: Address) -> bool:
-    """Whether the argument at an address is a leaf; a number may be static too, a label for one."""
+def _parameter(value: Value, address: Address) -> Parameter:
+    """What is known of the argument at an address."""
     *outer, (name, _) = address
-    holder = _at(value, tuple(outer))
-    return holder.factory.spec.parameters[name].is_dynamic(holder.arguments[name])
+    return _at(value, tuple(outer)).factory.spec.parameters[name]
 
 
 def _entries(value: Value, prefix: tuple = (), at: Address = (), used: set | None = None) -> Iterator[tuple]:

@@ -44,6 +44,8 @@ _STATIC = {
     "optax.apply_every": ("k",),
     "optax.contrib.reduce_on_plateau": ("factor", "rtol", "atol"),
 }
+# What Optax calls the decays of averages; its annotations give no ranges.
+_DECAYS = ("b1", "b2", "b3", "beta", "decay", "decay_rate", "momentum", "rho")
 _SEEDS = ("key", "seed", "random_seed")  # whole numbers, or keys in either of JAX's forms
 
 
@@ -52,6 +54,11 @@ class _Argument(parameters.Parameter):
 
     static: bool = False
     traced: bool = False
+
+    @property
+    def is_decay(self) -> bool:
+        """Whether it has a name of decays. This refuses nothing: Optax takes values outside [0, 1), too."""
+        return self.name in _DECAYS
 
     def normalise(self, value: Any, who: str) -> Any:
         if isinstance(value, optax.GradientTransformation):

@@ -40,6 +40,7 @@ Key = Annotated[int | jax.Array, _KEY]
 _MASK = object()
 Mask = Annotated[Any, _MASK]
 """A tree of bools or labels in the structure of params, or a function of params that returns one; it is static."""
+_DECAY = typing.get_args(numbers.Decay)[1]
 _DTYPE = object()
 Dtype = Annotated[Any, _DTYPE]
 """A floating or complex dtype in any form; it is remembered by its name."""
@@ -62,6 +63,11 @@ class Parameter:
     is_bool: bool = False
     choices: tuple = ()  # the options of a Literal
 
+    @property
+    def is_decay(self) -> bool:
+        """Whether it is the decay of an average, annotated as `Decay`."""
+        return self.range == _DECAY
+
     def normalise(self, value: Any, who: str) -> Any:
         """The argument in its normal form; errors name `who` and the argument."""
         if value is None and (self.optional or self.default is None):
@@ -83,8 +89,8 @@ class Parameter:
             raise TypeError(f"{who}: {self.name} must be True or False, got {numbers.describe(value)}")
         if self.choices and not (isinstance(value, str) and value in self.choices):
             raise ValueError(f"{who}: {self.name} must be one of {', '.join(map(repr, self.choices))}, got {value!r}")
-        if isinstance(value, (np.ndarray, list, dict)):
-            return _copied(value)  # copied, because the caller may change them after they were hashed
+        if isinstance(value, (np.ndarray, list, dict)) or type(value) is tuple:
+            return copied(value)  # copied, because the caller may change them after they were hashed
         return value.item() if isinstance(value, np.generic) else _dtype_name(value)
 
     def is_dynamic(self, value: Any) -> bool:
@@ -212,12 +218,12 @@ def _classes(hint: Any) -> list[type]:
     return [hint] if isinstance(hint, type) else []
 
 
-def _copied(value: Any) -> Any:
-    """Copies of containers and arrays; functions and other values in them are not copied."""
+def copied(value: Any) -> Any:
+    """The same value in containers and arrays of its own; what they hold stays itself, functions above all."""
     if isinstance(value, dict):
-        return {key: _copied(v) for key, v in value.items()}
+        return {key: copied(v) for key, v in value.items()}
     if isinstance(value, (list, tuple)) and not hasattr(value, "_fields"):
-        return type(value)(_copied(v) for v in value)
+        return type(value)(copied(v) for v in value)
     if isinstance(value, np.ndarray):
         return value.copy()
     return value.item() if isinstance(value, np.generic) else value

@@ -17,6 +17,7 @@ import numpy as np
 
 from jaxopt_lite.core.values import Value
 from jaxopt_lite.sweeps.ledger import DIVERGED, FAILED, RUNNING, STATUSES, Ledger
+from jaxopt_lite.sweeps.static import printed
 
 __all__ = []
 
@@ -141,8 +142,8 @@ def edges(ledger: Ledger, trial: int) -> list[str]:
             which, way = "upper", "upwards"
         else:
             continue
-        shown = f"{dimension.name} = {axis.plain(number) if axis.integer else f'{number:.4g}'}"
-        sentences.append(f"{shown} lies at the {which} edge of {dimension.distribution!r}: widen the range {way}")
+        shown = f"{dimension.name} = {axis.value(number) if axis.integer else f'{number:.4g}'}"
+        sentences.append(f"{shown} lies at the {which} edge of {dimension.given!r}: widen the range {way}")
     return sentences
 
 
@@ -226,7 +227,7 @@ def settings(ledger: Ledger, trial: int) -> dict[str, str]:
     texts = {}
     for dimension, x in zip(ledger.space.dimensions, ledger.table[trial], strict=True):
         if not np.isnan(x):
-            option = dimension.axis.options[int(x)] if dimension.axis.kind == "choice" else None
+            value = dimension.axis.value(x)
             # The saved text of an optimizer has all arguments; a picture shows only those that were given.
-            texts[dimension.name] = repr(option) if isinstance(option, Value) else label(dimension.axis.printed(x))
+            texts[dimension.name] = repr(value) if isinstance(value, Value) else label(printed(value))
     return texts

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from jaxopt_lite.report.analysis import columns, label, last_measured, last_values, over_seeds
-from jaxopt_lite.sweeps.axes import plain
 from jaxopt_lite.sweeps.ledger import DIVERGED, FAILED, FINISHED, STATUSES, STOPPED, Ledger
+from jaxopt_lite.sweeps.static import plain, printed
 
 __all__ = []
 
@@ -138,12 +138,12 @@ def _param(axis: Any, number: float, distribution: Any) -> Any:
     if axis.kind == "choice":
         return distribution.choices[int(number)]
     # Rounding to the shortest digits may leave the range.
-    return min(max(axis.plain(number), distribution.low), distribution.high)
+    return min(max(axis.value(number), distribution.low), distribution.high)
 
 
 def _options(axis: Any) -> list[Any]:
     """Options as Optuna and TensorBoard take them: numbers, bools or strings where all are, else all as text."""
-    options = [axis.printed(i) for i in range(len(axis.options))]
+    options = [printed(option) for option in axis.options]
     alike = any(all(isinstance(option, kind) for option in options) for kind in (bool, str)) or all(
         isinstance(option, int | float) and not isinstance(option, bool) for option in options
     )
@@ -180,7 +180,7 @@ def to_tensorboard(ledger: Ledger, directory: Path | str, top: int) -> Path:
     _write_events(directory, now, [(0, hparams.hparams_config_pb(dimensions, metrics, now))])
     for number in [n for n in ledger.ranking().tolist() if ledger.step[n]][:top]:
         params = {
-            d.name: _options(d.axis)[int(x)] if d.axis.kind == "choice" else d.axis.plain(x)
+            d.name: _options(d.axis)[int(x)] if d.axis.kind == "choice" else d.axis.value(x)
             for d, x in zip(ledger.space.dimensions, ledger.table[number], strict=True)
             if not np.isnan(x)
         }

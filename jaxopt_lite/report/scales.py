@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from jaxopt_lite.report.analysis import label
-from jaxopt_lite.sweeps.axes import Options, Range
+from jaxopt_lite.sweeps.distributions import Axis
+from jaxopt_lite.sweeps.static import printed
 
 __all__ = []
 
@@ -18,7 +19,7 @@ Ticks = list[tuple[float, str]]
 _NONE = -0.12  # the position of trials without a value
 
 
-def places(axis: Range | Options, column: np.ndarray, spread: float = 0.0) -> np.ndarray:
+def places(axis: Axis, column: np.ndarray, spread: float = 0.0) -> np.ndarray:
     """Where numbers of a table lie between 0 and 1, float64 [n]; below 0 for NaN.
 
     Args:
@@ -28,7 +29,7 @@ def places(axis: Range | Options, column: np.ndarray, spread: float = 0.0) -> np
     """
     at = np.full(len(column), _NONE)
     has = ~np.isnan(column)
-    at[has] = axis.to_unit(column[has])
+    at[has] = axis.place(column[has])
     steps = _steps(axis)
     for value in np.unique(column[has]) if steps and spread else ():
         members = np.flatnonzero(column == value)
@@ -36,9 +37,9 @@ def places(axis: Range | Options, column: np.ndarray, spread: float = 0.0) -> np
     return at
 
 
-def _steps(axis: Range | Options) -> int:
+def _steps(axis: Axis) -> int:
     """The number of possible values if there are fewer than 12 or options, else 0."""
-    if isinstance(axis, Options):
+    if axis.kind == "choice":
         return len(axis.options)
     return axis.high - axis.low + 1 if axis.integer and not axis.log and axis.high - axis.low < 12 else 0
 
@@ -52,16 +53,16 @@ def ticks(axis: Any, column: np.ndarray, longest: int = 14, closest: float = 0.1
         longest: number of letters beyond which a text is cut.
         closest: two numbers, from 0 to 1.
     """
-    if isinstance(axis, Options):
+    if axis.kind == "choice":
         every = math.ceil(len(axis.options) / 12)
         indices = np.arange(0, len(axis.options), every, dtype=np.float64)
         drawn = [
-            (float(u), _cut(label(axis.printed(i)), longest))
-            for u, i in zip(axis.to_unit(indices), indices, strict=True)
+            (float(u), _cut(label(printed(axis.value(i))), longest))
+            for u, i in zip(axis.place(indices), indices, strict=True)
         ]
     else:
         candidates = _candidates(axis)
-        drawn = _thinned([(float(axis.to_unit(np.float64(x))), label(x)) for x in candidates], closest)
+        drawn = _thinned([(float(axis.place(np.float64(x))), label(x)) for x in candidates], closest)
     return [(_NONE, "none"), *drawn] if np.isnan(column).any() else drawn
 
 
@@ -92,7 +93,7 @@ def _candidates(axis: Any) -> list[Any]:
     return [float(f"{x:.6g}") for x in inside] or [low, high]
 
 
-def _is_close_to_one(axis: Range) -> bool:
+def _is_close_to_one(axis: Axis) -> bool:
     """Whether the axis is logarithmic in 1 - x."""
     middle = float(axis.draw(np.array(0.5)))
     return not axis.log and not axis.integer and axis.bounded and middle > axis.low + 0.55 * (axis.high - axis.low)

@@ -12,12 +12,12 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxopt_lite.core.arguments import INT32_MAX as MOST
 from jaxopt_lite.core.numbers import describe
 from jaxopt_lite.log.scoreboard import Scoreboard
 from jaxopt_lite.report.result import SweepResult
 from jaxopt_lite.run.files import SweepFolder, read_arguments
 from jaxopt_lite.run.signals import interruptible
-from jaxopt_lite.sweeps.axes import MOST
 from jaxopt_lite.sweeps.engine import Engine
 from jaxopt_lite.sweeps.events import (
     Advanced,

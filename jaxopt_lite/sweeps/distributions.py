@@ -8,19 +8,34 @@
     log_int_uniform          as log_uniform between l - ½ and h + ½, rounded
     choice                   the ⌊u n⌋-th of n options
 
-A distribution is a value: it prints as the call that makes it, parses, compares and pickles.
+A distribution is a value: it prints as the call that makes it, parses, compares and pickles. It builds an `Axis`, which
+maps points of the unit interval to numbers of a table, and these to what a config holds.
 """
 
+import contextlib
+import dataclasses
+import functools
 import math
+import numbers
 from collections.abc import Callable
 from typing import Any, ParamSpec
 
 import numpy as np
 from scipy import special
 
+from jaxopt_lite.core.arguments import check_int
 from jaxopt_lite.core.numbers import Decay, Positive, Scalar, describe
+from jaxopt_lite.core.parameters import copied
 from jaxopt_lite.core.values import Value, register, remember_calls
-from jaxopt_lite.sweeps.axes import Map, Options, Range, check_float32, check_static, frozen, keep, plain, printed
+from jaxopt_lite.sweeps.static import (
+    LARGEST,
+    check_float32,
+    check_static,
+    frozen,
+    plain,
+    printed,
+    shortest,
+)
 
 __all__ = [
     "Distribution",
@@ -34,23 +49,129 @@ __all__ = [
 ]
 
 P = ParamSpec("P")
+Map = Callable[[np.ndarray], Any]  # arrays [n] to arrays [n]
 
-_EXACT = 2**24  # float32 holds every int up to here
-_EXACT_IN_TABLE = 2**53  # and float64, in which tables hold them
-_EXACT_BY_LOG = 2**45  # up to here a logarithm in float64 tells neighbouring ints apart
+_EXACT = 24  # float32 holds every int up to 2**24
+_EXACT_IN_TABLE = 53  # and float64, in which tables hold them, up to 2**53
+_EXACT_BY_LOG = 45  # up to 2**45 a logarithm in float64 tells neighbouring ints apart
 _CUT = 6.0  # standard deviations
+_INSIDE = (np.finfo(np.float64).tiny, 1 - np.finfo(np.float64).epsneg)  # where Φ⁻¹ is finite
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Axis:
+    """The values of one dimension: floats or ints between two ends, or options.
+
+    A table holds them as float64 numbers: a float32, an int, or the index of an option. So an axis of options is one of
+    ints from 0 to n - 1.
+
+    Attributes:
+        kind: "float", "int" or "choice".
+        low: the lower end, which is included.
+        high: the upper end, which is included.
+        number_at: maps u in [0, 1] to numbers, before they are rounded and clipped.
+        place_of: the inverse of `number_at`.
+        log: whether the scale is logarithmic.
+        traced: whether configs hold float32 scalars, which are arguments of the compiled program.
+        bounded: False where the ends only cut off the tails of a distribution.
+        options: of a choice.
+        branches: of a choice among sub-spaces: each by its name.
+    """
+
+    kind: str
+    low: Any
+    high: Any
+    number_at: Map
+    place_of: Map
+    log: bool = False
+    traced: bool = True
+    bounded: bool = True
+    options: tuple = ()
+    branches: dict[str, Any] | None = None
+
+    @property
+    def integer(self) -> bool:
+        """Whether the numbers of a table are ints."""
+        return self.kind != "float"
+
+    @functools.cached_property
+    def _ends(self) -> tuple[float, float]:
+        return (self.low, self.high) if self.integer else (float(np.float32(self.low)), float(np.float32(self.high)))
+
+    @functools.cached_property
+    def _indices(self) -> dict:
+        """The index of each option, by what a config holds and by what JSON holds."""
+        forms = {frozen(plain(option)): i for i, option in enumerate(self.options)}
+        return forms | {self._key(option): i for i, option in enumerate(self.options)}
+
+    def _key(self, value: Any) -> Any:
+        if self.traced:
+            return frozen(float(np.float32(value)))
+        return frozen(value.item() if isinstance(value, np.generic) else value)
+
+    def draw(self, u: np.ndarray) -> np.ndarray:
+        """The numbers at points of the unit interval, float64 [n]."""
+        return self.clip(self.number_at(u))
+
+    def place(self, numbers_: np.ndarray) -> np.ndarray:
+        """Points of the unit interval at which numbers lie, float64 [n]; ints lie in the middle of their part."""
+        return np.clip(self.place_of(numbers_), 0.0, 1.0)
+
+    def clip(self, numbers_: np.ndarray) -> np.ndarray:
+        """The nearest numbers of the axis: within the ends, and rounded to a float32 or an int, float64 [n]."""
+        bounded = np.clip(numbers_, *self._ends)
+        return np.round(bounded) if self.integer else bounded.astype(np.float32).astype(np.float64)
+
+    def show(self, numbers_: np.ndarray) -> list:
+        """The values as a config holds them: float32 scalars where traced, else ints, or copies of the options."""
+        if self.options:
+            values = [self.options[i] for i in numbers_.astype(np.int64).tolist()]
+            return [np.float32(value) if self.traced else copied(value) for value in values]
+        return list(numbers_.astype(np.float32)) if self.traced else numbers_.astype(np.int64).tolist()
+
+    def value(self, number: float) -> Any:
+        """One value in Python's types: the option itself, an int, or the float of fewest digits."""
+        if self.options:
+            return self.options[int(number)]
+        return int(number) if self.integer else shortest(number)
+
+    def read(self, value: Any) -> float:
+        """The number that stands for what a config or its JSON form holds.
+
+        Raises:
+            ValueError: if it is outside the range, or none of the options; it lists what is expected.
+        """
+        number: Any = value
+        if self.options:
+            with contextlib.suppress(KeyError, TypeError, ValueError, OverflowError):
+                return float(self._indices[self._key(value)])
+        elif isinstance(value, numbers.Real) and not isinstance(value, (bool, np.bool_)):
+            low, high = self._ends
+            if not self.integer and abs(number) < LARGEST:
+                number = float(np.float32(float(number)))
+            if low <= number <= high and (number == int(number) or not self.integer):
+                return float(number)
+        raise ValueError(f"must be {self}, got {describe(value)}")
+
+    def __str__(self) -> str:
+        if self.options:
+            shown = ", ".join(repr(option if isinstance(option, Value) else printed(option)) for option in self.options)
+            return f"one of {shown if len(shown) <= 300 else shown[:297] + '...'}"
+        if self.integer:
+            return f"an integer between {self.low} and {self.high}"
+        return f"a number between {self.low:g} and {self.high:g}"
 
 
 @register
 class Distribution(Value):
-    """A distribution of one hyperparameter. `built` says its kind, its range or options, and the two maps."""
+    """A distribution of one hyperparameter. `built` is its `Axis`: kind, range or options, and the maps."""
 
     noun = "a distribution"
-    built: Any  # a Range or Options
+    built: Axis
 
 
-def distribution(function: Callable[P, Range | Options]) -> Callable[P, Distribution]:
-    """Make a factory of distributions: the decorated function returns a `Range` or `Options`."""
+def distribution(function: Callable[P, Axis]) -> Callable[P, Distribution]:
+    """Make a factory of distributions: the decorated function returns an `Axis`."""
     return remember_calls(function, Distribution)
 
 
@@ -66,7 +187,7 @@ def uniform(low: Scalar, high: Scalar):
         ValueError: if low is not below high (in float32).
     """
     _check_order("uniform", low, high)
-    return Range(low, high, draw=lambda u: low + u * (high - low), place=lambda x: (x - low) / (high - low))
+    return Axis("float", low, high, lambda u: low + u * (high - low), lambda x: (x - low) / (high - low))
 
 
 @distribution
@@ -81,7 +202,7 @@ def log_uniform(low: Positive, high: Positive):
         ValueError: if low is not above 0, or not below high (in float32).
     """
     _check_order("log_uniform", low, high)
-    return Range(low, high, *_log_maps(low, high), log=True)
+    return Axis("float", low, high, *_log_maps(low, high), log=True)
 
 
 @distribution
@@ -99,8 +220,8 @@ def one_minus_log_uniform(low: Decay, high: Decay):
         appendix on search spaces.
     """
     _check_order("one_minus_log_uniform", low, high)
-    draw, place = _log_maps(1 - low, 1 - high)
-    return Range(low, high, draw=lambda u: 1 - draw(u), place=lambda x: place(1 - x))
+    number_at, place_of = _log_maps(1 - low, 1 - high)
+    return Axis("float", low, high, lambda u: 1 - number_at(u), lambda x: place_of(1 - x))
 
 
 @distribution
@@ -116,8 +237,8 @@ def normal(mean: Scalar, std: Positive):
     """
     low, high = mean - _CUT * std, mean + _CUT * std
     _check_order("normal", low, high, names="mean - 6 std and mean + 6 std")
-    draw, place = (lambda u: mean + std * special.ndtri(_inside(u))), (lambda x: special.ndtr((x - mean) / std))
-    return Range(low, high, draw, place, bounded=False)
+    number_at = lambda u: mean + std * special.ndtri(np.clip(u, *_INSIDE))
+    return Axis("float", low, high, number_at, lambda x: special.ndtr((x - mean) / std), bounded=False)
 
 
 @distribution
@@ -134,9 +255,7 @@ def int_uniform(low: int, high: int, traced: bool = False):
         ValueError: if low is not below high, or an end is beyond ±2**53 (±2**24 where traced).
     """
     _check_ints("int_uniform", low, high, traced, _EXACT_IN_TABLE)
-    n = high - low + 1
-    draw, place = (lambda u: np.minimum(low + np.floor(u * n), high)), (lambda x: (x - low + 0.5) / n)
-    return Range(low, high, draw, place, integer=True, traced=traced)
+    return Axis("int", low, high, *_int_maps(low, high), traced=traced)
 
 
 @distribution
@@ -154,10 +273,8 @@ def log_int_uniform(low: int, high: int, traced: bool = False):
         ValueError: if low is below 1 or not below high, or high is above 2**45 (2**24 where traced).
     """
     _check_ints("log_int_uniform", low, high, traced, _EXACT_BY_LOG)
-    if low < 1:
-        raise ValueError(f"log_int_uniform: low must be at least 1, got {low}")
-    draw, place = _log_maps(low - 0.5, high + 0.5)
-    return Range(low, high, draw, place, log=True, integer=True, traced=traced)
+    check_int("log_int_uniform", "low", low)
+    return Axis("int", low, high, *_log_maps(low - 0.5, high + 0.5), log=True, traced=traced)
 
 
 @distribution
@@ -167,7 +284,7 @@ def choice(options: Any, traced: bool = False):
     Args:
         options: a list of numbers, strings, None, bools, lists, functions of a module, or whole optimizers; or a dict
             of sub-spaces: `choice({"adam": {"b1": uniform(0.8, 0.99)}, "sgd": {}})` arrives in the config as
-            `{"name": "adam", "b1": ...}`. Options are static, but for the hyperparameters of optimizers.
+            `{"name": "adam", "b1": ...}`. Options are static, except for the hyperparameters of optimizers.
         traced: give the option, a number, to the program as float32, so that all options share one program.
 
     Raises:
@@ -175,13 +292,21 @@ def choice(options: Any, traced: bool = False):
         ValueError: if there is no option, two are the same (or are written the same, as two lambdas are), or a traced
             one is too large for a float32.
     """
-    if isinstance(options, dict):
-        return _branches(options, traced)
-    if not isinstance(options, (list, tuple)) or hasattr(options, "_fields"):
+    if not isinstance(options, (list, tuple, dict)) or hasattr(options, "_fields"):
         raise TypeError(f"choice: options must be a list, or a dict of sub-spaces, got {describe(options)}")
-    options = tuple(o.item() if isinstance(o, np.generic) else o for o in options)
+    if isinstance(options, dict) and traced:
+        raise TypeError("choice: the name of a sub-space is static, so traced must be False")
     if not options:
         raise ValueError("choice: options must not be empty")
+    values, branches, last = tuple(options), options if isinstance(options, dict) else None, len(options) - 1
+    if branches is None:
+        _check_options(values, traced)
+    else:
+        _check_branches(branches)
+    return Axis("choice", 0, last, *_int_maps(0, last), traced=traced, options=values, branches=branches)
+
+
+def _check_options(options: tuple, traced: bool) -> None:
     for option in options:
         if isinstance(option, dict):
             raise TypeError(f"choice: sub-spaces are given by name, {{'name': {{...}}}}, got {option!r} in a list")
@@ -189,24 +314,16 @@ def choice(options: Any, traced: bool = False):
     if traced and not ({type(o) for o in options} <= {int} or {type(o) for o in options} <= {float}):
         raise TypeError(f"choice: traced options must be numbers of one type, all int or all float, got {options}")
     for option in options if traced else ():
-        if isinstance(option, int) and abs(option) > _EXACT:
-            raise ValueError(f"choice: traced options that are ints must be at most 2**24, got {option}")
+        if isinstance(option, int) and abs(option) > 2**_EXACT:
+            raise ValueError(f"choice: traced options that are ints must be at most 2**{_EXACT}, got {option}")
         check_float32(option, "choice: a traced option")
     texts = [frozen(float(np.float32(o)) if traced else plain(o)) for o in options]
-    for i, written in enumerate(texts):
-        if written in texts[:i]:
-            raise ValueError(f"choice: options {texts.index(written)} and {i} are both {printed(options[i])!r}")
-    return Options(options, traced)
+    for i, text in enumerate(texts):
+        if text in texts[:i]:
+            raise ValueError(f"choice: options {texts.index(text)} and {i} are both {printed(options[i])!r}")
 
 
-keep(choice, "options")
-
-
-def _branches(options: dict, traced: bool) -> Options:
-    if traced:
-        raise TypeError("choice: the name of a sub-space is static, so traced must be False")
-    if not options:
-        raise ValueError("choice: options must not be empty")
+def _check_branches(options: dict) -> None:
     for name, option in options.items():
         if not isinstance(name, str):
             raise TypeError(f"choice: the names of sub-spaces must be strings, got {describe(name)}")
@@ -215,7 +332,6 @@ def _branches(options: dict, traced: bool) -> Options:
                 f"choice: the sub-space {name!r} must be a dict of its own hyperparameters ({{}} for none), got "
                 f"{describe(option)}; whole optimizers are given as a list"
             )
-    return Options(tuple(options), branches=options)
 
 
 def _log_maps(low: Any, high: Any) -> tuple[Map, Map]:
@@ -223,9 +339,9 @@ def _log_maps(low: Any, high: Any) -> tuple[Map, Map]:
     return lambda u: np.exp(start + u * width), lambda x: (np.log(x) - start) / width
 
 
-def _inside(u: np.ndarray) -> np.ndarray:
-    """Keep Φ⁻¹ finite."""
-    return np.clip(u, np.finfo(np.float64).tiny, 1 - np.finfo(np.float64).epsneg)
+def _int_maps(low: int, high: int) -> tuple[Map, Map]:
+    n = high - low + 1
+    return lambda u: np.minimum(low + np.floor(u * n), high), lambda x: (x - low + 0.5) / n
 
 
 def _check_order(who: str, low: Any, high: Any, names: str = "low and high") -> None:
@@ -239,18 +355,13 @@ def _check_order(who: str, low: Any, high: Any, names: str = "low and high") -> 
         )
 
 
-def _check_ints(who: str, low: Any, high: Any, traced: bool, most: int) -> None:
+def _check_ints(who: str, low: Any, high: Any, traced: bool, bits: int) -> None:
+    why = " where traced, because it is a float32" if traced else ", because float64 does not tell larger ints apart"
+    bits = _EXACT if traced else bits
     for name, value in (("low", low), ("high", high)):
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise TypeError(f"{who}: {name} must be an int, got {describe(value)}")
-        if traced and abs(value) > _EXACT:
-            raise ValueError(f"{who}: {name} must be at most 2**24 where traced, because it is a float32, got {value}")
-        if abs(value) > most:
-            limit = f"2**{most.bit_length() - 1}"
-            raise ValueError(
-                f"{who}: {name} must be at most {limit}, because float64 does not tell larger ints apart, got {value}; "
-                "draw a smaller one and add to it in trial"
-            )
+        if abs(check_int(who, name, value, least=None)) > 2**bits:
+            remedy = "draw a smaller one and add to it in trial"
+            raise ValueError(f"{who}: {name} must be at most 2**{bits}{why}, got {value}; {remedy}")
     if low >= high:
         raise ValueError(
             f"{who}: low must be below high, got {low} and {high}; a constant is written as the number itself"

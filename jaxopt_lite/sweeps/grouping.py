@@ -22,8 +22,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_lite.core.numbers import describe
+from jaxopt_lite.core.parameters import copied
 from jaxopt_lite.core.values import Value
-from jaxopt_lite.sweeps.axes import copied, frozen, shortest
+from jaxopt_lite.sweeps.static import frozen, shortest
 
 __all__ = ["Static", "group", "split"]
 

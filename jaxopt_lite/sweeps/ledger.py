@@ -50,6 +50,7 @@ class Ledger:
         curves: float32 [n, seeds, points] by name, a point each eval_every steps, NaN where not run.
         lineage: what was copied from whom, in order.
         errors: messages of failed trials.
+        decays: flat names of the traced dimensions that reach a decay of the optimizer in `trial`.
     """
 
     space: Space
@@ -69,6 +70,7 @@ class Ledger:
     curves: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     lineage: list[Copy] = dataclasses.field(default_factory=list)
     errors: dict[int, str] = dataclasses.field(default_factory=dict)
+    decays: frozenset[str] = frozenset()
 
     def __len__(self) -> int:
         return len(self.step)

@@ -18,9 +18,9 @@ from jaxopt_lite import tree
 from jaxopt_lite.core.checks import structure_difference
 from jaxopt_lite.core.hyperparameters import arrays, hyperparameters, replace
 from jaxopt_lite.core.numbers import describe
-from jaxopt_lite.sweeps.axes import printed
 from jaxopt_lite.sweeps.grouping import Observed, Reading, Static
 from jaxopt_lite.sweeps.program import pack, run_key, unpack
+from jaxopt_lite.sweeps.static import printed
 from jaxopt_lite.train.point import Rules, Shapes, begin, measured, point
 from jaxopt_lite.train.programs import Program, digest
 from jaxopt_lite.train.state import Method, TrainState, accept_method, arrays_for, first_opt_state, first_state

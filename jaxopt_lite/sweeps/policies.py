@@ -1,16 +1,17 @@
-"""Policies: which trials go on, how far, and from whose state.
+"""Policies: which trials continue, for how many steps, and from whose state.
 
     run_all                 every trial runs to its end
     median_stopping         stop what is worse than the median of the others    Golovin et al. (Vizier), 2017
-    successive_halving      of n trials, the best n / η go on, η times as far   Jamieson & Talwalkar, 2016, 1502.07943
-        brackets > 1        Hyperband                                           Li et al., 2018, 1603.06560
-        asynchronous=True   ASHA                                                Li et al., 2020, 1810.05934
+    successive_halving      of n trials, promote the best n / η, η times as far Jamieson & Talwalkar, 2016, 1502.07943
+        brackets > 1        Hyperband: bracket b begins at rung b               Li et al., 2018, 1603.06560
+        asynchronous=True   ASHA: promote the best 1/η of those at a rung       Li et al., 2020, 1810.05934
     population_based        the worst copy the best, and vary their numbers     Jaderberg et al., 2017, 1711.09846
 
 **The protocol.** A policy is asked, by `decide(ledger)`, whenever no trial has steps to do: at the beginning, and each
-time all have come to where it last sent them. It answers with a `Decision`, and is a pure function of the `Ledger`: it
-keeps nothing between calls, and draws random numbers, if any, from `ledger.seed` and the trials' steps. So a sweep that
-was killed goes on as if it had not been. The sweep ends when it sends nobody further; who still waits then is stopped.
+time all have reached the target that it last set. It answers with a `Decision`, and is a pure function of the `Ledger`:
+it keeps nothing between calls, and draws random numbers, if any, from `ledger.seed` and the trials' steps. So a sweep
+that was killed resumes with the same decisions. The sweep ends when no target is raised; trials that still wait then
+are stopped.
 
 A policy of your own is a function `decide`, made by a factory:
 
@@ -25,17 +26,19 @@ A policy of your own is a function `decide`, made by a factory:
         return decide
 """
 
+import itertools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, ParamSpec
 
 import numpy as np
 
+from jaxopt_lite.core.arguments import INT32_MAX, check_int
 from jaxopt_lite.core.numbers import describe
 from jaxopt_lite.core.values import Value, register, remember_calls
-from jaxopt_lite.sweeps.axes import MOST
 from jaxopt_lite.sweeps.ledger import DIVERGED, Copy, Ledger
 
-__all__ = ["Decision", "Policy", "median_stopping", "policy", "run_all"]
+__all__ = ["Decision", "Policy", "median_stopping", "policy", "run_all", "successive_halving"]
 
 P = ParamSpec("P")
 
@@ -45,9 +48,9 @@ class Decision(NamedTuple):
 
     Attributes:
         target: step to which each trial may run, int [n] or one for all, a multiple of eval_every; None changes none.
-            Trials that have ended are not concerned.
+            It does not concern trials that have ended.
         stop: trials that are to end here, bool [n].
-        copies: trials that go on from another one's state; all sources are read before any trial is changed.
+        copies: trials that continue from another one's state; all sources are read before any trial is changed.
         bracket: a new value of `ledger.bracket`, int [n].
     """
 
@@ -59,7 +62,7 @@ class Decision(NamedTuple):
 
 @register
 class Policy(Value):
-    """A rule that says which trials go on. Make one by calling a factory such as `successive_halving()`."""
+    """A rule that decides which trials continue. Make one by calling a factory such as `successive_halving()`."""
 
     noun = "a policy"
 
@@ -69,19 +72,18 @@ class Policy(Value):
         Raises:
             TypeError: if the rule returns no `Decision`.
             ValueError: if its arrays have other lengths, a target is no multiple of eval_every, or a copy's source has
-                ended or stands elsewhere.
+                ended or is at another step.
         """
         decision = self.built(ledger)
         if not isinstance(decision, Decision):
             raise TypeError(f"{self!r} must return a Decision, got {describe(decision)}")
         n = len(ledger)
-        for name, dtype in (("target", np.integer), ("stop", np.bool_), ("bracket", np.integer)):
+        for name, kind, codes in (("target", "ints", "iu"), ("stop", "bools", "b"), ("bracket", "ints", "iu")):
             given = getattr(decision, name)
             if given is None:
                 continue
             array = np.asarray(given)
-            if not np.issubdtype(array.dtype, dtype) or array.shape not in ((), (n,)):
-                kind = "bools" if name == "stop" else "ints"
+            if array.dtype.kind not in codes or array.shape not in ((), (n,)):
                 raise ValueError(f"{self!r}: {name} must be {n} {kind}, one for each trial, got {describe(given)}")
             decision = decision._replace(**{name: np.broadcast_to(array, n)})
         if decision.target is not None:
@@ -93,7 +95,7 @@ class Policy(Value):
                 )
         for copy in decision.copies:
             if not ledger.running[copy.source] or ledger.step[copy.source] != copy.step:
-                raise ValueError(f"{self!r}: trial {copy.source} is not at step {copy.step}, so none can go on from it")
+                raise ValueError(f"{self!r}: trial {copy.source} is not at step {copy.step}, so none can copy it")
         return decision
 
 
@@ -110,14 +112,14 @@ def run_all():
 
 @policy
 def median_stopping(interval: int | None = None, warmup: int = 0, min_trials: int = 5):
-    """Stop a trial whose best score so far is worse than the median, over the others, of the mean score so far.
+    """Stop a trial whose best score so far is worse than the median of the other trials' running means at that step.
 
     Points at which the metric was NaN are left out, and so are trials that have no score yet: they are not judged.
 
     Args:
         interval: steps between decisions; None decides at each point.
         warmup: steps before the first decision, at least 0.
-        min_trials: how many other trials must have come as far, at least 1.
+        min_trials: number of other trials that must have come as far, at least 1.
 
     Raises:
         TypeError: if one is no int.
@@ -125,9 +127,9 @@ def median_stopping(interval: int | None = None, warmup: int = 0, min_trials: in
 
     Reference: Golovin et al., "Google Vizier: A Service for Black-Box Optimization", 2017, section 3.2.1.
     """
-    check_int("median_stopping", "interval", interval, 1, MOST, none=True)
-    check_int("median_stopping", "warmup", warmup, 0, MOST)
-    check_int("median_stopping", "min_trials", min_trials, 1)
+    check_int("median_stopping", "interval", interval, most=INT32_MAX, none=True)
+    check_int("median_stopping", "warmup", warmup, 0, INT32_MAX)
+    check_int("median_stopping", "min_trials", min_trials)
 
     def decide(ledger: Ledger) -> Decision:
         every = multiple("median_stopping", "interval", interval or ledger.eval_every, ledger)
@@ -151,17 +153,123 @@ def median_stopping(interval: int | None = None, warmup: int = 0, min_trials: in
 
 
 def multiple(who: str, name: str, value: int, ledger: Ledger) -> int:
+    """A number of steps that must be a multiple of eval_every."""
     if value % ledger.eval_every:
         raise ValueError(f"{who}: {name}={value} must be a multiple of eval_every={ledger.eval_every}")
     return value
 
 
-def check_int(who: str, name: str, value: Any, least: int, most: int | None = None, none: bool = False) -> None:
-    if none and value is None:
-        return
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{who}: {name} must be an int, got {describe(value)}")
-    if value < least:
-        raise ValueError(f"{who}: {name} must be at least {least}, got {value}")
-    if most is not None and value > most:
-        raise ValueError(f"{who}: {name} must be at most {most}, because steps are counted in int32, got {value}")
+@policy
+def successive_halving(
+    factor: int = 4,
+    min_steps: int | None = None,
+    brackets: int = 1,
+    asynchronous: bool = False,
+    concurrency: int = 32,
+):
+    """At rungs of r, ηr, η²r, … steps, promote the best share 1/η of the trials to the next rung.
+
+    Of n trials that begin in a bracket, n / ηᵏ are promoted from its rung k. A metric that is not finite at a rung is
+    the worst; where it is finite for no trial, all are promoted.
+
+    Args:
+        factor: η, at least 2.
+        min_steps: r, the first rung, rounded up to a multiple of eval_every; None is steps / ηᵏ, where ηᵏ is the
+            greatest power up to the number of trials, so that one trial at least runs to the end.
+        brackets: number of brackets; bracket b begins at rung b. More than 1 is Hyperband, which hedges against
+            trials that begin slowly; trials are shared out so that each bracket costs about the same.
+        asynchronous: promote a trial as soon as it is among the best 1/η of those that came to its rung so far, instead
+            of waiting for all of them (ASHA). Promotions then rest on fewer results, but no device waits for
+            stragglers.
+        concurrency: number of trials that run between two decisions of the asynchronous form. Results depend on it, and
+            not on the number of devices.
+
+    Raises:
+        TypeError: if an argument is no int (or bool).
+        ValueError: if one is too small; when used, if there are more brackets than rungs, or no rung before the end.
+
+    References: Jamieson & Talwalkar, "Non-stochastic Best Arm Identification and Hyperparameter Optimization", 2016,
+        arXiv:1502.07943; Li et al., "Hyperband", 2018, arXiv:1603.06560; Li et al., "A System for Massively Parallel
+        Hyperparameter Tuning", 2020, arXiv:1810.05934, algorithm 2.
+    """
+    check_int("successive_halving", "factor", factor, 2, INT32_MAX)
+    check_int("successive_halving", "min_steps", min_steps, most=INT32_MAX, none=True)
+    check_int("successive_halving", "brackets", brackets)
+    check_int("successive_halving", "concurrency", concurrency)
+
+    def decide(ledger: Ledger) -> Decision:
+        rungs = _rungs(ledger, factor, min_steps)
+        if brackets > len(rungs):
+            raise ValueError(f"successive_halving: brackets={brackets} is more than the {len(rungs)} rungs {rungs}")
+        # A trial that is promoted k times costs about k + 1 first rungs.
+        weights = [factor ** (len(rungs) - 1 - b) / (len(rungs) - b) for b in range(brackets)]
+        bracket = np.zeros(len(ledger), np.int32)
+        for batch in np.unique(ledger.batch):
+            members = ledger.batch == batch
+            bracket[members] = _share_out(int(members.sum()), weights)
+        if asynchronous:
+            return _asynchronous(ledger, rungs, bracket, factor, concurrency)
+        return _synchronous(ledger, rungs, bracket, factor)
+
+    return decide
+
+
+def _rungs(ledger: Ledger, factor: int, min_steps: int | None) -> list[int]:
+    """r, ηr, η²r, ... rounded up to points, and the last step."""
+    first = min_steps
+    if first is None:
+        largest = int(np.bincount(ledger.batch).max())
+        first = ledger.steps / factor ** int(math.log(largest, factor) + 1e-9)
+    elif first >= ledger.steps:
+        raise ValueError(
+            f"successive_halving: min_steps={first} must be below steps={ledger.steps}, or nothing is halved"
+        )
+    rung, rungs = math.ceil(first / ledger.eval_every) * ledger.eval_every, []
+    while rung < ledger.steps:
+        rungs.append(rung)
+        rung *= factor
+    return [*rungs, ledger.steps]
+
+
+def _share_out(n: int, weights: Sequence[float]) -> np.ndarray:
+    """Bracket of each of n trials, in proportion to weights; every bracket gets one while there are enough."""
+    ends = np.round(np.cumsum(weights) / np.sum(weights) * n).astype(int)
+    least = np.arange(len(weights)) + 1
+    ends = np.clip(ends, least, n - len(weights) + least) if n >= len(weights) else np.minimum(ends, n)
+    return np.searchsorted(ends, np.arange(n), side="right").astype(np.int32)
+
+
+def _synchronous(ledger: Ledger, rungs: list[int], bracket: np.ndarray, factor: int) -> Decision:
+    """Promote the best of each batch and bracket when all of them have come to a rung, and stop the others."""
+    target, stop = ledger.step.copy(), np.zeros(len(ledger), bool)
+    for batch, b in set(zip(ledger.batch.tolist(), bracket.tolist(), strict=True)):
+        members = (ledger.batch == batch) & (bracket == b)
+        running = np.flatnonzero(members & ledger.running)
+        step = int(ledger.step[running].max(initial=0))
+        if step == 0:
+            target[running] = rungs[b]
+        elif step < ledger.steps:
+            rung, scores = rungs.index(step), ledger.score_at(step)[running]
+            n = max(1, int(members.sum()) // factor ** (rung - b + 1))
+            if np.isinf(scores).all():  # no trial has a score yet, so there is no best one
+                n = len(running)
+            best = running[np.argsort(scores, kind="stable")]
+            target[best[:n]] = rungs[rung + 1]
+            stop[best[n:]] = True
+    return Decision(target=target, stop=stop, bracket=bracket)
+
+
+def _asynchronous(ledger: Ledger, rungs: list[int], bracket: np.ndarray, factor: int, concurrency: int) -> Decision:
+    """Promote the best 1/η of each rung and bracket, the highest rung first; then begin new trials."""
+    target, jobs = ledger.step.copy(), []
+    for rung, following in reversed(list(itertools.pairwise(rungs))):
+        scores = ledger.score_at(rung)
+        for b in np.unique(bracket):
+            came = np.flatnonzero((bracket == b) & (ledger.step >= rung))
+            best = came[np.argsort(scores[came], kind="stable")][: len(came) // factor]
+            jobs += [(trial, following) for trial in best if ledger.running[trial] and ledger.step[trial] == rung]
+    new = np.flatnonzero(ledger.running & (ledger.step == 0))
+    jobs += [(trial, rungs[bracket[trial]]) for trial in new]
+    for trial, step in jobs[:concurrency]:
+        target[trial] = step
+    return Decision(target=target, bracket=bracket)

@@ -1,18 +1,16 @@
-"""Population-based training: the worst go on from the best, with numbers that are varied, while all of them train."""
+"""Population-based training: while all trials train, the worst copy the best, and vary the numbers that they copied."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from jaxopt_lite.sweeps.axes import MOST
+from jaxopt_lite.core.arguments import INT32_MAX, check_int, check_number
+from jaxopt_lite.sweeps.distributions import Axis
 from jaxopt_lite.sweeps.ledger import DIVERGED, Copy, Ledger
-from jaxopt_lite.sweeps.policies import Decision, check_int, multiple, policy
-from jaxopt_lite.sweeps.space import Space
+from jaxopt_lite.sweeps.policies import Decision, multiple, policy
 
 __all__ = ["Change", "lineage", "population_based", "replay"]
-
-_DECAYS = {"b1", "b2", "b3", "beta", "decay", "decay_rate", "momentum", "rho"}
 
 
 @policy
@@ -24,20 +22,23 @@ def population_based(
     dimensions: Sequence[str] | None = None,
     reset: bool | None = None,
 ):
-    """Every `interval` steps the worst trials take over parameters and config of some of the best, and vary the config.
+    """Every `interval` steps the worst trials copy parameters and config of some of the best, and vary the config.
 
-    A number x becomes x·f with f drawn from `perturb`, or is drawn anew from the space, and stays within its range;
-    a number that is no more than zero is moved by as much of its range. Choices stay as they were copied. A trial whose
-    metric is not finite at an exchange is among the worst, and is never copied from.
+    Exploit: a trial among the worst copies one among the best, drawn at random. A trial whose metric is not finite at
+    an exchange is among the worst, and is never copied from.
+    Explore: each traced value of the copied config is drawn anew from the space with probability `resample`; otherwise
+    a number is perturbed, and a choice stays as it was copied. Perturbed, a number x above 0 becomes x·f, with f drawn
+    from `perturb`; one at 0 or below is moved by f - 1 of its range's length. An int moves by at least 1 unless f is 1.
+    All stay within their ranges. Static values are copied.
 
     Args:
         interval: steps between two exchanges, a multiple of eval_every; None is a tenth of `steps`, at least a point.
         fraction: share of the trials that are replaced, and share from which they copy (truncation selection), above 0
             and at most 0.5.
         perturb: factors, each above 0.
-        resample: probability that a number is drawn anew, in [0, 1].
-        dimensions: names of the traced numbers to vary; None is all but decays (b1, b2, momentum, ...), since the
-            moments that are copied were made with the old ones.
+        resample: probability that a value is drawn anew, in [0, 1].
+        dimensions: names of the traced dimensions to vary; None is all except those that reach a decay of the optimizer
+            (b1, b2, momentum, ...; see `Ledger.decays`), since the copied moments were made with the old one.
         reset: make the optimizer's state anew with the copy; None does so where `dimensions` names a decay.
 
     Raises:
@@ -46,11 +47,9 @@ def population_based(
 
     Reference: Jaderberg et al., "Population Based Training of Neural Networks", 2017, arXiv:1711.09846.
     """
-    check_int("population_based", "interval", interval, 1, MOST, none=True)
-    for name, value, most in (("fraction", fraction, 0.5), ("resample", resample, 1.0)):
-        real = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not real or not (0 if name == "resample" else 1e-9) <= value <= most:
-            raise ValueError(f"population_based: {name} must be a number above 0 and at most {most}, got {value!r}")
+    check_int("population_based", "interval", interval, most=INT32_MAX, none=True)
+    check_number("population_based", "fraction", fraction, 0, 0.5, open_low=True)
+    check_number("population_based", "resample", resample, 0, 1)
     if not perturb or not all(isinstance(f, (int, float)) and f > 0 for f in perturb):
         raise ValueError(f"population_based: perturb must be numbers above 0, got {perturb!r}")
 
@@ -61,37 +60,33 @@ def population_based(
             raise ValueError(
                 f"population_based: interval={every} must be below steps={ledger.steps}, or none is copied"
             )
-        varied = _varied(ledger.space, dimensions)
-        anew = any(map(_is_decay, varied)) if reset is None else reset
+        varied = _varied(ledger, dimensions)
+        is_reset = not ledger.decays.isdisjoint(varied) if reset is None else reset
         step = int(ledger.step[ledger.running].max(initial=0))
         target = min((step // every + 1) * every, ledger.steps)
         if step == 0 or step == ledger.steps:
             return Decision(target=target)
-        members = np.flatnonzero(ledger.running | (ledger.status == DIVERGED))
-        members = members[ledger.batch[members] == ledger.batch[ledger.running][0]]
-        scores = np.where(ledger.running, ledger.score_at(step), np.inf)[members]
-        order = members[np.lexsort((members, scores))]
-        n = max(1, int(len(order) * fraction)) if len(order) > 1 else 0
-        best = [trial for trial, score in zip(order[:n], np.sort(scores)) if np.isfinite(score)]
-        lost = [trial for trial in order if not ledger.running[trial]]
-        worst = list(dict.fromkeys([*order[len(order) - n :], *lost]))
-        rng = np.random.default_rng([ledger.seed, step])
-        copies = []
-        for trial in worst:
-            if trial in best or not best:
-                continue
+        rng, copies = np.random.default_rng([ledger.seed, step]), []
+        best, worst = _best_and_worst(ledger, step, fraction)
+        for trial in worst if best else ():
             source = int(rng.choice(best))
-            row = _explore(ledger.space, ledger.table[source], varied, perturb, resample, rng)
-            copies.append(Copy(int(trial), source, step, row, anew))
+            row = ledger.table[source].copy()
+            drawn = rng.random(len(row))
+            for j, dimension in enumerate(ledger.space.dimensions):
+                factor, is_resampled = rng.choice(perturb), rng.random() < resample
+                if dimension.name in varied and not np.isnan(row[j]):
+                    axis = dimension.axis
+                    row[j] = axis.draw(drawn[j]) if is_resampled else _perturbed(axis, row[j], factor)
+            copies.append(Copy(trial, source, step, ledger.space.clip(row[None])[0], is_reset))
         return Decision(target=target, copies=copies)
 
     return decide
 
 
-def _varied(space: Space, dimensions: Sequence[str] | None) -> list[str]:
-    known = list(space.traced)
+def _varied(ledger: Ledger, dimensions: Sequence[str] | None) -> list[str]:
+    known = ledger.space.traced
     if dimensions is None:
-        found = [name for name in known if not _is_decay(name)]
+        found = [name for name in known if name not in ledger.decays]
         if not found:
             raise ValueError("population_based: there is nothing to vary: name decays in `dimensions` to include them")
         return found
@@ -103,26 +98,25 @@ def _varied(space: Space, dimensions: Sequence[str] | None) -> list[str]:
     return list(dimensions)
 
 
-def _is_decay(name: str) -> bool:
-    return name.rpartition(".")[2] in _DECAYS
+def _best_and_worst(ledger: Ledger, step: int, fraction: float) -> tuple[list[int], list[int]]:
+    """Trials to copy from, and trials to replace, of the batch that runs; none is among both."""
+    members = np.flatnonzero(ledger.running | (ledger.status == DIVERGED))
+    members = members[ledger.batch[members] == ledger.batch[ledger.running][0]]
+    scores = np.where(ledger.running, ledger.score_at(step), np.inf)
+    order = members[np.argsort(scores[members], kind="stable")].tolist()
+    n = max(1, int(len(order) * fraction)) if len(order) > 1 else 0
+    best = [trial for trial in order[:n] if np.isfinite(scores[trial])]
+    lost = [trial for trial in order if not ledger.running[trial]]
+    return best, [trial for trial in dict.fromkeys([*order[len(order) - n :], *lost]) if trial not in best]
 
 
-def _explore(space: Space, row: np.ndarray, varied: list[str], perturb: Any, resample: float, rng: Any) -> np.ndarray:
-    """A row near the given one."""
-    row, drawn = row.copy(), rng.random(len(row))
-    units = space.from_unit(drawn[None])[0]
-    for j, dimension in enumerate(space.dimensions):
-        factor, anew = rng.choice(perturb), rng.random() < resample
-        if dimension.name not in varied or np.isnan(row[j]):
-            continue
-        axis = dimension.axis
-        if anew or axis.kind == "choice":
-            row[j] = axis.from_unit(drawn[j : j + 1])[0] if np.isnan(units[j]) else units[j]
-        elif row[j] > 0:
-            row[j] *= factor
-        else:
-            row[j] += (factor - 1) * (axis.high - axis.low)
-    return np.where(np.isnan(row), np.nan, space.clip(row[None])[0])
+def _perturbed(axis: Axis, number: float, factor: float) -> float:
+    """A number near the given one, which `Axis.clip` brings into its range; a choice stays as it is."""
+    if axis.kind == "choice":
+        return number
+    moved = number * factor if number > 0 else number + (factor - 1) * (axis.high - axis.low)
+    is_stuck = axis.integer and np.round(moved) == number
+    return number + np.sign(factor - 1) if is_stuck else moved
 
 
 class Change(NamedTuple):
@@ -140,14 +134,14 @@ class Change(NamedTuple):
 
 
 def lineage(ledger: Ledger, trial: int) -> tuple[Change, ...]:
-    """How a trial's state came to be: its own changes, and before them those of the trials that it went on from.
+    """How a trial's state came to be: its own changes, and before them those of the trials that it copied.
 
     Args:
         ledger: of a sweep, such as `result.ledger`.
         trial: its number.
 
     Returns:
-        The changes in the order of steps, the first at step 0 with what the first ancestor began with.
+        The changes in the order of steps, the first at step 0 with the numbers that the first ancestor began with.
         `space.configs(np.array([change.row]))` makes a config of one, and `replay` does it all again.
     """
     changes: list[Change] = []

@@ -1,22 +1,20 @@
 """A proposal of what to sweep: ranges for an optimizer's hyperparameters, from their annotations and values."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, get_args
 
-import jax
 import numpy as np
 
-from jaxopt_lite.core.hyperparameters import hyperparameters, replace
-from jaxopt_lite.core.numbers import Count, Decay, Fraction, PositiveCount, concrete, describe
+from jaxopt_lite.core.arguments import check_number
+from jaxopt_lite.core.hyperparameters import hyperparameters, parameters_of, replace
+from jaxopt_lite.core.numbers import Count, Fraction, PositiveCount, concrete, describe
 from jaxopt_lite.core.parameters import Parameter
 from jaxopt_lite.core.values import Value
 from jaxopt_lite.sweeps.distributions import Distribution, log_uniform, one_minus_log_uniform, uniform
 
 __all__ = ["space_of"]
 
-_DECAY, _FRACTION, *_COUNTS = (get_args(kind)[1] for kind in (Decay, Fraction, Count, PositiveCount))
-# Optax's names of decays, for lifted factories, whose annotations give no ranges.
-_DECAYS = {"b1", "b2", "b3", "beta", "decay", "momentum", "rho"}
+_FRACTION, *_COUNTS = (get_args(kind)[1] for kind in (Fraction, Count, PositiveCount))
 
 
 def space_of(optimizer: Value, decades: float = 2.0, include: Sequence[str] = ()) -> dict[str, Distribution]:
@@ -26,7 +24,7 @@ def space_of(optimizer: Value, decades: float = 2.0, include: Sequence[str] = ()
         a fraction in [0, 1]                uniform
         any other number x above 0          log-uniform around its value
 
-    Left out are numbers at 0 or below (nothing says their scale), every `eps`, counts of steps (they go with the length
+    Left out are numbers at 0 or below (their scale is not known), every `eps`, counts of steps (they go with the length
     of the run), vectors, and ranges whose ends the optimizer refuses.
 
     Args:
@@ -49,23 +47,27 @@ def space_of(optimizer: Value, decades: float = 2.0, include: Sequence[str] = ()
     """
     if not isinstance(optimizer, Value):
         raise TypeError(f"space_of: optimizer must be a transformation or a schedule, got {describe(optimizer)}")
-    if not decades > 0:
-        raise ValueError(f"space_of: decades must be above 0, got {decades!r}")
+    check_number("space_of", "decades", decades, 0, open_low=True)
     values = hyperparameters(optimizer)
     if not concrete(*values.values()):
         raise TypeError("space_of: the numbers of the optimizer are traced; call it outside jit")
     chosen = _matching(include, values)
     proposal = {}
-    for path, parameter in _annotations(optimizer).items():
-        if path in chosen or _is_usual(parameter):
+    for path, parameter in parameters_of(optimizer).items():
+        is_count = parameter.range in _COUNTS and parameter.holds is None
+        if path not in chosen and (is_count or parameter.name.startswith("eps")):
+            continue
+        try:
             distribution = _around(values[path], parameter, decades)
-            if distribution is not None and _is_accepted(optimizer, path, distribution):
-                proposal[path] = distribution
-            elif path in chosen:
+            for end in (distribution.built.low, distribution.built.high):
+                replace(optimizer, {path: end})
+            proposal[path] = distribution
+        except ValueError as error:
+            if path in chosen:
                 raise ValueError(
                     f"space_of: no range around {path} = {values[path]}: it must be a number above 0, and the "
-                    f"optimizer must accept both ends, got {distribution}"
-                )
+                    f"optimizer must accept both ends ({error})"
+                ) from None
     if not proposal:
         raise ValueError(f"space_of: nothing to propose for {optimizer!r}, whose numbers are {values}")
     return proposal
@@ -81,56 +83,14 @@ def _matching(names: Sequence[str], values: dict[str, Any]) -> set[str]:
     return set().union(*matching.values())
 
 
-def _annotations(optimizer: Value) -> dict[str, Parameter]:
-    """What is known of each hyperparameter, by path: its leaf is numbered, and found again by that number."""
-    treedef = jax.tree.structure(optimizer)
-    numbered = jax.tree.unflatten(treedef, map(float, range(treedef.num_leaves)))
-    parameters = dict(_parameters(numbered))
-    return {path: parameters[number] for path, number in hyperparameters(numbered).items()}
-
-
-def _parameters(value: Value) -> Iterator[tuple[float, Parameter]]:
-    for name, argument in value.arguments.items():
-        children = [argument]
-        if not isinstance(argument, Value):  # a transformation is a tuple, too
-            children = argument.values() if isinstance(argument, dict) else jax.tree.leaves(argument, is_leaf=_is_value)
-        for child in children:
-            if isinstance(child, Value):
-                yield from _parameters(child)
-            elif isinstance(child, float):
-                yield child, value.factory.spec.parameters[name]
-
-
-def _is_value(node: Any) -> bool:
-    return isinstance(node, Value)
-
-
-def _is_usual(parameter: Parameter) -> bool:
-    is_count = parameter.range in _COUNTS and parameter.holds is None
-    return not is_count and not parameter.name.startswith("eps")
-
-
-def _around(value: Any, parameter: Parameter, decades: float) -> Any:
-    """A distribution, or None."""
+def _around(value: Any, parameter: Parameter, decades: float) -> Distribution:
+    """A distribution; raises a ValueError for keys, vectors, and numbers that are not finite or not above 0."""
     if parameter.is_key or np.ndim(value):
-        return None
-    value, range_, factor = float(value), parameter.range, 10 ** (decades / 2)
-    unknown = range_ is None and parameter.name in _DECAYS and 0 <= value < 1
-    try:
-        if range_ == _DECAY or unknown:
-            ends = min(1.0, (1 - value) * factor), max(1e-6, (1 - value) / factor)
-            return one_minus_log_uniform(*(round(1 - float(f"{end:.6g}"), 12) for end in ends))
-        if range_ == _FRACTION:
-            return uniform(0.0, 1.0)
-        return log_uniform(*(float(f"{end:.6g}") for end in (value / factor, value * factor)))
-    except ValueError:  # a number at 0 or below, or not finite
-        return None
-
-
-def _is_accepted(optimizer: Value, path: str, distribution: Distribution) -> bool:
-    try:
-        for end in (distribution.built.low, distribution.built.high):
-            replace(optimizer, {path: end})
-    except ValueError:
-        return False
-    return True
+        raise ValueError("it is a key or a vector")
+    value, factor = float(value), 10 ** (decades / 2)
+    if parameter.is_decay and 0 <= value < 1:
+        ends = min(1.0, (1 - value) * factor), max(1e-6, (1 - value) / factor)
+        return one_minus_log_uniform(*(round(1 - float(f"{end:.6g}"), 12) for end in ends))
+    if parameter.range == _FRACTION:
+        return uniform(0.0, 1.0)
+    return log_uniform(*(float(f"{end:.6g}") for end in (value / factor, value * factor)))

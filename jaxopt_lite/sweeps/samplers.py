@@ -5,14 +5,14 @@
     sobol      a scrambled (t, s)-sequence in base 2             Sobol', 1967; Owen, 1995
     halton     van der Corput's in the first d primes, scrambled  Halton, 1960; Owen, 2017
 
-and, in `adaptive`, those that learn from results: tpe, gp, cma_es.
+and, in `adaptive`, those that learn from results: tpe, cma_es.
 
 **The protocol.** A sampler is asked for batches: `ask(space, seed, start, count, points, scores)` returns points
 `start` to `start + count - 1`, float64 [count, d] in the unit cube, all of which the space's constraint allows. It is a
 pure function of these: it keeps nothing between calls, and random numbers come from `seed` and `start` alone, so that a
-resumed sweep goes on as if it had not stopped. `points` [m, d] and `scores` [m] are the past trials in their order, and
-lower scores are better (NaN: failed). The samplers of this module do not look at them: their point i is a function of
-(space, seed, i), so that more trials extend a finished sweep without changing it.
+sweep that is resumed gets the same points as one that was not interrupted. `points` [m, d] and `scores` [m] are the
+past trials in their order, and lower scores are better (NaN: failed). The samplers of this module do not look at them:
+their point i is a function of (space, seed, i), so that more trials extend a finished sweep without changing it.
 
 A sampler of your own is a function `ask`, made by a factory:
 
@@ -31,9 +31,9 @@ from typing import Any, ParamSpec
 
 import numpy as np
 
+from jaxopt_lite.core.arguments import INT32_MAX, check_int
 from jaxopt_lite.core.numbers import describe
 from jaxopt_lite.core.values import Value, register, remember_calls
-from jaxopt_lite.sweeps.axes import MOST
 from jaxopt_lite.sweeps.space import Space
 
 __all__ = ["Sampler", "grid", "halton", "random", "sampler", "sobol"]
@@ -64,7 +64,7 @@ class Asking:
 
 @register
 class Sampler(Value):
-    """A rule that says which configs to try. Make one by calling a factory such as `sobol()`."""
+    """A rule that chooses the configs to try. Make one by calling a factory such as `sobol()`."""
 
     noun = "a sampler"
 
@@ -80,8 +80,8 @@ class Sampler(Value):
             ValueError: if there are not as many, or the sampler returned something else.
         """
         d = len(space.dimensions)
-        past = np.asarray(points if len(points) else np.empty((0, d)), np.float64), np.asarray(scores, np.float64)
-        asked = np.asarray(self.asking.ask(space, seed, start, count, *past))
+        past = np.asarray(points, np.float64).reshape(len(points), d)
+        asked = np.asarray(self.asking.ask(space, seed, start, count, past, np.asarray(scores, np.float64)))
         if asked.shape != (count, d) or not (np.all(asked >= 0) and np.all(asked <= 1)):
             raise ValueError(
                 f"{self!r} must return {count} points of the unit cube, one row of {d} numbers in [0, 1] each; it "
@@ -142,11 +142,7 @@ def halton(scramble: bool = True):
     References: Halton, "On the efficiency of certain quasi-random sequences of points in evaluating multi-dimensional
         integrals", 1960; Owen, "A randomized Halton algorithm in R", 2017, arXiv:1706.02808.
     """
-
-    def stream(seed, n, d):
-        return _points("Halton", d, scramble, seed).random(n)
-
-    return streaming(stream)
+    return streaming(lambda seed, n, d: _points("Halton", d, scramble, seed).random(n))
 
 
 @sampler
@@ -164,12 +160,10 @@ def grid(points: Any = _POINTS):
         ValueError: if one is below 1 or above a million; when used, if it names no number, or there are more than a
             million combinations.
     """
-    sizes = points if isinstance(points, dict) else {"": points}
-    for size in sizes.values():
-        if not isinstance(size, int) or isinstance(size, bool):
-            raise TypeError(f"grid: points must be an int, or a dict of ints by name, got {points!r}")
-        if not 1 <= size <= _MOST_GRID_POINTS:
-            raise ValueError(f"grid: points must be at least 1 and at most {_MOST_GRID_POINTS:,}, got {points!r}")
+    if not isinstance(points, (int, dict)):
+        raise TypeError(f"grid: points must be an int, or a dict of ints by name, got {describe(points)}")
+    for name, size in points.items() if isinstance(points, dict) else [("", points)]:
+        check_int("grid", f"points[{name!r}]" if name else "points", size, most=_MOST_GRID_POINTS)
     all_points = functools.lru_cache(maxsize=1)(lambda space: _grid(space, points))
 
     def ask(space, seed, start, count, past, scores):
@@ -203,14 +197,12 @@ def _grid(space: Space, points: int | dict[str, int]) -> np.ndarray:
 
 def _evenly(axis: Any, size: int) -> np.ndarray:
     """Points of the unit interval at which a grid has a dimension's values."""
-    if axis.kind == "choice":
-        return axis.to_unit(np.arange(float(len(axis.options))))
-    if axis.kind == "int" and axis.high - axis.low < size:
-        return axis.to_unit(np.arange(axis.low, axis.high + 1.0))
+    if axis.options or (axis.integer and axis.high - axis.low < size):
+        return axis.place(np.arange(axis.low, axis.high + 1.0))
     if not axis.bounded or size == 1:
         return (np.arange(size) + 0.5) / size
     values = np.linspace(0, 1, size)
-    return axis.to_unit(np.unique(axis.from_unit(values))) if axis.kind == "int" else values
+    return axis.place(np.unique(axis.draw(values))) if axis.kind == "int" else values
 
 
 def _points(engine: str, d: int, scramble: bool, seed: int) -> Any:
@@ -222,8 +214,8 @@ def _points(engine: str, d: int, scramble: bool, seed: int) -> Any:
     return make(d, scramble=scramble, **{rng: np.random.default_rng(seed)})
 
 
-def streaming(stream: Stream) -> Asking:
-    """A sampler from a sequence: its trials are the points of the sequence that the constraint allows, in order."""
+def streaming(stream: Stream) -> Callable[..., np.ndarray]:
+    """An `ask` from a sequence: its trials are the points of the sequence that the constraint allows, in order."""
 
     def ask(space, seed, start, count, past, scores):
         if start + count == 0 or not space.dimensions:
@@ -231,8 +223,6 @@ def streaming(stream: Stream) -> Asking:
         n = start + count
         while True:
             points = stream(seed, n, len(space.dimensions))
-            if space.where is None:
-                return points[start:]
             found = np.flatnonzero(allowed(space, points))
             if len(found) >= start + count:
                 return points[found[start : start + count]]
@@ -243,7 +233,7 @@ def streaming(stream: Stream) -> Asking:
                 )
             n *= 2
 
-    return Asking(ask)
+    return ask
 
 
 def allowed(space: Space, points: np.ndarray) -> np.ndarray:
@@ -281,22 +271,17 @@ def trial_count(sampler: Sampler, space: Space, trials: int | None, initial: Seq
     whole = None if total is None else total + len(initial)
     if trials is None and whole is None:
         raise ValueError(f"sweep: trials must be given: {sampler!r} has no end of points")
-    trials = whole if trials is None else trials
-    if not isinstance(trials, (int, np.integer)) or isinstance(trials, bool):
-        raise TypeError(f"sweep: trials must be an int, got {describe(trials)}")
-    if trials < 1:
-        why = f"{sampler!r} has no points in this space" if total == 0 else f"got {trials}"
-        raise ValueError(f"sweep: trials must be at least 1; {why}")
-    if trials > MOST:
-        raise ValueError(f"sweep: trials must be at most {MOST}, because it is counted in int32, got {trials}")
-    if trials < len(initial):
-        raise ValueError(f"sweep: trials={trials} has no room for the {len(initial)} configs of initial")
-    if whole is not None and trials != whole:
+    if whole == 0:
+        raise ValueError(f"sweep: trials must be at least 1; {sampler!r} has no points in this space")
+    count = check_int("sweep", "trials", whole if trials is None else trials, most=INT32_MAX)
+    if count < len(initial):
+        raise ValueError(f"sweep: trials={count} has no room for the {len(initial)} configs of initial")
+    if whole is not None and count != whole:
         first = f" after {len(initial)} of initial" if initial else ""
         raise ValueError(
-            f"sweep: {sampler!r} has {total} points in this space{first}, got trials={trials}; leave trials out"
+            f"sweep: {sampler!r} has {total} points in this space{first}, got trials={count}; leave trials out"
         )
-    return int(trials)
+    return count
 
 
 def propose(
@@ -305,8 +290,8 @@ def propose(
     seed: int,
     start: int,
     count: int,
-    initial: Sequence[dict] = (),
-    table: np.ndarray | None = None,
+    initial: Any = (),
+    table: Any = (),
     scores: Any = (),
 ) -> np.ndarray:
     """The rows of trials `start` to `start + count - 1`: first those of `initial`, then what the sampler asks for.
@@ -329,9 +314,9 @@ def propose(
     first = initial_table(space, initial)
     given = first[start : start + count]
     start = max(start - len(first), 0)
-    past = np.empty((0, len(space.dimensions))) if table is None else np.asarray(table, np.float64)
-    if len(past) != len(scores):
-        raise ValueError(f"propose: there are {len(past)} past trials, but {len(scores)} scores")
+    past = np.asarray(table, np.float64).reshape(len(table), len(space.dimensions))
+    if len(table) != len(scores):
+        raise ValueError(f"propose: there are {len(table)} past trials, but {len(scores)} scores")
     if len(given) == count:
         return given
     points = sampler.ask(space, seed, start, count - len(given), space.to_unit(past), scores)

@@ -1,6 +1,6 @@
 """Spaces of configs, and the four maps that samplers, policies and the engine need.
 
-    points  [n, d] in the unit cube      what samplers think in
+    points  [n, d] in the unit cube      what samplers work with
     table   [n, d] float64               numbers, and indices of options; NaN where a dimension is not active. It is
                                          what is stored: float32 and ints are held exactly
     configs n nested dicts               what a trial is given: float32 scalars are traced, all else is static
@@ -13,15 +13,17 @@ Flat names join the keys with dots; inside a sub-space they have its name too: `
 
 import dataclasses
 import difflib
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from jaxopt_lite.core.numbers import describe
+from jaxopt_lite.core.parameters import copied
 from jaxopt_lite.core.values import Value, register, remember_calls
-from jaxopt_lite.sweeps.axes import Options, Range, check_float32, check_static, copied, frozen, keep, plain
-from jaxopt_lite.sweeps.distributions import Distribution
+from jaxopt_lite.sweeps.distributions import Axis, Distribution
+from jaxopt_lite.sweeps.static import check_float32, check_static, frozen, plain, printed
 
 __all__ = ["Space", "space"]
 
@@ -30,27 +32,25 @@ Name = tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
-class Dimension:
-    """One coordinate of a space: a distribution, and where its value stands.
+class Leaf:
+    """One value of a config, and where it stands: a constant, or a dimension, which is a column of points and tables.
 
     Attributes:
         name: its flat name, `optimizer.adam.b1`; the name of a sub-space is at `optimizer.name`.
         path: the keys that lead to its value in a config, `("optimizer", "b1")`.
-        distribution: what was given for it.
+        given: the distribution of a dimension, or the constant.
+        axis: of a dimension: its kind ("float", "int" or "choice"), low, high, log, options, and whether it is traced;
+            None for a constant.
         parent: the dimension, by index, that chooses among sub-spaces of which this is in one; -1 for none.
-        option: the index of the option of `parent` for which this dimension is active.
+        option: the index of the option of `parent` for which this is active.
     """
 
     name: str
     path: Name
-    distribution: Distribution
-    parent: int = -1
-    option: int = -1
-
-    @property
-    def axis(self) -> Range | Options:
-        """Its kind ("float", "int" or "choice"), low, high, log, options, and whether it is traced."""
-        return self.distribution.built
+    given: Any
+    axis: Any
+    parent: int
+    option: int
 
 
 @register
@@ -58,7 +58,7 @@ class Space(Value):
     """A space of configs. Make one by `space({...})`."""
 
     noun = "a space"
-    built: tuple[Dimension, ...]
+    built: tuple[Leaf, ...]
 
     @classmethod
     def remember(cls, factory: Callable, arguments: dict[str, Any]) -> "Space":
@@ -68,7 +68,7 @@ class Space(Value):
             if where is not None and spec.where is not None:
                 raise ValueError("space: spec has a constraint of its own; write one function that tests both")
             spec, where = spec.tree, where or spec.where
-        _dimensions(spec)
+        _leaves(spec)
         return super().remember(factory, {"spec": spec, "where": where})
 
     @property
@@ -81,64 +81,74 @@ class Space(Value):
         """The constraint."""
         return self.arguments["where"]
 
-    @property
-    def dimensions(self) -> tuple[Dimension, ...]:
+    @functools.cached_property
+    def dimensions(self) -> tuple[Leaf, ...]:
         """The coordinates, in the order of the columns of points and tables; parents before their children."""
-        return self.built
+        return tuple(leaf for leaf in self.built if leaf.axis is not None)
 
     @property
     def names(self) -> tuple[str, ...]:
         """The flat names of the dimensions."""
-        return tuple(dimension.name for dimension in self.built)
+        return tuple(d.name for d in self.dimensions)
 
     @property
     def traced(self) -> tuple[str, ...]:
         """The dimensions whose values are arguments of the program: float32 numbers."""
-        return tuple(dimension.name for dimension in self.built if dimension.axis.traced)
+        return tuple(d.name for d in self.dimensions if d.axis.traced)
 
     @property
     def static(self) -> tuple[str, ...]:
         """The dimensions whose values are part of the program: each combination makes a group."""
-        return tuple(dimension.name for dimension in self.built if not dimension.axis.traced)
+        return tuple(d.name for d in self.dimensions if not d.axis.traced)
 
     def summary(self) -> dict[str, str]:
         """Every dimension and constant as text, by flat name: to print, and to show how two spaces differ."""
-        texts = {
-            d.name: repr(d.distribution) if _branches_of(d.distribution) is None else str(d.axis) for d in self.built
-        }
-        texts |= {".".join(name): repr(constant) for name, constant in _constants(self.tree)}
+        texts = {d.name: repr(d.given) if d.axis.branches is None else str(d.axis) for d in self.dimensions}
+        texts |= {leaf.name: repr(leaf.given) for leaf in self.built if leaf.axis is None and leaf.given != {}}
         return texts if self.where is None else {**texts, "where": str(plain(self.where))}
 
     def active(self, table: np.ndarray) -> np.ndarray:
         """Which dimensions play a part in each row, bool [n, d]: those of sub-spaces that were not chosen do not."""
         active = np.ones(table.shape, bool)
-        for j, dimension in enumerate(self.built):
-            if dimension.parent >= 0:
-                active[:, j] = active[:, dimension.parent] & (table[:, dimension.parent] == dimension.option)
+        for j, d in enumerate(self.dimensions):
+            if d.parent >= 0:
+                active[:, j] = active[:, d.parent] & (table[:, d.parent] == d.option)
         return active
 
     def from_unit(self, points: np.ndarray) -> np.ndarray:
         """The table [n, d] of points of the unit cube [n, d]."""
-        columns = [dimension.axis.from_unit(points[:, j]) for j, dimension in enumerate(self.built)]
-        table = np.stack(columns, axis=1) if columns else np.empty((len(points), 0))
+        table = np.empty(points.shape)
+        for j, d in enumerate(self.dimensions):
+            table[:, j] = d.axis.draw(points[:, j])
         return np.where(self.active(table), table, np.nan)
 
     def to_unit(self, table: np.ndarray) -> np.ndarray:
         """Points of the unit cube [n, d] that lie where the rows of a table do; 0.5 where not active."""
-        points = np.full(table.shape, 0.5)
-        for j, dimension in enumerate(self.built):
-            active = ~np.isnan(table[:, j])
-            points[active, j] = dimension.axis.to_unit(table[active, j])
-        return points
+        points = np.empty(table.shape)
+        for j, d in enumerate(self.dimensions):
+            points[:, j] = d.axis.place(table[:, j])
+        return np.where(np.isnan(table), 0.5, points)
 
     def clip(self, table: np.ndarray) -> np.ndarray:
         """The nearest rows inside the space: each number within its range, rounded to a float32 or to an int."""
-        columns = [dimension.axis.clip(table[:, j]) for j, dimension in enumerate(self.built)]
-        return np.stack(columns, axis=1) if columns else table
+        clipped = np.empty(table.shape)
+        for j, d in enumerate(self.dimensions):
+            clipped[:, j] = d.axis.clip(table[:, j])
+        return clipped
 
     def configs(self, table: np.ndarray) -> list[Config]:
         """The configs of the rows of a table: fresh dicts. Traced numbers are NumPy float32 scalars."""
-        return self._configs(self.tree, (), table)
+        configs: list[Config] = [{} for _ in table]
+        columns = iter(table.T)
+        for leaf in self.built:
+            rows = np.arange(len(table)) if leaf.parent < 0 else np.flatnonzero(table[:, leaf.parent] == leaf.option)
+            values = leaf.axis.show(next(columns)[rows]) if leaf.axis else [_constant(leaf.given) for _ in rows]
+            for i, value in zip(rows.tolist(), values, strict=True):
+                inner = configs[i]
+                for key in leaf.path[:-1]:
+                    inner = inner.setdefault(key, {})
+                inner[leaf.path[-1]] = value
+        return configs
 
     def table(self, configs: Sequence[Config], who: str = "config") -> np.ndarray:
         """The table [n, d] of configs; constants may be left out of them.
@@ -147,11 +157,11 @@ class Space(Value):
             TypeError: if a config is not a dict.
             ValueError: naming what is missing, unknown, outside its range, none of the options or not the constant.
         """
-        table = np.full((len(configs), len(self.built)), np.nan)
-        index = self._index
+        index = {d.name: j for j, d in enumerate(self.dimensions)}
+        table = np.full((len(configs), len(index)), np.nan)
         for row, config in zip(table, configs, strict=True):
-            for name, number in _read(self.tree, (), config, who):
-                row[index[name]] = number
+            for name, axis, value in _values(self.tree, (), config, who):
+                row[index[name]] = _number(axis, value, f"{who}: {name}")
         return table
 
     def columns(self, table: np.ndarray) -> dict[str, np.ndarray]:
@@ -160,11 +170,12 @@ class Space(Value):
         Traced numbers are float32 (NaN where not active), ints int64, choices objects, optimizers as text (None where
         not active; ints of sub-spaces are objects too).
         """
-        return {d.name: d.axis.column(table[:, j]) for j, d in enumerate(self.built)}
+        return {d.name: _column(d.axis, numbers) for d, numbers in zip(self.dimensions, table.T, strict=True)}
 
     def encode(self, row: np.ndarray) -> dict[str, Any]:
         """One row [d] of a table as JSON has it, by flat name: optimizers as the calls that make them, NaN as "NaN"."""
-        return {d.name: d.axis.plain(x) for d, x in zip(self.built, row, strict=True) if not np.isnan(x)}
+        pairs = zip(self.dimensions, row, strict=True)
+        return {d.name: plain(d.axis.value(x)) for d, x in pairs if not np.isnan(x)}
 
     def decode(self, encoded: dict[str, Any]) -> np.ndarray:
         """The row [d] of a table that `encode` wrote.
@@ -173,15 +184,10 @@ class Space(Value):
             ValueError: naming what is missing, unknown, outside its range, or none of the options.
         """
         _check_names("saved config", encoded, self.names)
-        row = np.full(len(self.built), np.nan)
-        for j, d in enumerate(self.built):
-            if d.name in encoded:
-                try:
-                    row[j] = d.axis.unplain(encoded[d.name])
-                except ValueError as error:
-                    raise ValueError(f"saved config: {d.name} {error}") from None
-        for d, is_active, x in zip(self.built, self.active(row[None])[0], row, strict=True):
-            if is_active == np.isnan(x):
+        read = lambda d: _number(d.axis, encoded[d.name], f"saved config: {d.name}")
+        row = np.array([read(d) if d.name in encoded else np.nan for d in self.dimensions])
+        for d, is_active in zip(self.dimensions, self.active(row[None])[0], strict=True):
+            if is_active != (d.name in encoded):
                 raise ValueError(f"saved config: {d.name} is {'missing' if is_active else 'given, but plays no part'}")
         return row
 
@@ -197,33 +203,6 @@ class Space(Value):
         if not isinstance(allowed, (bool, np.bool_)):
             raise TypeError(f"space: where must return True or False, got {describe(allowed)}")
         return bool(allowed)
-
-    @property
-    def _index(self) -> dict[str, int]:
-        return {dimension.name: j for j, dimension in enumerate(self.built)}
-
-    def _configs(self, spec: dict, name: Name, table: np.ndarray) -> list[Config]:
-        columns = []
-        for key, node in spec.items():
-            inner, node = (*name, key), _tree(node)
-            if isinstance(node, dict):
-                columns.append(self._configs(node, inner, table))
-            elif not isinstance(node, Distribution):
-                columns.append([_constant(node) for _ in table])
-            elif branches := _branches_of(node):
-                columns.append(self._branches(branches, inner, table))
-            else:
-                columns.append(node.built.show(table[:, self._index[".".join(inner)]]))
-        return [dict(zip(spec, values)) for values in zip(*columns)] if columns else [{} for _ in table]
-
-    def _branches(self, branches: dict, name: Name, table: np.ndarray) -> list[Config]:
-        chosen = table[:, self._index[".".join((*name, "name"))]]
-        configs: list[Config] = [{}] * len(table)
-        for k, (option, spec) in enumerate(branches.items()):
-            rows = np.flatnonzero(chosen == k)
-            for i, config in zip(rows, self._configs(_tree(spec), (*name, option), table[rows])):
-                configs[i] = {"name": option, **config}
-        return configs
 
 
 def _space(function: Callable) -> Callable[..., Space]:
@@ -254,51 +233,48 @@ def space(spec: Any, where: Callable | None = None):
     """
     if where is not None and not callable(where):
         raise TypeError(f"space: where must be a function of a config, got {describe(where)}")
-    return tuple(_dimensions(spec))
+    return tuple(_leaves(spec))
 
 
-keep(space, "spec")
-
-
-def _dimensions(spec: Any) -> list[Dimension]:
-    """The dimensions of a spec, parents before their children; raises what is wrong with it."""
+def _leaves(spec: Any) -> list[Leaf]:
+    """The constants and dimensions of a spec, parents before their children; raises what is wrong with it."""
     if not isinstance(spec, dict):
         raise TypeError(f"space: spec must be a dict of distributions and constants by name, got {describe(spec)}")
     if not spec:
         raise ValueError("space: spec is empty; give a dict such as {'learning_rate': log_uniform(1e-4, 1e-1)}")
-    dimensions: list[Dimension] = []
-    seen: set[str] = set()
-
-    def take(name: Name) -> str:
-        flat = ".".join(name)
-        if flat in seen:
-            raise ValueError(f"space: two values have the flat name {flat!r}; rename one of them")
-        seen.add(flat)
-        return flat
+    leaves: list[Leaf] = []
 
     def walk(tree: dict, path: Name, name: Name, parent: int, option: int) -> None:
         for key, node in tree.items():
             if not isinstance(key, str):
                 raise TypeError(f"space: keys must be strings, got {describe(key)} in {'.'.join(name) or 'spec'}")
             node, at, inner = _tree(node), (*path, key), (*name, key)
+            flat = ".".join(inner)
             if isinstance(node, dict):
+                if not node:
+                    leaves.append(Leaf(flat, at, node, None, parent, option))
                 walk(node, at, inner, parent, option)
             elif not isinstance(node, Distribution):
-                check_static(node, what := f"space: the constant {take(inner)!r}")
+                check_static(node, f"space: the constant {flat!r}")
                 if isinstance(node, (float, np.floating)):
-                    check_float32(float(node), what)
-            elif (branches := _branches_of(node)) is None:
-                dimensions.append(Dimension(take(inner), at, node, parent, option))
+                    check_float32(float(node), f"space: the constant {flat!r}")
+                leaves.append(Leaf(flat, at, node, None, parent, option))
+            elif node.built.branches is None:
+                leaves.append(Leaf(flat, at, node, node.built, parent, option))
             else:
-                j = len(dimensions)
-                dimensions.append(Dimension(take((*inner, "name")), (*at, "name"), node, parent, option))
-                for k, (which, branch) in enumerate(branches.items()):
+                j = sum(leaf.axis is not None for leaf in leaves)
+                leaves.append(Leaf(f"{flat}.name", (*at, "name"), node, node.built, parent, option))
+                for k, (which, branch) in enumerate(node.built.branches.items()):
                     if "name" in _tree(branch):
-                        raise ValueError(f"space: {'.'.join(inner)}: 'name' is the key of the choice itself; rename it")
+                        raise ValueError(f"space: {flat}: 'name' is the key of the choice itself; rename it")
                     walk(_tree(branch), at, (*inner, which), j, k)
 
     walk(spec, (), (), -1, -1)
-    return dimensions
+    names = [leaf.name for leaf in leaves if leaf.given != {}]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"space: two values have the flat name {name!r}; rename one of them")
+    return leaves
 
 
 def _tree(node: Any) -> Any:
@@ -310,62 +286,55 @@ def _tree(node: Any) -> Any:
     return node.tree
 
 
-def _branches_of(distribution: Distribution) -> dict[str, Any] | None:
-    return distribution.built.branches if isinstance(distribution.built, Options) else None
-
-
 def _constant(node: Any) -> Any:
     """A constant as a config holds it."""
     node = node.item() if isinstance(node, np.generic) else node
     return np.float32(node) if isinstance(node, float) else copied(node)
 
 
-def _constants(tree: dict, name: Name = ()) -> Iterator[tuple[Name, Any]]:
-    for key, node in tree.items():
-        node, inner = _tree(node), (*name, key)
-        if isinstance(node, dict):
-            yield from _constants(node, inner)
-        elif not isinstance(node, Distribution):
-            yield inner, node
-        else:
-            for option, branch in (_branches_of(node) or {}).items():
-                yield from _constants(_tree(branch), (*inner, option))
+def _values(tree: dict, name: Name, config: Any, who: str) -> Iterator[tuple[str, Axis, Any]]:
+    """The flat name, axis and value of each dimension that a config has; raises where the two do not fit.
 
-
-def _read(tree: dict, name: Name, config: Any, who: str) -> Iterator[tuple[str, float]]:
-    """The numbers of a config by the flat names of their dimensions; raises what is wrong with it."""
+    The name of a sub-space must be one of the options before the next value is asked for.
+    """
+    at = f"{who}: {'.'.join(name)}" if name else who
     if not isinstance(config, dict):
-        raise TypeError(f"{_at(who, name)} must be a dict, got {describe(config)}")
-    _check_names(_at(who, name), config, tree)
-    for key, node in tree.items():
-        node, inner = _tree(node), (*name, key)
+        raise TypeError(f"{at} must be a dict, got {describe(config)}")
+    _check_names(at, config, tree)
+    for key in tree:
+        node, inner, flat = _tree(tree[key]), (*name, key), ".".join((*name, key))
         if isinstance(node, dict):
-            yield from _read(node, inner, config.get(key, {}), who)
+            yield from _values(node, inner, config.get(key, {}), who)
         elif not isinstance(node, Distribution):
             if key in config and frozen(_constant(config[key])) != frozen(_constant(node)):
-                raise ValueError(f"{_at(who, inner)} is the constant {node!r} of the space, got {config[key]!r}")
+                raise ValueError(f"{who}: {flat} is the constant {node!r} of the space, got {config[key]!r}")
         elif key not in config:
-            raise ValueError(f"{_at(who, inner)} is missing; it is to be {node.built}")
-        elif (branches := _branches_of(node)) is None:
-            yield ".".join(inner), _number(node, config[key], inner, who)
+            raise ValueError(f"{who}: {flat} is missing; it is to be {node.built}")
+        elif node.built.branches is None:
+            yield flat, node.built, config[key]
         else:
             given = config[key]
             if not isinstance(given, dict) or "name" not in given:
-                raise ValueError(f"{_at(who, inner)} must be a dict with the 'name' of a sub-space, got {given!r}")
-            yield ".".join((*inner, "name")), _number(node, given["name"], (*inner, "name"), who)
+                raise ValueError(f"{who}: {flat} must be a dict with the 'name' of a sub-space, got {given!r}")
+            yield f"{flat}.name", node.built, given["name"]
             rest = {k: v for k, v in given.items() if k != "name"}
-            yield from _read(_tree(branches[given["name"]]), (*inner, given["name"]), rest, who)
+            yield from _values(_tree(node.built.branches[given["name"]]), (*inner, given["name"]), rest, who)
 
 
-def _number(distribution: Distribution, value: Any, name: Name, who: str) -> float:
+def _number(axis: Axis, value: Any, who: str) -> float:
     try:
-        return distribution.built.read(value)
+        return axis.read(value)
     except ValueError as error:
-        raise ValueError(f"{_at(who, name)} {error}") from None
+        raise ValueError(f"{who} {error}") from None
 
 
-def _at(who: str, name: Name) -> str:
-    return f"{who}: {'.'.join(name)}" if name else who
+def _column(axis: Axis, numbers: np.ndarray) -> np.ndarray:
+    if axis.traced and not axis.options:
+        return numbers.astype(np.float32)
+    if not axis.options and not np.isnan(numbers).any():
+        return numbers.astype(np.int64)
+    texts = {x: printed(axis.value(x)) for x in np.unique(numbers[~np.isnan(numbers)]).tolist()}
+    return np.fromiter((texts.get(x) for x in numbers.tolist()), object, len(numbers))
 
 
 def _check_names(who: str, given: dict, known: Sequence[str] | dict) -> None:

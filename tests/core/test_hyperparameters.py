@@ -7,6 +7,7 @@ import optax
 import pytest
 
 import jaxopt_lite as jo
+from jaxopt_lite.core.hyperparameters import parameters_of
 
 SCHEDULE = jo.warmup_cosine_decay_schedule(0.0, 3e-3, 10, 100)
 OPTIMIZER = jo.chain(jo.clip_by_global_norm(1.0), jo.adamw(SCHEDULE, weight_decay=1e-2))
@@ -257,3 +258,27 @@ def test_as_a_plain_pair_an_optimizer_has_no_leaves():
     assert all(callable(leaf) for leaf in jax.tree.leaves(pair))
     updates, _ = pair.update(PARAMS, pair.init(PARAMS), PARAMS)
     np.testing.assert_allclose(updates["w"], -0.1, rtol=1e-5)
+
+
+def test_parameters_of_a_value_have_the_paths_of_its_hyperparameters():
+    schedule = jo.warmup_cosine_decay_schedule(0.0, 3e-3, 10, 1000)
+    optimizer = jo.partition({"a": jo.chain(jo.clip(1.0), jo.adam(schedule)), "b": jo.sgd(0.1)}, lambda params: "a")
+    found = parameters_of(optimizer)
+    assert list(found) == list(jo.hyperparameters(optimizer))
+    assert {path for path, parameter in found.items() if parameter.is_decay} == {
+        "partition.a.adam.b1",
+        "partition.a.adam.b2",
+    }
+    assert found["partition.a.adam.learning_rate.peak_value"].name == "peak_value"
+
+
+def test_a_decay_is_known_by_its_annotation_and_of_a_lifted_factory_by_its_name():
+    @jo.transformation
+    def rule(inertia: jo.Decay, b1: jo.NonNegative):
+        return optax.identity()
+
+    decays = lambda optimizer: [path for path, known in parameters_of(optimizer).items() if known.is_decay]
+    assert decays(rule(0.9, 2.0)) == ["rule.inertia"]
+    assert decays(jo.sgd(0.1, momentum=0.9)) == ["sgd.momentum"]
+    assert decays(jo.lift(optax.rmsprop)(1e-2, decay=0.9, momentum=0.5)) == ["rmsprop.decay", "rmsprop.momentum"]
+    jo.lift(optax.ema)(1.5)  # outside [0, 1), which Optax accepts

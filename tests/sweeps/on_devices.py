@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxopt_lite as jo
-from jaxopt_lite.sweeps.halving import successive_halving
+from jaxopt_lite.sweeps.policies import successive_halving
 from jaxopt_lite.sweeps.population import population_based
 from tests.sweeps import small
 

@@ -1,3 +1,4 @@
+import json
 import pickle
 
 import jax
@@ -17,6 +18,7 @@ from jaxopt_lite.sweeps.distributions import (
     one_minus_log_uniform,
     uniform,
 )
+from jaxopt_lite.sweeps.static import plain
 from tests.sweeps.cases import NAMES
 
 ALL = [
@@ -48,12 +50,12 @@ def test_a_distribution_is_a_value(distribution):
 @pytest.mark.parametrize("distribution", ALL, ids=repr)
 def test_maps_go_there_and_back(distribution):
     axis = distribution.built
-    numbers = axis.from_unit(UNITS)
+    numbers = axis.draw(UNITS)
     assert numbers.dtype == np.float64
     assert np.all(np.diff(numbers[:1001]) >= 0)
-    units = axis.to_unit(numbers)
+    units = axis.place(numbers)
     assert np.all((units >= 0) & (units <= 1))
-    again = axis.from_unit(units)
+    again = axis.draw(units)
     if axis.kind == "float":
         np.testing.assert_allclose(again, numbers, rtol=1e-6, atol=1e-6)
         np.testing.assert_array_equal(numbers, np.float32(numbers))
@@ -64,14 +66,14 @@ def test_maps_go_there_and_back(distribution):
     np.testing.assert_array_equal(axis.clip(numbers), numbers)
     shown = axis.show(numbers)
     assert [axis.read(value) for value in shown] == numbers.tolist()
-    assert [axis.unplain(axis.plain(x)) for x in numbers] == numbers.tolist()
+    assert [axis.read(json.loads(json.dumps(plain(axis.value(x))))) for x in numbers] == numbers.tolist()
 
 
 @given(low=st.floats(-1e6, 1e6), width=st.floats(1e-2, 1e6), u=st.floats(0, 1))
 def test_uniform_stays_inside_in_float32(low, width, u):
     if np.float32(low) < np.float32(low + width):
         axis = uniform(low, low + width).built
-        number = axis.from_unit(np.array([u]))[0]
+        number = axis.draw(np.array([u]))[0]
         assert np.float32(low) <= number <= np.float32(low + width)
         assert axis.read(np.float32(number)) == number
 
@@ -88,15 +90,15 @@ def test_uniform_stays_inside_in_float32(low, width, u):
 )
 def test_numbers_have_the_distribution_that_they_are_named_after(distribution, cdf):
     u = (np.arange(1000) + 0.5) / 1000
-    np.testing.assert_allclose(cdf(distribution.built.from_unit(u)), u, atol=2e-5)
+    np.testing.assert_allclose(cdf(distribution.built.draw(u)), u, atol=2e-5)
 
 
 def test_integers_are_equally_likely_ends_included():
     u = (np.arange(8000) + 0.5) / 8000
-    values, counts = np.unique(int_uniform(3, 10).built.from_unit(u), return_counts=True)
+    values, counts = np.unique(int_uniform(3, 10).built.draw(u), return_counts=True)
     assert values.tolist() == list(range(3, 11))
     assert set(counts) == {1000}
-    values, counts = np.unique(log_int_uniform(1, 8).built.from_unit(u), return_counts=True)
+    values, counts = np.unique(log_int_uniform(1, 8).built.draw(u), return_counts=True)
     assert values.tolist() == list(range(1, 9))
     weights = np.diff(np.log(np.arange(0.5, 9)))  # of [k - ½, k + ½] on the logarithmic scale
     np.testing.assert_allclose(counts / 8000, weights / weights.sum(), atol=2e-3)
@@ -107,11 +109,11 @@ def test_large_integers_are_drawn_saved_and_read_as_exactly_as_small_ones(make):
     most = 2**53 if make is int_uniform else 2**45
     for low in (10, 10**9, most - 7):
         axis, whole = make(low, low + 7).built, list(range(low, low + 8))
-        drawn = axis.from_unit((np.arange(8000) + 0.5) / 8000)
+        drawn = axis.draw((np.arange(8000) + 0.5) / 8000)
         values, counts = np.unique(drawn, return_counts=True)
-        assert axis.show(values) == whole == [axis.plain(x) for x in values] == [axis.read(n) for n in whole]
+        assert axis.show(values) == whole == [axis.value(x) for x in values] == [axis.read(n) for n in whole]
         assert counts.max() < 1.2 * counts.min() or low == 10
-        np.testing.assert_array_equal(axis.from_unit(axis.to_unit(values)), values)
+        np.testing.assert_array_equal(axis.draw(axis.place(values)), values)
         for outside in (low - 1, low + 8, 10**400):
             with pytest.raises(ValueError, match=f"an integer between {low} and {low + 7}, got"):
                 axis.read(outside)
@@ -127,15 +129,15 @@ def test_what_is_traced_is_a_float32_scalar():
         (choice([1, 2], traced=True), np.float32),
     ]:
         axis = distribution.built
-        assert [type(x) for x in axis.show(axis.from_unit(np.array([0.3])))] == [kind]
+        assert [type(x) for x in axis.show(axis.draw(np.array([0.3])))] == [kind]
         assert axis.traced == (kind is np.float32)
 
 
 def test_plain_numbers_are_the_shortest_that_give_back_the_float32():
     axis = log_uniform(1e-4, 1e-1).built
-    for number in axis.from_unit(UNITS):
-        assert np.float32(axis.plain(number)) == number
-    assert axis.plain(axis.from_unit(np.array([1.0]))[0]) == 0.1
+    for number in axis.draw(UNITS):
+        assert np.float32(axis.value(number)) == number
+    assert axis.value(axis.draw(np.array([1.0]))[0]) == 0.1
 
 
 def bad_calls():
@@ -213,13 +215,14 @@ def test_options_may_be_given_in_other_forms():
     assert choice([np.int64(3), 4]).built.options == (3, 4)
     assert choice([1, 2], traced=True).built.read(2.0) == 1
     assert choice([jo.adam(1e-3), jo.sgd(0.1)]).built.read(jo.sgd(0.1)) == 1
+    assert choice(["tanh", jax.numpy.tanh]).built.read(plain(jax.numpy.tanh)) == 1  # as it is saved
 
 
 def test_functions_stay_the_ones_that_were_given():
     activation = choice([jax.nn.relu, jax.numpy.tanh])
     assert activation.built.show(np.array([0.0, 1.0])) == [jax.nn.relu, jax.numpy.tanh]
     assert activation.built.read(jax.numpy.tanh) == 1
-    assert activation.built.plain(1.0).endswith(".tanh")
+    assert plain(activation.built.value(1.0)).endswith(".tanh")
     assert repr(activation) == "choice([relu, tanh])"
     assert jo.parse("choice([relu, tanh])", {**NAMES, "relu": jax.nn.relu, "tanh": jax.numpy.tanh}) == activation
 
@@ -229,6 +232,10 @@ def test_a_list_that_changes_later_changes_nothing():
     distribution = choice(options)
     options[0].append(5)
     assert distribution == choice([[1, 2], [3]])
+    within = ([1, 2], [3])
+    distribution = choice(within)
+    within[0].append(5)
+    assert distribution.built.options == ([1, 2], [3])
 
 
 def test_ends_may_have_been_rounded():

@@ -9,9 +9,8 @@ import pytest
 
 import jaxopt_lite as jo
 from jaxopt_lite.sweeps.events import Advanced, Compiled, GroupFailed, Measure, Narrowed, Reply
-from jaxopt_lite.sweeps.halving import successive_halving
 from jaxopt_lite.sweeps.ledger import DIVERGED, FAILED, FINISHED
-from jaxopt_lite.sweeps.policies import Decision, median_stopping, policy, run_all
+from jaxopt_lite.sweeps.policies import Decision, median_stopping, policy, run_all, successive_halving
 from jaxopt_lite.sweeps.population import lineage, population_based, replay
 from jaxopt_lite.sweeps.samplers import grid
 from tests.sweeps import small

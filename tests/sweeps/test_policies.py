@@ -7,12 +7,21 @@ import jaxopt_lite as jo
 from jaxopt_lite.sweeps.ledger import DIVERGED, FINISHED, STOPPED
 from jaxopt_lite.sweeps.policies import run_all
 
+# A traced choice, and ints that are traced.
+WHOLE = jo.space(
+    {
+        "layers": jo.int_uniform(1, 6, traced=True),
+        "offset": jo.int_uniform(-3, 0, traced=True),
+        "patch": jo.choice([2, 4, 8], traced=True),
+        "width": jo.int_uniform(1, 9),
+    }
+)
 SPACE = jo.space({"learning_rate": jo.log_uniform(1e-4, 1e-1), "b1": jo.uniform(0.0, 0.9), "width": jo.choice([1, 2])})
 
 
-def ledger(n, steps=64, every=1, seeds=1):
-    made = jo.Ledger(SPACE, "valid.loss", False, steps, every, seeds, 0)
-    made.extend(SPACE.from_unit(np.random.default_rng(0).random((n, 3))))
+def ledger(n, steps=64, every=1, seeds=1, space=SPACE, decays=("b1",)):
+    made = jo.Ledger(space, "valid.loss", False, steps, every, seeds, 0, decays=frozenset(decays))
+    made.extend(space.from_unit(np.random.default_rng(0).random((n, len(space.names)))))
     return made
 
 
@@ -34,8 +43,8 @@ def run(made, rule, scores):
             made.bracket[:] = decision.bracket
         if decision.stop is not None:
             made.status[decision.stop & made.running] = STOPPED
-        going = made.running
-        made.target[going] = np.maximum(decision.target, made.step)[going]
+        running = made.running
+        made.target[running] = np.maximum(decision.target, made.step)[running]
         pending = np.flatnonzero(made.pending)
         if not len(pending):
             return given
@@ -59,14 +68,14 @@ def test_successive_halving_by_hand():
     assert made.step.tolist() == [4] * 12 + [16] * 3 + [64]
 
 
-def test_rungs_are_points_and_begin_where_told():
+def test_rungs_are_points_and_begin_at_min_steps():
     made = ledger(9, steps=60, every=5)
     given = run(made, jo.successive_halving(3, min_steps=7), np.arange(9.0))
     assert [sorted(set(targets.values())) for targets in given] == [[10], [30], [60]]
     assert [len(targets) for targets in given] == [9, 3, 1]
 
 
-def test_diverged_trials_do_not_go_on_and_do_not_count_for_others():
+def test_diverged_trials_are_not_promoted_and_do_not_count_for_others():
     made = ledger(16)
     scores = np.where(np.arange(16) < 14, np.nan, np.arange(16.0))
     given = run(made, jo.successive_halving(4), scores)
@@ -96,7 +105,7 @@ def test_asynchronous_promotes_the_best_of_those_that_came():
     given = run(made, rule, np.arange(12.0))
     assert [len(targets) for targets in given[:2]] == [4, 4]
     assert given[0] == dict.fromkeys(range(4), 4)
-    assert given[1] == {0: 16, 4: 4, 5: 4, 6: 4}  # one of four goes on at once, and new ones begin
+    assert given[1] == {0: 16, 4: 4, 5: 4, 6: 4}  # one of four is promoted at once, and new ones begin
     assert made.step[0] == 16 or made.step[0] == 64
     assert sum(made.step >= 16) <= 12 // 4 + 1
 
@@ -156,6 +165,47 @@ def test_exploration_stays_in_the_space_and_resamples():
     assert len(np.unique(rows[:, 1])) == 32
 
 
+def exchanged(made, **options):
+    """Rows of the copies and of their sources at the first exchange."""
+    advance(made, np.arange(len(made)), 4, np.arange(float(len(made))))
+    copies = jo.population_based(interval=4, fraction=0.5, **options).decide(made).copies
+    return np.array([copy.row for copy in copies]), made.table[[copy.source for copy in copies]]
+
+
+def test_decays_are_those_of_the_ledger_whatever_their_names():
+    space = jo.space({"rate": jo.uniform(0.1, 1.0), "beta1": jo.uniform(0.1, 0.9), "momentum": jo.uniform(0.1, 0.9)})
+    rows, sources = exchanged(ledger(64, 40, 2, space=space, decays=("beta1",)))
+    assert (rows[:, 1] == sources[:, 1]).all() and (rows[:, [0, 2]] != sources[:, [0, 2]]).mean() > 0.9
+    made = ledger(8, 40, 2, space=space, decays=("beta1",))
+    advance(made, np.arange(8), 4, np.arange(8.0))
+    for name, reset in (("beta1", True), ("momentum", False)):
+        copies = jo.population_based(interval=4, dimensions=(name,)).decide(made).copies
+        assert copies and all(copy.reset == reset for copy in copies)
+    with pytest.raises(ValueError, match="nothing to vary: name decays in `dimensions`"):
+        jo.population_based(interval=4).decide(ledger(8, 40, 2, space=space, decays=space.names))
+
+
+def test_choices_stay_as_they_were_copied_unless_they_are_resampled():
+    rows, sources = exchanged(ledger(64, 40, 2, space=WHOLE), resample=0.0)
+    np.testing.assert_array_equal(rows[:, 2], sources[:, 2])
+    rows, sources = exchanged(ledger(256, 40, 2, space=WHOLE), resample=0.3)
+    assert 0.1 < np.mean(rows[:, 2] != sources[:, 2]) < 0.3  # a third of those drawn anew is what it was
+    np.testing.assert_array_equal(rows[:, 3], sources[:, 3])  # what is static is never varied
+    np.testing.assert_array_equal(rows, WHOLE.clip(rows))
+
+
+@pytest.mark.parametrize("factor", [0.8, 1.25, 0.99, 1.01])
+def test_a_perturbed_int_moves_within_its_range(factor):
+    rows, sources = exchanged(ledger(64, 40, 2, space=WHOLE), resample=0.0, perturb=(factor,))
+    sign = 1 if factor > 1 else -1
+    for column, low, high in ((0, 1, 6), (1, -3, 0)):
+        moves = (rows - sources)[:, column] * sign
+        at_end = sources[:, column] == (high if sign > 0 else low)
+        assert at_end.any() and (moves[at_end] == 0).all() and (moves[~at_end] >= 1).all()
+    rows, sources = exchanged(ledger(64, 40, 2, space=WHOLE), resample=0.0, perturb=(1.0,))
+    np.testing.assert_array_equal(rows, sources)
+
+
 def test_a_diverged_trial_is_replaced():
     made = ledger(8, steps=40, every=2)
     advance(made, np.arange(8), 10, [np.nan, *np.arange(7.0)])
@@ -177,7 +227,8 @@ def test_a_diverged_trial_is_replaced():
         (lambda: jo.median_stopping(interval=2**31), "interval must be at most 2147483647"),
         (lambda: jo.median_stopping(warmup=2**31), "warmup must be at most 2147483647"),
         (lambda: jo.population_based(interval=2**31), "interval must be at most 2147483647"),
-        (lambda: jo.population_based(fraction=0.7), "fraction must be a number above 0 and at most 0.5"),
+        (lambda: jo.population_based(fraction=0.7), "fraction must be above 0 and at most 0.5, got 0.7"),
+        (lambda: jo.population_based(resample=-1), "resample must be at least 0 and at most 1, got -1"),
         (lambda: jo.population_based(perturb=(0.0,)), "perturb must be numbers above 0"),
         (lambda: jo.population_based(reset=1), "reset must be True or False, got 1"),
         (lambda: jo.population_based(dimensions=("lr",)).decide(ledger(4)), "'lr' is no traced number of the space"),

@@ -102,6 +102,12 @@ def test_a_grid_has_all_combinations():
     assert [c["z"] for c in configs[:3]] == sorted({c["z"] for c in configs})  # the last dimension is the fastest
 
 
+def test_a_grid_has_every_option_of_a_choice():
+    s = space({"c": choice([1, 2, 3, 4]), "t": choice([0.5, 1.0, 2.0], traced=True), "x": uniform(0, 1)})
+    configs = s.configs(propose(grid(2), s, 0, 0, 24))
+    assert len({tuple(c.values()) for c in configs}) == 24 and {c["t"] for c in configs} == {0.5, 1.0, 2.0}
+
+
 def test_a_grid_goes_through_one_sub_space_after_the_other():
     s = space({"rule": choice({"a": {"x": uniform(0, 1), "y": uniform(0, 1)}, "b": {}, "c": {"z": uniform(0, 1)}})})
     value = grid({"rule.a.x": 2, "rule.a.y": 3})
@@ -134,7 +140,7 @@ def test_a_grid_says_how_many_trials_it_has():
         trial_count(grid(3), SQUARE, 8)
     with pytest.raises(ValueError, match="trials must be given: sobol"):
         trial_count(sobol(), SQUARE, None)
-    with pytest.raises(ValueError, match="at least 1; got 0"):
+    with pytest.raises(ValueError, match="at least 1, got 0"):
         trial_count(sobol(), SQUARE, 0)
     with pytest.raises(TypeError, match=r"trials must be an int, got 2\.5"):
         trial_count(sobol(), SQUARE, 2.5)
@@ -146,9 +152,9 @@ def test_a_grid_says_how_many_trials_it_has():
     ("call", "error", "says"),
     [
         (lambda: grid(0), ValueError, "points must be at least 1"),
-        (lambda: grid(10**10), ValueError, "points must be at least 1 and at most 1,000,000, got 10000000000"),
+        (lambda: grid(10**10), ValueError, "points must be at most 1000000, got 10000000000"),
         (lambda: grid(2.0), TypeError, "points must be an int"),
-        (lambda: grid({"x": True}), TypeError, "points must be an int"),
+        (lambda: grid({"x": True}), TypeError, r"points\['x'\] must be an int, got True"),
         (lambda: grid({"z": 3}).total(SQUARE), ValueError, "'z' is no number of the space; there are x, y"),
         (lambda: grid(1001).total(SQUARE), ValueError, "more than 1,000,000 combinations of 2 dimensions"),
     ],

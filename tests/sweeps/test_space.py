@@ -61,6 +61,7 @@ def test_tables_and_configs_go_there_and_back():
     again = SPACE.from_unit(SPACE.to_unit(table))
     np.testing.assert_allclose(again, table, rtol=1e-5, atol=1e-5)
     np.testing.assert_array_equal(SPACE.clip(table), table)
+    assert (SPACE.to_unit(table)[np.isnan(table)] == 0.5).all()
     for row in table[:50]:
         encoded = json.loads(json.dumps(SPACE.encode(row)))
         np.testing.assert_array_equal(SPACE.decode(encoded), row)
@@ -281,6 +282,16 @@ def test_a_space_with_nan_equals_itself():
     for same in ([float("nan"), float("nan")], [INF, "Infinity"]):
         with pytest.raises(ValueError, match="options 0 and 1 are both"):
             choice(same)
+
+
+def test_empty_dicts_stand_in_every_config_and_have_no_name():
+    s = space({"a": {}, "r": choice({"x": {"b": {}, "c": 1}, "y": {}})})
+    assert s.configs(np.array([[0.0], [1.0]])) == [
+        {"a": {}, "r": {"name": "x", "b": {}, "c": 1}},
+        {"a": {}, "r": {"name": "y"}},
+    ]
+    assert s.summary() == {"r.name": "one of 'x', 'y'", "r.x.c": "1"}
+    np.testing.assert_array_equal(s.table(s.configs(np.array([[0.0], [1.0]]))), [[0.0], [1.0]])
 
 
 def test_a_space_of_constants_has_no_dimensions():
