@@ -39,15 +39,15 @@ PLAN = (
     },
     {
         "sweeps": (
-            *("static", "distributions", "space", "grouping", "proposal"),  # what is searched
+            *("static", "distributions", "space", "configs", "proposal"),  # what is searched
             *("samplers", "adaptive"),  # which points
-            *("ledger", "policies", "population"),  # which trials go on
-            *("events", "program", "member", "pool", "cohorts", "roster", "engine"),  # running them
+            *("ledger", "policies", "population"),  # which trials are promoted
+            *("events", "program", "pool", "engine"),  # running them
         )
     },
     {"checkpoint": (), "log": ("records", "progress", "scoreboard")},
     {"report": ("analysis", "scales", "curves", "panels", "overview", "exports", "result")},
-    {"run": ("signals", "minimizing", "training", "contents", "files", "sweeping")},
+    {"run": ("signals", "arguments", "minimizing", "training", "contents", "files", "sweeping")},
     {"__init__": ()},  # the face of the package, `import jaxopt_lite as jo`; the command line alone is built on it
     {"cli": ("app", "names", "sweeps", "runs", "main")},
 )

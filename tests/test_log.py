@@ -263,7 +263,7 @@ def test_a_terminal_that_is_gone_ends_the_board_alone(show, monkeypatch, capfd):
     for screen in (None, Gone(), Notebook()):
         monkeypatch.setattr(sys, "stderr", screen)
         board = Scoreboard(show)
-        board.say("3 trials")
+        board.print("3 trials")
         for made, trials in board_of([20, 20, 20]):
             board.advanced(made, trials, 40)
         board.close()

@@ -49,7 +49,7 @@ import jaxopt_lite as jo
 from experiments import digits
 from experiments.benchmarks import timing
 from jaxopt_lite.sweeps.engine import Engine
-from jaxopt_lite.sweeps.member import SweepPlan
+from jaxopt_lite.sweeps.program import SweepPlan
 
 SPACE = jo.space({"learning_rate": jo.log_uniform(1e-4, 1e-1), "weight_decay": jo.log_uniform(1e-5, 1.0)})
 SEED, WIDTH, METRIC = 0, 16, "valid.accuracy"
@@ -211,9 +211,9 @@ def hyperoptax_search(setting: Setting, width: int = WIDTH) -> Callable[[], obje
 
 def engine(setting: Setting, width: int | None = WIDTH) -> Callable[[], jo.Ledger]:
     """A turn extends one sweep by more trials. Everything is traced and compiled before."""
-    plan = SweepPlan(setting.steps, setting.batch_size, setting.eval_every, 1, SEED, False, None)
-    ledger = jo.Ledger(SPACE, METRIC, True, setting.steps, setting.eval_every, 1, SEED, np.empty((0, 2)))
-    sweep = Engine(setting.trial, ledger, plan, jo.sobol(), jo.run_all(), 0, width=width, metric=METRIC)
+    plan = SweepPlan(setting.steps, setting.batch_size, setting.eval_every, metric=METRIC, seed=SEED)
+    ledger = jo.Ledger.empty(SPACE, plan)
+    sweep = Engine(setting.trial, ledger, plan, jo.sobol(), jo.run_all(), 0, width=width)
 
     def turn():
         sweep.trials += setting.trials

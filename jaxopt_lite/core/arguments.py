@@ -85,3 +85,26 @@ def check_number(
         limits += [f"at most {most:g}"] if most < math.inf else []
         raise ValueError(f"{who}: {name} must be {' and '.join(limits) or 'a number'}, got {value!r}")
     return value  # pyright: ignore[reportReturnType]
+
+
+def check_bool(who: str, name: str, value: Any) -> bool:
+    """An argument that must be True or False; NumPy's become Python's.
+
+    Raises:
+        WrongTypeError: if it is neither.
+    """
+    if not isinstance(value, (bool, np.bool_)):
+        raise WrongTypeError(f"{who}: {name} must be True or False, got {value!r:.80}")
+    return bool(value)
+
+
+def check_choice(who: str, name: str, value: Any, options: tuple[str, ...]) -> str:
+    """An argument that must be one of some strings.
+
+    Raises:
+        ValueError: if it is none of them.
+    """
+    if not isinstance(value, str) or value not in options:
+        *others, last = map(repr, options)
+        raise ValueError(f"{who}: {name} must be {', '.join(others)} or {last}, got {value!r:.80}")
+    return value

@@ -21,14 +21,16 @@ class Display:
 
     Args:
         rich: makes what Rich draws, or returns None where Rich is not installed.
-        show: "bar", "lines" or "none"; None chooses a bar on a terminal (where `rich` is installed), else lines.
+        show: "bar" (lines where standard error is no terminal or Rich is not installed), "lines", "none", or "auto": a
+            bar on a terminal or in a notebook, else nothing.
     """
 
     def __init__(self, rich: Callable[[], Any], show: str | None):
-        if sys.stderr is None:  # in a program without a console
+        can_draw = _on_terminal() or _in_notebook()
+        if sys.stderr is None or (show == "auto" and not can_draw):  # None: in a program without a console
             show = "none"
-        elif show is None:
-            show = "bar" if _on_terminal() else "lines"
+        elif show == "auto":
+            show = "bar"
         self.live = rich() if show == "bar" else None
         self.shown = show != "none"
         if self.live is not None:
@@ -119,6 +121,12 @@ def _on_terminal() -> bool:
         return sys.stderr.isatty()
     except (AttributeError, OSError, ValueError):  # it is None, closed, or an object without isatty
         return False
+
+
+def _in_notebook() -> bool:
+    """Whether IPython runs as the kernel of a notebook."""
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and type(ipython.get_ipython()).__name__ == "ZMQInteractiveShell"
 
 
 def _shown(metrics: dict[str, Any]) -> list[tuple[str, Any]]:

@@ -36,7 +36,7 @@ class Scoreboard:
         """Whether anything is shown."""
         return self._display.shown
 
-    def say(self, text: str) -> None:
+    def print(self, text: str) -> None:
         """Print one line, above the table."""
         with self._display.tried():
             if self._display.live is not None:

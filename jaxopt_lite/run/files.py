@@ -185,9 +185,9 @@ class SweepFolder:
         self.open()
         self.about({"status": "running", **{name: snapshot.facts[name] for name in ("groups", "metric")}})
         checkpoint.save(self.path / "checkpoints", snapshot.arrays, snapshot.facts)
-        self.say("saved", trials=snapshot.facts["trials"])
+        self.log("saved", trials=snapshot.facts["trials"])
 
-    def say(self, what: str, **facts: Any) -> None:
+    def log(self, what: str, **facts: Any) -> None:
         """Append to what happened."""
         line = {"event": what, **facts}
         self._events.write(line) if self._events is not None and self._begun else self._early.append(line)
@@ -216,7 +216,7 @@ class SweepFolder:
         counts = {ended(status): n for status, n in ledger.summary().items()}
         facts |= {"trials": counts, "warnings": result.warnings, "metric": ledger.metric, "groups": groups}
         self.about(facts)
-        self.say(result.status, **counts)
+        self.log(result.status, **counts)
         if importlib.util.find_spec("matplotlib"):
             result.plot(self.path / "sweep.png")
 

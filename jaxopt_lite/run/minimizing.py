@@ -10,11 +10,13 @@ import numpy as np
 from jax.core import Tracer
 
 from jaxopt_lite import tree
+from jaxopt_lite.core.arguments import check_int
 from jaxopt_lite.core.checks import check_params, structure_difference
 from jaxopt_lite.core.hyperparameters import arrays
 from jaxopt_lite.core.method import Solver, Status, default_tol
 from jaxopt_lite.core.numbers import describe
 from jaxopt_lite.core.transformation import GradientTransformation
+from jaxopt_lite.run.arguments import check_progress
 from jaxopt_lite.solve import Solution, SolveState, begin_program, run_program, solution_of, solve_program
 from jaxopt_lite.solvers import lbfgs
 
@@ -77,10 +79,8 @@ def minimize(
         raise TypeError(
             f"minimize: args must be a tuple of the further arguments of f, got {describe(args)}; write (x,)"
         )
-    if not isinstance(max_steps, (int, np.integer)) or isinstance(max_steps, bool) or max_steps < 1:
-        raise ValueError(f"minimize: max_steps must be an int of at least 1, got {max_steps!r}")
-    if progress not in ("none", "lines"):
-        raise ValueError(f"minimize: progress must be 'none' or 'lines', got {progress!r}")
+    max_steps = check_int("minimize", "max_steps", max_steps)
+    check_progress("minimize", progress, ("none", "lines"))
     params = jax.tree.map(_floating, start)
     check_params("minimize", params)
     if not jax.tree.leaves(params):

@@ -12,16 +12,18 @@ from typing import Any
 
 import numpy as np
 
+from jaxopt_lite.core.arguments import check_bool
 from jaxopt_lite.core.text import spell
-from jaxopt_lite.core.transformation import GradientTransformation
 from jaxopt_lite.log.progress import Progress
 from jaxopt_lite.log.records import JsonLines, versions, write_json
 from jaxopt_lite.report.curves import plot_history
+from jaxopt_lite.run.arguments import check_path, check_progress
 from jaxopt_lite.run.signals import interruptible
 from jaxopt_lite.train.loop import Point, Reply, training
 from jaxopt_lite.train.plan import Plan
+from jaxopt_lite.train.point import Run
 from jaxopt_lite.train.result import Result
-from jaxopt_lite.train.state import TrainState, steps_done
+from jaxopt_lite.train.state import TrainState, accept_method, steps_done
 from jaxopt_lite.train.task import Task
 
 __all__ = ["fit"]
@@ -45,16 +47,17 @@ def fit(
     metric: str | None = None,
     mode: str | None = None,
     seeds: int | None = None,
-    state: TrainState | None = None,
+    state: TrainState | Run | None = None,
     compute_dtype: Any = None,
-    progress: str | None = "none",
+    progress: str | None = "auto",
     overwrite: bool = False,
 ) -> Result:
     """Train, in compiled stretches of steps with the data on the device.
 
     Args:
         task: what is to be learned.
-        optimizer: a transformation of this package or of Optax; None with `state`.
+        optimizer: a transformation of this package or of Optax, or a solver (with `batch_size=None`: it needs all
+            examples at each step, and no model state); None with `state`.
         steps: number of steps, at least 1; with `state`, more steps.
         batch_size: examples in a batch, drawn without replacement; None takes all at each step (batch descent), 1 is
             single-sample descent. An iterator's batches are taken as they come.
@@ -72,9 +75,10 @@ def fit(
         mode: whether its lowest or its highest value is the best, "min" or "max"; None is "min" for names that end in
             loss and "max" for those that end in accuracy; others need it.
         seeds: train this many runs side by side, with seeds seed, seed + 1, ...; all results get a leading axis.
-        state: go on from this state of an earlier run, with its optimizer, seed and parameters.
+        state: resume from this state of an earlier run, with its optimizer, seed, parameters and what its stopping
+            rules remember: patience, the best point and its parameters, if the watched metric is the same.
         compute_dtype: dtype of the loss, such as "bfloat16"; parameters and optimizer stay as they are.
-        progress: "bar", "lines", "none"; None chooses.
+        progress: "auto" (a bar on a terminal or in a notebook, else nothing), "bar", "lines" or "none".
         overwrite: replace what an earlier run left in the directory.
 
     Returns:
@@ -89,15 +93,14 @@ def fit(
     plan = Plan(
         steps, batch_size, eval_every, target, patience, min_grad_norm, restore_best, metric, mode, compute_dtype
     )
-    if progress not in ("bar", "lines", "none", None):
-        raise ValueError(f"fit: progress must be 'bar', 'lines', 'none' or None, got {progress!r}")
+    progress = check_progress("fit", progress)
     if not isinstance(callbacks, Sequence) or not all(map(callable, callbacks)):
         raise TypeError(f"fit: callbacks must be a list of functions of a Point, got {callbacks!r}")
-    if directory is not None and not isinstance(directory, (str, os.PathLike)):
-        raise TypeError(f"fit: directory must be a path, got {directory!r}")
-    folder = None if directory is None else _Folder(Path(directory), overwrite)
+    path = check_path("fit", "directory", directory)
+    folder = None if path is None else _Folder(path, check_bool("fit", "overwrite", overwrite))
     events = training(task, optimizer, plan, seed, seeds, params, state, ahead=not callbacks)
-    first = int(steps_done("fit", state).max()) if isinstance(state, TrainState) else 0
+    resumed = state.state if isinstance(state, Run) else state
+    first = int(steps_done("fit", resumed).max()) if isinstance(resumed, TrainState) else 0
     began = time.perf_counter()
     with interruptible() as interrupted, contextlib.closing(events):
         result = _drive(events, folder, callbacks, Progress(first + steps, progress), interrupted)
@@ -180,7 +183,7 @@ class _Folder:
 
     def finish(self, optimizer, plan: Plan, seed: int, seeds: int | None, result: Result, seconds: float) -> None:
         rule = result.state.optimizer if optimizer is None else optimizer
-        rule = GradientTransformation.accept(rule, "fit", "optimizer")
+        rule = accept_method("fit", rule)
         with self._tried("summary.json"):
             summary = {
                 "optimizer": spell(rule, defaults=True),

@@ -1,6 +1,6 @@
-"""What a sweep says while it goes, and what may be answered."""
+"""What a sweep yields while it runs, what a driver may answer, and what it returns."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,41 +10,22 @@ from jaxopt_lite.sweeps.ledger import Copy, Ledger
 __all__ = []
 
 
-class Proposed(NamedTuple):
-    """Trials were added."""
+class Happened(NamedTuple):
+    """Something to note in the log.
 
-    trials: np.ndarray
-    groups: int  # in all
+    Attributes:
+        what: "proposed" (trials were added), "compiled", "narrowed" (the memory did not suffice, so cohorts of a group
+            are narrower; none of its trials had advanced), "groupfailed" (`trial` raised), or "unread" (dimensions of
+            the space that `trial` reads in no group).
+        facts: by name.
+    """
 
-
-class Compiled(NamedTuple):
-    """A program is ready."""
-
-    group: str
-    width: int
-    device: str
-    trials: int
-    state_bytes: int  # of one trial
-    temporary_bytes: int | None  # of a call
-
-
-class Narrowed(NamedTuple):
-    """The memory did not suffice, so cohorts of a group are narrower; none of its trials had advanced."""
-
-    group: str
-    width: int
-
-
-class Measure(NamedTuple):
-    """`width="measure"`: time `run(width)` for each candidate, and reply with a `Reply` that has the best."""
-
-    group: str
-    widths: tuple[int, ...]
-    run: Callable[[int], None]
+    what: str
+    facts: dict[str, Any]
 
 
 class Advanced(NamedTuple):
-    """A call was done."""
+    """A call of a program has ended: some trials advanced from a step by a number of steps."""
 
     trials: np.ndarray
     step: int
@@ -52,30 +33,15 @@ class Advanced(NamedTuple):
 
 
 class Decided(NamedTuple):
-    """The policy was asked."""
+    """The policy has decided: trials it stopped, copies it made, and how many trials have steps to do."""
 
     stopped: np.ndarray
     copies: Sequence[Copy]
-    going: int
-
-
-class GroupFailed(NamedTuple):
-    """The user's `trial` raised."""
-
-    group: str
-    trials: np.ndarray
-    error: Exception
-
-
-class Unread(NamedTuple):
-    """Dimensions of the space that `trial` reads in no group, so that they change nothing."""
-
-    names: list[str]
-    text: str
+    pending: int
 
 
 class Snapshot(NamedTuple):
-    """All that is needed to go on from here: arrays to save, and facts about them."""
+    """All that a sweep needs to resume: arrays to save, and facts about them."""
 
     arrays: dict[str, Any]
     facts: dict[str, Any]
@@ -85,16 +51,14 @@ class Reply(NamedTuple):
     """What a driver may answer to any event.
 
     Attributes:
-        save: yield a `Snapshot` as soon as nothing is under way.
+        save: yield a `Snapshot` as soon as nothing is in flight.
         stop: end, after a `Snapshot`.
-        quanta: the most quanta of a call from now on.
-        width: the answer to `Measure`.
+        points: the most points of a call from now on.
     """
 
     save: bool = False
     stop: bool = False
-    quanta: int | None = None
-    width: int | None = None
+    points: int | None = None
 
 
 class Winner(NamedTuple):
@@ -107,7 +71,7 @@ class Winner(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What a sweep came to."""
+    """The result of a sweep; complete is False where it was stopped before its end."""
 
     ledger: Ledger
     best: Winner | None

@@ -72,6 +72,12 @@ class Ledger:
     errors: dict[int, str] = dataclasses.field(default_factory=dict)
     decays: frozenset[str] = frozenset()
 
+    @classmethod
+    def empty(cls, space: Space, plan: Any) -> "Ledger":
+        """The ledger of a sweep before its first trial; `plan` has steps, eval_every, seeds and seed."""
+        blank = np.empty((0, len(space.dimensions)))
+        return cls(space, "", True, plan.steps, plan.eval_every, plan.seeds, plan.seed, blank, blank)
+
     def __len__(self) -> int:
         return len(self.step)
 

@@ -31,7 +31,8 @@ class Plan:
     mode: str | None = None
     compute_dtype: str | None = None
 
-    who = "fit"
+    who = "fit"  # the function whose arguments these are
+    purpose = "decide when to stop"  # of the metric
 
     def __post_init__(self):
         for name in ("steps", "eval_every", "batch_size", "patience"):
@@ -47,10 +48,11 @@ class Plan:
                 f"{self.who}: metric must be the name of a column such as 'valid.loss', got {self.metric!r:.80}"
             )
         if self.metric is not None and self.metric.startswith("test."):
-            raise ValueError(f"{self.who}: metric={self.metric!r} cannot {self._TEST}, or it would no longer be a test")
+            raise ValueError(
+                f"{self.who}: metric={self.metric!r} cannot {self.purpose}, or it would no longer be a test; split off "
+                "valid data"
+            )
         self._set("compute_dtype", floating(self.compute_dtype, self.who, "compute_dtype"))
-
-    _TEST = "decide when to stop"
 
     @property
     def decides(self) -> bool:

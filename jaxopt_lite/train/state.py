@@ -23,7 +23,7 @@ from jaxopt_lite.train.task import Task, check_task, loss_of
 
 __all__ = ["TrainState", "init_state"]
 
-Method: TypeAlias = "GradientTransformation | Solver"
+Method: TypeAlias = Any  # a transformation or a solver
 
 MOST_STEPS = 2**31 - 1  # they are counted in 32 bits
 

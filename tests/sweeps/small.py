@@ -10,8 +10,8 @@ import jaxopt_lite as jo
 from jaxopt_lite.sweeps.engine import Engine
 from jaxopt_lite.sweeps.events import Reply, Snapshot
 from jaxopt_lite.sweeps.ledger import Ledger
-from jaxopt_lite.sweeps.member import SweepPlan
 from jaxopt_lite.sweeps.policies import run_all
+from jaxopt_lite.sweeps.program import SweepPlan
 from jaxopt_lite.sweeps.samplers import sobol
 from jaxopt_lite.sweeps.space import space
 
@@ -48,9 +48,9 @@ def engine(policy=None, trials=8, trial=trial, spec=None, **given):
     chosen = space(spec or SPACE)
     numbers = {"steps": STEPS, "batch_size": BATCH, "eval_every": EVAL_EVERY, "seeds": SEEDS, "seed": 0}
     numbers = {name: given.pop(name, value) for name, value in numbers.items()}
-    plan = SweepPlan(**numbers, independent=given.pop("independent", False), compute_dtype=None)
-    ledger = Ledger(chosen, "", True, plan.steps, plan.eval_every, plan.seeds, plan.seed)
-    ledger.table = np.empty((0, len(chosen.dimensions)))
+    named = {name: given.pop(name) for name in ("independent", "metric", "mode", "compute_dtype") if name in given}
+    plan = SweepPlan(**numbers, **named)
+    ledger = Ledger.empty(chosen, plan)
     given = {"devices": jax.local_devices()[:1], "width": 4, **given}
     return Engine(trial, ledger, plan, given.pop("sampler", sobol()), policy or run_all(), trials, **given)
 

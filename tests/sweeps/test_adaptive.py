@@ -160,9 +160,9 @@ def test_a_missing_package_is_named(monkeypatch, value, package, says):
 @pytest.mark.parametrize(
     ("call", "error", "says"),
     [
-        (lambda: tpe(batch=0), ValueError, "tpe: batch must be at least 1, got 0"),
-        (lambda: tpe(startup=1.5), TypeError, "tpe: startup must be an int, got 1.5"),
-        (lambda: cma_es(batch=3), ValueError, "cma_es: batch must be at least 4"),
+        (lambda: tpe(batch=0), ValueError, "tpe: batch must be an int of at least 1, got 0"),
+        (lambda: tpe(startup=1.5), TypeError, "tpe: startup must be an int of at least 1, got 1.5"),
+        (lambda: cma_es(batch=3), ValueError, "cma_es: batch must be an int of at least 4"),
         (lambda: cma_es(batch=10**30), ValueError, "batch must be at most 1000000, got 1000"),
         (lambda: cma_es(sigma=0), ValueError, "cma_es: sigma must be above 0"),
     ],

@@ -163,7 +163,7 @@ def bad_calls():
     yield lambda: choice([1, 2**24 + 1], traced=True), ValueError, r"ints must be at most 2\*\*24, got 16777217"
     yield lambda: choice([0.5, 1e39], traced=True), ValueError, "must be at most 3.4e38, because it is a float32, got"
     yield lambda: normal(0.0, 1e38), ValueError, r"mean \+ 6 std must be at most 3.4e38, because it is a float32"
-    yield lambda: log_int_uniform(0, 3), ValueError, "low must be at least 1, got 0"
+    yield lambda: log_int_uniform(0, 3), ValueError, "low must be an int of at least 1, got 0"
     yield lambda: choice([]), ValueError, "must not be empty"
     yield lambda: choice({}), ValueError, "must not be empty"
     yield lambda: choice("relu"), TypeError, "choice: options must be a list"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import jaxopt_lite as jo
-from jaxopt_lite.sweeps.events import Advanced, Compiled, GroupFailed, Measure, Narrowed, Reply
+from jaxopt_lite.sweeps.events import Advanced, Happened, Reply
 from jaxopt_lite.sweeps.ledger import DIVERGED, FAILED, FINISHED
 from jaxopt_lite.sweeps.policies import Decision, median_stopping, policy, run_all, successive_halving
 from jaxopt_lite.sweeps.population import lineage, population_based, replay
@@ -87,14 +87,14 @@ def test_beside_a_diverging_neighbour(whole):
 def test_of_any_subset_in_any_order_with_calls_of_any_length(whole, order, n, quanta):
     chosen = list(order)[:n]
     configs = whole.ledger.space.configs(whole.ledger.table[chosen])
-    other, _, _ = small.drive(small.engine(trials=n, initial=configs), lambda event, i: Reply(quanta=quanta))
+    other, _, _ = small.drive(small.engine(trials=n, initial=configs), lambda event, i: Reply(points=quanta))
     for name, curve in whole.ledger.curves.items():
         np.testing.assert_array_equal(other.ledger.curves[name], curve[chosen], err_msg=name)
 
 
 @pytest.mark.parametrize("quanta", [1, 3])
 def test_with_calls_of_any_length(whole, quanta):
-    other, events, _ = small.drive(small.engine(), lambda event, i: Reply(quanta=quanta))
+    other, events, _ = small.drive(small.engine(), lambda event, i: Reply(points=quanta))
     assert max(e.steps for e in events[-3:] if isinstance(e, Advanced)) <= quanta * small.EVAL_EVERY
     small.same(other, whole)
 
@@ -107,7 +107,7 @@ def test_whatever_kind_of_random_keys_is_usual(whole):
 def test_a_divergence_is_cut_off_at_the_same_point_with_calls_of_any_length():
     wide = {**small.SPACE, "learning_rate": jo.log_uniform(0.3, 30.0)}
     one, _, _ = small.drive(small.engine(spec=wide))
-    other, _, _ = small.drive(small.engine(spec=wide), lambda event, i: Reply(quanta=1))
+    other, _, _ = small.drive(small.engine(spec=wide), lambda event, i: Reply(points=1))
     assert 0 < (one.ledger.status == DIVERGED).sum() < 8
     small.same(one, other)
 
@@ -121,8 +121,8 @@ def test_stopped_anywhere_and_resumed(rule):
         stopped, _, snapshot = small.drive(small.engine(rule, spec=spec), small.stop_at(at))
         assert not stopped.complete
         again = small.engine(rule, spec=spec)
-        again.roster.restore(snapshot)
-        small.same(small.drive(again, lambda event, i: Reply(quanta=2))[0], whole)
+        again.restore(snapshot)
+        small.same(small.drive(again, lambda event, i: Reply(points=2))[0], whole)
 
 
 def test_one_compilation_for_each_group_and_width():
@@ -138,7 +138,7 @@ def test_one_compilation_for_each_group_and_width():
         _, events, _ = small.drive(small.engine(successive_halving(2), spec=spec, trials=12))
     finally:
         jax.monitoring.unregister_event_duration_listener(listen)
-    assert len([event for event in events if isinstance(event, Compiled)]) == 2
+    assert len([event for event in events if getattr(event, "what", "") == "compiled"]) == 2
     assert len(compiled) == 2
 
 
@@ -155,7 +155,7 @@ def test_program_text_does_not_grow_with_the_data():
 
         made = small.engine(trial=trial, trials=2)
         small.drive(made)
-        sizes.append(len(next(iter(made.roster.runners.values())).program.text))
+        sizes.append(len(str(next(iter(made.runners.values())).program._jaxpr)))
     assert abs(sizes[1] - sizes[0]) < 200, sizes
 
 
@@ -216,7 +216,7 @@ def test_a_trial_that_raises_fails_its_group():
     failed = outcome.ledger.status == FAILED
     assert failed.sum() == 4 and (outcome.ledger.status[~failed] == FINISHED).all()
     assert "three is too few" in outcome.ledger.errors[int(np.flatnonzero(failed)[0])]
-    assert [type(e) for e in events].count(GroupFailed) == 1
+    assert [getattr(e, "what", "") for e in events].count("groupfailed") == 1
 
 
 @pytest.mark.parametrize(
@@ -268,9 +268,9 @@ def test_valid_data_are_not_passed_over_in_silence():
 
 
 def test_the_width_is_halved_when_memory_does_not_suffice(monkeypatch):
-    from jaxopt_lite.sweeps import cohorts
+    from jaxopt_lite.sweeps import pool
 
-    launch = cohorts.Runner.launch
+    launch = pool.Runner.launch
 
     def scarce(self, *args):
         if self.width > 2:
@@ -278,32 +278,17 @@ def test_the_width_is_halved_when_memory_does_not_suffice(monkeypatch):
         return launch(self, *args)
 
     whole, _, _ = small.drive(small.engine(width=2))
-    monkeypatch.setattr(cohorts.Runner, "launch", scarce)
+    monkeypatch.setattr(pool.Runner, "launch", scarce)
     outcome, events, _ = small.drive(small.engine(width=8))
-    assert [e.width for e in events if isinstance(e, Narrowed)] == [4, 2]
+    assert [e.facts["width"] for e in events if isinstance(e, Happened) and e.what == "narrowed"] == [4, 2]
     small.same(outcome, whole)
-
-
-def test_the_driver_may_measure_widths():
-    tried = []
-
-    def answer(event, i):
-        if isinstance(event, Measure):
-            for width in event.widths:
-                event.run(width)
-            tried.extend(event.widths)
-            return Reply(width=2)
-
-    outcome, _, _ = small.drive(small.engine(width="measure", trials=3), answer)
-    assert tried == [1, 2, 4]
-    small.same(outcome, small.drive(small.engine(width=2, trials=3))[0])
 
 
 def test_more_trials_extend_a_sweep_without_changing_it(whole):
     made = small.engine()
     outcome, _, _ = small.drive(made)
     longer = small.engine(trials=16)
-    longer.roster.restore(made.roster.snapshot())
+    longer.restore(made.snapshot())
     extended, _, _ = small.drive(longer)
     assert len(extended.ledger) == 16
     for name, curve in outcome.ledger.curves.items():
@@ -315,7 +300,7 @@ def test_more_trials_extend_a_sweep_without_changing_it(whole):
 def test_another_program_or_other_data_are_refused():
     made = small.engine()
     small.drive(made)
-    saved = made.roster.snapshot()
+    saved = made.snapshot()
 
     def other_code(config):
         task, optimizer = small.trial(config)
@@ -327,7 +312,7 @@ def test_another_program_or_other_data_are_refused():
 
     for trial, what in ((other_code, "program"), (other_data, "data")):
         with pytest.raises(ValueError, match=f"the {what} of all trials changed"):
-            small.engine(trial=trial).roster.restore(saved)
+            small.engine(trial=trial).restore(saved)
 
 
 def test_a_grid_runs_whole():
@@ -336,9 +321,9 @@ def test_a_grid_runs_whole():
 
 
 def test_states_on_the_host_are_the_same(whole, monkeypatch):
-    from jaxopt_lite.sweeps import cohorts
+    from jaxopt_lite.sweeps import pool
 
-    monkeypatch.setattr(cohorts, "_memory", lambda device: 1)
+    monkeypatch.setattr(pool, "_memory", lambda device: 1)
     outcome, _, _ = small.drive(small.engine(width=4))
     small.same(outcome, whole)
 
@@ -363,7 +348,7 @@ def test_states_with_random_keys_are_kept():
         return small.trial(config)[0], jo.noisy_sgd(config["learning_rate"], eta=0.1)
 
     whole, _, _ = small.drive(small.engine(trial=trial, trials=6))
-    for reply in (Reply(quanta=1), Reply(quanta=2)):
+    for reply in (Reply(points=1), Reply(points=2)):
         again, _, _ = small.drive(small.engine(trial=trial, trials=6), lambda event, i, reply=reply: reply)
         small.same(again, whole)
 

@@ -7,9 +7,10 @@ import optax
 import pytest
 
 import jaxopt_lite as jo
-from jaxopt_lite.sweeps.grouping import split
-from jaxopt_lite.sweeps.member import RESET, Group, SweepPlan
+from jaxopt_lite.sweeps.configs import split
+from jaxopt_lite.sweeps.program import RESET, Group, Rows, SweepPlan
 from jaxopt_lite.sweeps.space import space
+from jaxopt_lite.train.state import first_state
 
 TASK = jo.Task(lambda key: {"w": jnp.zeros(3)}, lambda params, batch, key: 0.0 * params["w"].sum())
 RULE = jo.chain(jo.add_noise(0.1, 0.5), jo.lift(optax.add_noise)(0.1, 0.5, 0))
@@ -40,9 +41,10 @@ def test_each_seed_of_a_sweep_has_noise_of_its_own(independent):
 def test_an_optimizer_whose_state_is_made_anew_has_the_noise_of_its_seed():
     sampled = space({"rate": jo.uniform(0.0, 1.0)})
     static, numbers = split(sampled.configs(sampled.from_unit(np.array([[0.5]])))[0])
-    group = Group(lambda config: (TASK, RULE), static, numbers, SweepPlan(2, None, 1, 1, 0, False, None))
+    group = Group(lambda config: (TASK, RULE), static, numbers, SweepPlan(2, None, 1))
     for seed in range(2):
-        first = group._begin(numbers, jax.random.key(seed))
-        again = group._refresh(numbers, RESET, first, jax.random.key(seed))
+        state = first_state(TASK, RULE, jax.random.key(seed))
+        first = Rows(state.params, state.opt_state, state.model_state)
+        again = group._refresh(TASK, RULE, RESET, first, jax.random.key(seed))
         keys = [jax.random.key_data(rows.opt_state[0].rng_key) for rows in (first, again)]
         np.testing.assert_array_equal(*keys)

@@ -142,7 +142,7 @@ def test_a_grid_says_how_many_trials_it_has():
         trial_count(sobol(), SQUARE, None)
     with pytest.raises(ValueError, match="at least 1, got 0"):
         trial_count(sobol(), SQUARE, 0)
-    with pytest.raises(TypeError, match=r"trials must be an int, got 2\.5"):
+    with pytest.raises(TypeError, match=r"trials must be an int of at least 1, got 2\.5"):
         trial_count(sobol(), SQUARE, 2.5)
     with pytest.raises(ValueError, match="has no points in this space"):
         trial_count(grid(1), space({"x": uniform(0, 1)}, where=lambda config: False), None)
@@ -151,10 +151,10 @@ def test_a_grid_says_how_many_trials_it_has():
 @pytest.mark.parametrize(
     ("call", "error", "says"),
     [
-        (lambda: grid(0), ValueError, "points must be at least 1"),
+        (lambda: grid(0), ValueError, "points must be an int of at least 1"),
         (lambda: grid(10**10), ValueError, "points must be at most 1000000, got 10000000000"),
         (lambda: grid(2.0), TypeError, "points must be an int"),
-        (lambda: grid({"x": True}), TypeError, r"points\['x'\] must be an int, got True"),
+        (lambda: grid({"x": True}), TypeError, r"points\['x'\] must be an int of at least 1, got True"),
         (lambda: grid({"z": 3}).total(SQUARE), ValueError, "'z' is no number of the space; there are x, y"),
         (lambda: grid(1001).total(SQUARE), ValueError, "more than 1,000,000 combinations of 2 dimensions"),
     ],

@@ -1,0 +1,30 @@
+"""Checks of the arguments that `fit`, `sweep` and `minimize` share."""
+
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+from jaxopt_lite.core.arguments import WrongTypeError, check_choice
+
+__all__ = []
+
+
+def check_progress(who: str, progress: Any, options: tuple[str, ...] = ("auto", "bar", "lines", "none")) -> str:
+    """How progress is to be shown; None, the choice of version 0.1.0 between a bar and lines, is deprecated."""
+    if progress is None and "bar" in options:
+        warnings.warn(
+            f"{who}: progress=None is deprecated; give 'auto' (a bar on a terminal or in a notebook, else nothing), "
+            "'bar' or 'lines'",
+            DeprecationWarning,
+            stacklevel=3,
+        )
+        return "bar"
+    return check_choice(who, "progress", progress, options)
+
+
+def check_path(who: str, name: str, path: Any) -> Path | None:
+    """A path, or None."""
+    if path is not None and not isinstance(path, (str, os.PathLike)):
+        raise WrongTypeError(f"{who}: {name} must be a path, got {path!r:.80}")
+    return None if path is None else Path(path)

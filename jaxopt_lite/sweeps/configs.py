@@ -1,0 +1,241 @@
+"""A config as `trial` is given it: its static part joined with its numbers, and a record of what is read.
+
+Trials whose static parts are equal share one program. The static part joins a vector of numbers, of tracers too, to a
+config again.
+"""
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxopt_lite.core.numbers import describe
+from jaxopt_lite.core.parameters import copied
+from jaxopt_lite.core.values import Value
+from jaxopt_lite.sweeps.static import frozen, printed, shortest
+
+__all__ = []
+
+Config = dict[str, Any]
+Path = tuple[Any, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Leaves:
+    """The place of a value whose leaves are traced: a number, an optimizer or a schedule."""
+
+    treedef: Any
+    shapes: tuple[tuple[int, ...], ...] = ((),)
+
+
+_NUMBER = _Leaves(None)
+
+
+@dataclasses.dataclass(frozen=True)
+class Static:
+    """The static part of a config: all of it but the traced numbers. Equal parts share one program.
+
+    Attributes:
+        key: equal where two parts are, types included.
+        skeleton: the config with `_Leaves` in place of what is traced.
+        names: flat names of the traced numbers, in the order of their vector.
+        label: the static values as text.
+    """
+
+    key: tuple
+    skeleton: Config = dataclasses.field(compare=False)
+    names: tuple[str, ...] = dataclasses.field(compare=False)
+    label: str = dataclasses.field(compare=False)
+
+    def join(self, numbers: Any) -> Config:
+        """The config that has this static part and the given numbers [k]: an array of NumPy or JAX, or scalars."""
+        shape = (len(numbers),) if isinstance(numbers, tuple) else np.shape(numbers)
+        if shape != (len(self.names),):
+            raise ValueError(
+                f"a config of this group is joined with a vector of {len(self.names)} numbers "
+                f"({', '.join(self.names)}), got shape {shape}; join the rows of a table under jax.vmap"
+            )
+        rest = iter([numbers[i] for i in range(len(self.names))])
+        return _map(lambda path, part: _join(part, rest), self.skeleton)
+
+
+def split(config: Config) -> tuple[Static, np.ndarray]:
+    """Take a config of a space apart: its static part, and its traced numbers, float32 [k].
+
+    Traced are NumPy float32 scalars, and the hyperparameters of optimizers and schedules.
+
+    >>> part, numbers = split({"b1": np.float32(0.5), "hidden": 32})
+    >>> part.names, numbers, part.join(numbers)
+    (('b1',), array([0.5], dtype=float32), {'b1': np.float32(0.5), 'hidden': 32})
+    """
+    keys, numbers, names, labels = [], [], [], []
+
+    def cut(path, node):
+        name, part = ".".join(path), node
+        if type(node) is np.float32:
+            part = _NUMBER
+            numbers.append(node)
+            names.append(name)
+        elif isinstance(node, Value):
+            leaves, treedef = jax.tree_util.tree_flatten_with_path(node)
+            part = _Leaves(treedef, tuple(np.shape(leaf) for _, leaf in leaves))
+            for inner, leaf in leaves:
+                numbers.extend(_floats(leaf, node))
+                at, n = f"{name}.{_dotted(inner)}", math.prod(np.shape(leaf))
+                names.extend([f"{at}.{i}" for i in range(n)] if np.ndim(leaf) else [at])
+        elif isinstance(node, (np.ndarray, jax.Array)):
+            raise TypeError(f"a config holds {describe(node)}; its numbers must be NumPy float32 scalars")
+        else:
+            labels.append(f"{name}={printed(node)}")
+        keys.append((path, part if isinstance(part, _Leaves) else frozen(part)))
+        return copied(part)
+
+    skeleton = _map(cut, config)
+    static = Static(tuple(keys), skeleton, tuple(names), ", ".join(labels) or "all trials")
+    return static, np.array(numbers, np.float32)
+
+
+def _map(function: Any, node: Any, path: tuple = ()) -> Any:
+    """The nested dict with a function of path and value applied to what is no dict; the order of keys stays."""
+    if not isinstance(node, dict):
+        return function(path, node)
+    return {key: _map(function, child, (*path, key)) for key, child in node.items()}
+
+
+def _dotted(path: tuple) -> str:
+    return ".".join(str(getattr(key, "name", getattr(key, "key", getattr(key, "idx", key)))) for key in path)
+
+
+def _floats(leaf: Any, value: Value) -> list[Any]:
+    if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+        raise TypeError(f"a config holds {value!r}, of which {describe(leaf)} is a leaf; it must be a float")
+    return list(np.ravel(leaf))
+
+
+def _join(part: Any, numbers: Iterator[Any]) -> Any:
+    if part is _NUMBER:
+        return next(numbers)
+    if not isinstance(part, _Leaves):
+        return copied(part)
+    return jax.tree.unflatten(part.treedef, [_leaf(numbers, shape) for shape in part.shapes])
+
+
+def _leaf(numbers: Iterator[Any], shape: tuple[int, ...]) -> Any:
+    """The next leaf of an optimizer: a Python float, an array, or a tracer."""
+    flat = [next(numbers) for _ in range(math.prod(shape))]
+    if all(type(x) is np.float32 for x in flat):
+        floats = [shortest(x) for x in flat]
+        return np.array(floats).reshape(shape) if shape else floats[0]
+    return jnp.stack(flat).reshape(shape) if shape else flat[0]
+
+
+@dataclasses.dataclass
+class Reading:
+    """What `trial` read of the configs of a group.
+
+    Attributes:
+        read: the paths of the values that were read: ("rule", "b1") for config["rule"]["b1"].
+        missing: the missing paths that were asked for: what the config has instead, and the path of the nearest.
+        as_tree: whether a config, or a dict in it, was used as a pytree.
+    """
+
+    read: set[Path] = dataclasses.field(default_factory=set)
+    missing: dict[Path, tuple[str, Path | None]] = dataclasses.field(default_factory=dict)
+    as_tree: bool = False
+
+    def has(self, path: Path, is_name: bool) -> bool:
+        """Whether a value was read; the name of a sub-space also counts where the sub-space was looked into."""
+        inside = path[:-1] if is_name else path
+        return any(p[: len(inside)] == inside for p in (self.read.union(self.missing) if is_name else self.read))
+
+    def explain(self, error: Exception) -> list[str]:
+        """Hints to add to an error of `trial`: about a missing key, or one asked for in place of one never read."""
+        return [
+            text
+            for path, (text, near) in self.missing.items()
+            if (isinstance(error, KeyError) and error.args == path[-1:]) or (near is not None and near not in self.read)
+        ]
+
+
+class Observed(dict):
+    """A config, and each dict in it, that notes which values are read, and which keys are missing.
+
+    Because of its own `__iter__`, also `**config`, `dict(config)` and `match` read through its methods. Printing reads
+    nothing.
+    """
+
+    def __init__(self, config: Config, reading: Reading, path: Path = ()):
+        inner = {k: Observed(v, reading, (*path, k)) if type(v) is dict else v for k, v in config.items()}
+        super().__init__(inner)
+        self._reading, self._path = reading, path
+
+    def _note(self, *keys: Any) -> None:
+        for key in keys:
+            if not dict.__contains__(self, key):
+                self._reading.missing[*self._path, key] = self._instead_of(key)
+            elif not isinstance(dict.__getitem__(self, key), Observed):
+                self._reading.read.add((*self._path, key))
+
+    def _instead_of(self, key: Any) -> tuple[str, Path | None]:
+        at = "config" + "".join(f"[{k!r}]" for k in self._path)
+        near = difflib.get_close_matches(str(key), [k for k in self if isinstance(k, str)], 1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        return f"{at} has no {key!r}{hint}; it has {self._listed()}", (*self._path, *near) if near else None
+
+    def _listed(self) -> str:
+        inner = lambda value: f" (with {value._listed()})" if isinstance(value, Observed) else ""
+        return ", ".join(f"{key!r}{inner(dict.__getitem__(self, key))}" for key in self) or "nothing"
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"a config is a dict, and has no attribute {name!r}; its values are config['NAME']")
+
+    def __iter__(self) -> Iterator:
+        return super().__iter__()
+
+    def __or__(self, other: Any) -> Any:
+        return dict(self) | other
+
+    def __ror__(self, other: Any) -> Any:
+        return other | dict(self)
+
+    def __reduce__(self) -> tuple:
+        return dict, (dict(self),)
+
+    def copy(self) -> Config:
+        return dict(self)
+
+
+def _note_reads(names: Sequence[str], of_all: bool) -> None:
+    """Let methods of dict note the key that they are given, or all keys."""
+
+    def noting(read):
+        def method(self, *args):
+            self._note(*(self if of_all else args[:1]))
+            return read(self, *args)
+
+        return method
+
+    for name in names:
+        setattr(Observed, name, noting(getattr(dict, name)))
+
+
+_note_reads(("__getitem__", "__contains__", "__delitem__", "get", "pop", "setdefault"), of_all=False)
+_note_reads(("__eq__", "popitem", "values", "items"), of_all=True)
+
+
+def _as_tree(config: Observed) -> tuple[list, tuple]:
+    config._reading.as_tree = True
+    keys = sorted(config)
+    return [(jax.tree_util.DictKey(key), config[key]) for key in keys], tuple(keys)
+
+
+def _from_tree(keys: tuple, values: Any) -> Any:
+    return dict(zip(keys, values, strict=True))
+
+
+jax.tree_util.register_pytree_with_keys(Observed, _as_tree, _from_tree)
