@@ -25,6 +25,7 @@ from tests.contract.table import (
     stack,
     tolerance,
 )
+from tests.each import for_each
 
 
 @pytest.mark.parametrize("name", TRANSFORMATIONS)
@@ -203,7 +204,7 @@ def buffers(tree):
     return [(jax.random.key_data(x) if is_key(x) else x).unsafe_buffer_pointer() for x in leaves]
 
 
-@pytest.mark.parametrize("name", TRANSFORMATIONS)
+@for_each(TRANSFORMATIONS)
 def test_no_two_leaves_of_a_run_share_a_buffer(name):
     """Else a jitted step that donates params, optimizer and state is refused: the same buffer twice."""
     params = jax.tree.map(lambda p: jnp.array(p, copy=True), problem(name)[0])
