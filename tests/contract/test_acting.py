@@ -7,7 +7,8 @@ import optax
 import pytest
 
 import jaxopt_lite as jo
-from tests.contract.table import TRANSFORMATIONS, assert_close, problem, quick_jit, scan, tolerance
+from tests.contract.table import TRANSFORMATIONS, assert_close, problem, scan, tolerance
+from tests.quick import quick_jit
 
 # Rows that are not "coordinate". What is lifted, or is somebody's own function, has promised nothing.
 LEAF = {

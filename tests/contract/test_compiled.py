@@ -12,20 +12,20 @@ from tests.contract.table import (
     PENALTIES,
     SCHEDULES,
     TRANSFORMATIONS,
-    WARMUP,
     assert_close,
     at,
     family,
     member,
     plain,
     problem,
-    quick_jit,
     run,
     scan,
     stack,
     tolerance,
 )
 from tests.each import for_each
+from tests.quick import quick_jit
+from tests.recipes import WARMUP
 
 
 @pytest.mark.parametrize("name", TRANSFORMATIONS)

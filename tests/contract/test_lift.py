@@ -17,8 +17,10 @@ import optax.contrib
 import pytest
 
 import jaxopt_lite as jo
-from tests.contract.table import GRADS, PARAMS, assert_close, at, only_matrices, quick_jit, scan, stack
+from tests.contract.table import GRADS, PARAMS, assert_close, at, scan, stack
 from tests.each import for_each
+from tests.quick import quick_jit
+from tests.recipes import only_matrices
 
 
 def always(step):

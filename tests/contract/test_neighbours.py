@@ -12,7 +12,9 @@ from flax.training.train_state import TrainState
 
 import jaxopt_lite as jo
 from jaxopt_lite import tree
-from tests.contract.table import GRADS, MATRIX, PARAMS, RECIPES, STEPS, assert_close, at, member, quick_jit, run, scan
+from tests.contract.table import GRADS, PARAMS, RECIPES, STEPS, assert_close, at, member, run, scan
+from tests.quick import quick_jit
+from tests.recipes import MATRIX
 
 ADAMW = RECIPES["adamw"]
 ALL = {"w": True, "b": True}

@@ -9,20 +9,9 @@ import optax
 import pytest
 
 import jaxopt_lite as jo
-from tests.contract.table import (
-    GRADS,
-    LINE,
-    MATRIX,
-    PARAMS,
-    TRANSFORMATIONS,
-    VALUES,
-    WARMUP,
-    at,
-    falling,
-    is_same_leaf,
-    scan,
-)
+from tests.contract.table import GRADS, PARAMS, TRANSFORMATIONS, VALUES, at, is_same_leaf, scan
 from tests.each import for_each
+from tests.recipes import LINE, MATRIX, WARMUP, falling
 
 NAMED = {name: value for name, value in VALUES.items() if isinstance(value, (jo.GradientTransformation, jo.Schedule))}
 NUMBERS = {name: value for name, value in NAMED.items() if jax.tree.leaves(value)}

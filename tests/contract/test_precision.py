@@ -19,11 +19,11 @@ from tests.contract.table import (
     at,
     plain,
     problem,
-    quick_jit,
     scan,
     tolerance,
 )
 from tests.each import for_each
+from tests.quick import quick_jit
 
 FLOATS = ("float16", "bfloat16", "float32")
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import jaxopt_lite as jo
-from tests.contract.table import NAMES, PARAMS, RECIPES, TRANSFORMATIONS, assert_close, at, quick_jit
+from tests.contract.table import NAMES, PARAMS, RECIPES, TRANSFORMATIONS, assert_close, at
+from tests.quick import quick_jit
 
 ROWS = RECIPES | {name: TRANSFORMATIONS[name] for name in ("nested", "partition", "ema_params", "lookahead_reset")}
 

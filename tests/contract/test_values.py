@@ -15,8 +15,9 @@ import optax
 import pytest
 
 import jaxopt_lite as jo
-from tests.contract.table import KEY, NAMES, PARAMS, VALUES, at, family, halve, only_matrices
+from tests.contract.table import NAMES, PARAMS, VALUES, at, family, halve
 from tests.each import for_each
+from tests.recipes import KEY, only_matrices
 
 # Random keys as leaves, and pairs that are Optax's own.
 UNSPELLABLE = {"add_noise_key", "noisy_sgd_key", "chain_of_chains"}
