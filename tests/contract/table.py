@@ -12,9 +12,11 @@ import optax
 
 import jaxopt_lite as jo
 from tests import recipes
+from tests.quick import quick_jit
 from tests.recipes import KEY, LINE, MATRIX, falling, only_matrices
 
 STEPS = 6
+TRACED: list[str] = []  # what `compiled` was traced for
 
 
 _random = np.random.default_rng(3)
@@ -62,6 +64,13 @@ def scan(optimizer, params=PARAMS, grads=GRADS):
 
     (params, state), path = jax.lax.scan(step, (params, optimizer.init(params)), grads)
     return path, params, state
+
+
+@quick_jit
+def compiled(optimizer, params, grads):
+    """`scan` under jit: one program for each structure of optimizer and parameters, shared by all tests here."""
+    TRACED.append(optimizer.factory.spec.name)
+    return scan(optimizer, params, grads)
 
 
 def plain(tree):

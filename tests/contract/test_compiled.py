@@ -11,9 +11,11 @@ from tests.contract.table import (
     PARAMS,
     PENALTIES,
     SCHEDULES,
+    TRACED,
     TRANSFORMATIONS,
     assert_close,
     at,
+    compiled,
     family,
     member,
     plain,
@@ -31,18 +33,13 @@ from tests.recipes import WARMUP
 @pytest.mark.parametrize("name", TRANSFORMATIONS)
 def test_compiled_is_interpreted(name):
     """jit equals no jit; a batch over every leaf equals a loop; the loop is traced once; and every leaf matters."""
-    optimizer, traces = TRANSFORMATIONS[name], []
-    here = problem(name)
-
-    @quick_jit
-    def compiled(optimizer):
-        traces.append(name)
-        return scan(optimizer, *here)
-
-    members = family(optimizer)
-    loop = [compiled(one) for one in members]
+    optimizer, here = TRANSFORMATIONS[name], problem(name)
+    first, *others = members = family(optimizer)
+    loop = [compiled(first, *here)]
+    traced = len(TRACED)
+    loop += [compiled(one, *here) for one in others]
+    assert len(TRACED) == traced, "another number made another program"
     assert_close(loop[0], run(optimizer, *here), tolerance(optimizer), "jit against no jit")
-    assert len(traces) == 1, "another number made another program"
     if len(members) == 1:
         return
 
@@ -58,8 +55,8 @@ def test_a_compiled_function_is_interpreted(name):
         traces.append(name)
         return value(PARAMS) if name in PENALTIES else (value(jnp.arange(14)), value(3))
 
-    compiled, members = quick_jit(results), family(value)
-    loop = [compiled(one) for one in members]
+    program, members = quick_jit(results), family(value)
+    loop = [program(one) for one in members]
     assert len(traces) == 1, "another number made another program"
     assert_close(loop[0], results(value), 1e-5, "jit against no jit")
     if name in SCHEDULES:

@@ -17,13 +17,13 @@ from tests.contract.table import (
     TRANSFORMATIONS,
     assert_close,
     at,
+    compiled,
     plain,
     problem,
     scan,
     tolerance,
 )
 from tests.each import for_each
-from tests.quick import quick_jit
 
 FLOATS = ("float16", "bfloat16", "float32")
 
@@ -234,18 +234,18 @@ def turned(tree):
 @pytest.mark.parametrize("name", [n for n in TRANSFORMATIONS if n not in NOT_ROTATED | NOT_COMPLEX])
 def test_a_rotation_of_the_complex_plane_rotates_the_updates(name):
     """Second moments are of |g|², not of g²; and a real accumulator dtype is not for complex moments."""
-    optimizer = TRANSFORMATIONS[name]
-    (path, params, state), real = quick_jit(lambda: (scan(optimizer, turned(PARAMS), turned(GRADS)), scan(optimizer)))()
-    assert_close((path, params), turned(real[:2]), tolerance(optimizer))
+    optimizer, here = TRANSFORMATIONS[name], problem(name)
+    path, params, state = compiled(optimizer, *map(turned, here))
+    assert_close((path, params), turned(compiled(optimizer, *here)[:2]), tolerance(optimizer))
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(plain(state)))
 
 
 @pytest.mark.parametrize("name", NOT_ROTATED)
 def test_rules_that_do_not_rotate_take_complex_leaves_all_the_same(name):
     optimizer = TRANSFORMATIONS[name]
-    (path, _, _), real = quick_jit(lambda: (scan(optimizer, turned(PARAMS), turned(GRADS)), scan(optimizer)))()
+    path, real = compiled(optimizer, turned(PARAMS), turned(GRADS))[0], compiled(optimizer, PARAMS, GRADS)[0]
     assert all(u.dtype == jnp.complex64 and np.isfinite(u).all() for u in jax.tree.leaves(path))
-    assert not np.allclose(path["w"], turn * real[0]["w"], 1e-3), "it does rotate: take it out of the list"
+    assert not np.allclose(path["w"], turn * real["w"], 1e-3), "it does rotate: take it out of the list"
 
 
 @for_each(NOT_COMPLEX)
