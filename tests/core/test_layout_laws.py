@@ -12,13 +12,13 @@ import pytest
 import jaxopt_lite as jo
 from tests.core.test_layout import fits
 
-# Nests of dicts, lists and tuples of small arrays; sizes repeat, so that leaves can be stacked and axes be confused.
-SHAPES = st.lists(st.integers(1, 4), max_size=3).map(lambda sizes: np.zeros(sizes, np.float32))
+# Nests of dicts, lists and tuples of small arrays, of few shapes: most trees have leaves to stack, and axes to confuse.
+SHAPES = st.sampled_from([(), (1,), (3,), (2, 3), (3, 3), (3, 1, 2)]).map(lambda shape: np.zeros(shape, np.float32))
 TREES = st.recursive(
     SHAPES,
     lambda inner: st.one_of(
-        st.dictionaries(st.sampled_from("abcd"), inner, min_size=1, max_size=4),
-        st.lists(inner, min_size=1, max_size=4),
+        st.dictionaries(st.sampled_from("abcd"), inner, min_size=2, max_size=4),
+        st.lists(inner, min_size=1, max_size=5),
         st.tuples(inner, inner),
     ),
     max_leaves=8,
