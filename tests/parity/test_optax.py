@@ -5,6 +5,8 @@ makes the peer. Schedules inside a row have float steps: a state counts in int32
 whatever the precision of the parameters.
 """
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,10 +14,12 @@ import optax
 import pytest
 
 import jaxopt_lite as jo
+from jaxopt_lite import optimizers
 from tests.recipes import MATRIX, falling
 from tests.recipes import RECIPES as TABLE
 
 from . import problem
+from .cases import CASES
 from .descend import descend, distance
 
 # Rows of the table of recipes that Optax does not have, or not as we do.
@@ -177,6 +181,14 @@ def whole(value) -> str:
 def test_same_trajectory(text, x64):
     ours, peer = descend(jo.parse(text, names={"falling": falling}), theirs(text))
     assert distance(ours, peer) <= 1e-12
+
+
+def test_every_recipe_has_a_peer():
+    """Optax above, or in cases.py PyTorch or the authors; of yogi the rule, without Optax's start of its mean."""
+    with_optax = {row.value.factory.spec.name for name, row in TABLE.items() if name not in OURS_ALONE}
+    texts = " ".join(case.ours for case in CASES)
+    alone = [name for name in optimizers.__all__ if not re.search(rf"\b(scale_by_)?{name}\(", texts)]
+    assert not set(alone) - with_optax, "add a case to cases.py"
 
 
 @pytest.mark.parametrize(("text", "reason"), DIFFERENT, ids=[text for text, _ in DIFFERENT])
