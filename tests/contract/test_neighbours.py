@@ -48,9 +48,13 @@ FORGETFUL = {"optax.conditionally_transform", "optax.conditionally_mask"}
 def test_a_wrapper_changes_nothing(name):
     """Optimizers with numbers, with arrays, and with tracers, in a scan under jit, give the same path as alone."""
     expected, _, _ = compiled(ADAMW, PARAMS, GRADS)
-    for optimizer in (ADAMW, jo.arrays(ADAMW)):
-        assert_close(quick_jit(lambda o=optimizer: scan(WRAPPERS[name](o)))()[0], expected, 2e-5)
-    assert_close(quick_jit(lambda optimizer: scan(WRAPPERS[name](optimizer)))(ADAMW)[0], expected, 2e-5)
+
+    @quick_jit
+    def paths(traced):
+        return [scan(WRAPPERS[name](optimizer))[0] for optimizer in (ADAMW, jo.arrays(ADAMW), traced)]
+
+    for path, numbers in zip(paths(ADAMW), ("numbers", "arrays", "tracers"), strict=True):
+        assert_close(path, expected, 2e-5, numbers)
 
 
 @jo.transformation
