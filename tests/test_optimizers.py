@@ -1,5 +1,7 @@
 """Recipes: what each of them chains, what its first steps are, and that every option does something."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,122 +9,23 @@ import pytest
 
 import jaxopt_lite as jo
 from jaxopt_lite import optimizers
+from tests.contract.table import plain, run
+from tests.each import for_each
+from tests.recipes import RECIPES
 from tests.transforms.rollout import GRADS, PARAMS, descend
 
 MASK = {"w": True, "b": False}
 
-# The chain of each recipe, all of its arguments away from their defaults.
-RECIPES = {
-    "sgd": (
-        jo.sgd(0.1, 0.7, True, "bfloat16"),
-        "chain(trace(0.7, nesterov=True, accumulator_dtype='bfloat16'), scale_by_learning_rate(0.1))",
-    ),
-    "noisy_sgd": (jo.noisy_sgd(0.1, 0.3, 0.8, 7), "chain(add_noise(0.3, 0.8, key=7), scale_by_learning_rate(0.1))"),
-    "signum": (
-        jo.signum(0.1, 0.7, "bfloat16"),
-        "chain(ema(0.7, debias=False, accumulator_dtype='bfloat16'), scale_by_sign(), scale_by_learning_rate(0.1))",
-    ),
-    "adagrad": (
-        jo.adagrad(0.1, 0.3, 0.2),
-        "chain(scale_by_rss(initial_accumulator_value=0.3, eps=0.2), scale_by_learning_rate(0.1))",
-    ),
-    "adadelta": (
-        jo.adadelta(0.1, 0.8, 0.2, 0.3, MASK),
-        "chain(add_decayed_weights(weight_decay=0.3, mask={'w': True, 'b': False}),"
-        " scale_by_adadelta(rho=0.8, eps=0.2), scale_by_learning_rate(0.1))",
-    ),
-    "rmsprop": (
-        jo.rmsprop(0.1, 0.8, 0.2, 0.3, False, False, 0.7, True, True),
-        "chain(scale_by_rms(decay=0.8, eps=0.2, initial_scale=0.3, eps_in_sqrt=False, bias_correction=True),"
-        " scale_by_learning_rate(0.1), trace(0.7, nesterov=True))",
-    ),
-    "rmsprop_centered": (
-        jo.rmsprop(0.1, 0.8, 0.2, 0.3, False, True, None, False, True),
-        "chain(scale_by_stddev(decay=0.8, eps=0.2, initial_scale=0.3, eps_in_sqrt=False, bias_correction=True),"
-        " scale_by_learning_rate(0.1), identity())",
-    ),
-    "adam": (
-        jo.adam(0.1, 0.8, 0.95, 0.2, 0.3, "bfloat16", nesterov=True),
-        "chain(scale_by_adam(b1=0.8, b2=0.95, eps=0.2, eps_root=0.3, mu_dtype='bfloat16', nesterov=True),"
-        " scale_by_learning_rate(0.1))",
-    ),
-    "adamw": (
-        jo.adamw(0.1, 0.8, 0.95, 0.2, 0.3, "bfloat16", 0.4, MASK, nesterov=True),
-        "chain(scale_by_adam(b1=0.8, b2=0.95, eps=0.2, eps_root=0.3, mu_dtype='bfloat16', nesterov=True),"
-        " add_decayed_weights(weight_decay=0.4, mask={'w': True, 'b': False}), scale_by_learning_rate(0.1))",
-    ),
-    "nadam": (
-        jo.nadam(0.1, 0.8, 0.95, 0.2, 0.3, "bfloat16"),
-        "adam(0.1, b1=0.8, b2=0.95, eps=0.2, eps_root=0.3, mu_dtype='bfloat16', nesterov=True)",
-    ),
-    "nadamw": (
-        jo.nadamw(0.1, 0.8, 0.95, 0.2, 0.3, "bfloat16", 0.4, MASK),
-        "adamw(0.1, b1=0.8, b2=0.95, eps=0.2, eps_root=0.3, mu_dtype='bfloat16', weight_decay=0.4,"
-        " mask={'w': True, 'b': False}, nesterov=True)",
-    ),
-    "adamax": (
-        jo.adamax(0.1, 0.8, 0.95, 0.2),
-        "chain(scale_by_adamax(b1=0.8, b2=0.95, eps=0.2), scale_by_learning_rate(0.1))",
-    ),
-    "amsgrad": (
-        jo.amsgrad(0.1, 0.8, 0.85, 0.2, 0.3, "bfloat16", False, False, form="torch"),
-        "chain(scale_by_amsgrad(b1=0.8, b2=0.85, eps=0.2, eps_root=0.3, mu_dtype='bfloat16', bias_correction_mu=False,"
-        " bias_correction_nu=False, form='torch'), scale_by_learning_rate(0.1))",
-    ),
-    "adabelief": (
-        jo.adabelief(0.1, 0.8, 0.95, 0.2, 0.3, nesterov=True),
-        "chain(scale_by_belief(b1=0.8, b2=0.95, eps=0.2, eps_root=0.3, nesterov=True), scale_by_learning_rate(0.1))",
-    ),
-    "yogi": (
-        jo.yogi(0.1, 0.8, 0.95, 0.2),
-        "chain(scale_by_yogi(b1=0.8, b2=0.95, eps=0.2), scale_by_learning_rate(0.1))",
-    ),
-    "radam": (
-        jo.radam(0.1, 0.8, 0.95, 0.2, 0.3, 6.0, nesterov=True),
-        "chain(scale_by_radam(b1=0.8, b2=0.95, eps=0.2, eps_root=0.3, threshold=6.0, nesterov=True),"
-        " scale_by_learning_rate(0.1))",
-    ),
-    "lion": (
-        jo.lion(0.1, 0.8, 0.95, "bfloat16", 0.4, MASK),
-        "chain(scale_by_lion(b1=0.8, b2=0.95, mu_dtype='bfloat16'),"
-        " add_decayed_weights(weight_decay=0.4, mask={'w': True, 'b': False}), scale_by_learning_rate(0.1))",
-    ),
-    "lamb": (
-        jo.lamb(0.1, 0.8, 0.95, 0.2, 0.3, 0.4, MASK),
-        "chain(scale_by_adam(b1=0.8, b2=0.95, eps=0.2, eps_root=0.3),"
-        " add_decayed_weights(weight_decay=0.4, mask={'w': True, 'b': False}), scale_by_trust_ratio(),"
-        " scale_by_learning_rate(0.1))",
-    ),
-    "lars": (
-        jo.lars(0.1, 0.4, MASK, 0.2, 0.3, {"w": False, "b": True}, 0.7, True),
-        "chain(add_decayed_weights(weight_decay=0.4, mask={'w': True, 'b': False}),"
-        " masked(scale_by_trust_ratio(trust_coefficient=0.2, eps=0.3), {'w': False, 'b': True}),"
-        " scale_by_learning_rate(0.1), trace(0.7, nesterov=True))",
-    ),
-    "novograd": (
-        jo.novograd(0.1, 0.8, 0.6, 0.2, 0.3, 0.4),
-        "chain(scale_by_novograd(b1=0.8, b2=0.6, eps=0.2, eps_root=0.3, weight_decay=0.4),"
-        " scale_by_learning_rate(0.1))",
-    ),
-    "adan": (
-        jo.adan(0.1, 0.8, 0.7, 0.9, 0.2, 0.3, 0.4, MASK),
-        "chain(scale_by_adan(b1=0.8, b2=0.7, b3=0.9, eps=0.2, eps_root=0.3), scale_by_learning_rate(0.1),"
-        " proximal_l2(0.1, 0.4, mask={'w': True, 'b': False}))",
-    ),
-    "rprop": (
-        jo.rprop(0.1, 0.4, 1.5, 0.05, 0.12),
-        "chain(scale_by_rprop(0.1, eta_minus=0.4, eta_plus=1.5, min_step_size=0.05, max_step_size=0.12), scale(-1.0))",
-    ),
-}
+
+def test_every_recipe_is_in_the_table():
+    missing = set(optimizers.__all__) - {row.value.factory.spec.name for row in RECIPES.values()}
+    assert not missing, f"add rows for {sorted(missing)} to tests/recipes.py"
 
 
-def test_every_recipe_is_here():
-    assert {value.factory.spec.name for value, _ in RECIPES.values()} == set(optimizers.__all__)
-
-
-@pytest.mark.parametrize(("recipe", "chain"), RECIPES.values(), ids=RECIPES)
-def test_what_a_recipe_chains(recipe, chain):
-    assert repr(recipe.inner) == chain
+@for_each(RECIPES)
+def test_what_a_recipe_chains(name):
+    recipe, chain = RECIPES[name]
+    assert repr(recipe.inner) == repr(chain) and recipe.inner == chain
 
 
 def test_without_momentum_nothing_is_stored():
@@ -132,57 +35,21 @@ def test_without_momentum_nothing_is_stored():
 
 # --- Every option does something ------------------------------------------------------------------
 
-GROUND = {  # values on which the others can be told apart, where the defaults hide a difference
-    "sgd": {"momentum": 0.7},
-    "rmsprop": {"momentum": 0.7, "eps": 0.1},
-    "adadelta": {"weight_decay": 0.3, "eps": 0.1},
-    "adamw": {"weight_decay": 0.3},
-    "nadamw": {"weight_decay": 0.3},
-    "lion": {"weight_decay": 0.3},
-    "lamb": {"weight_decay": 0.3},
-    "lars": {"weight_decay": 0.3},
-    "adan": {"weight_decay": 0.3},
-    "amsgrad": {"b2": 0.5},
-    "radam": {"b2": 0.95},
-    "rprop": {"min_step_size": 0.05, "max_step_size": 0.11},
-}
 
-
-def other(name, value):
-    """Another value of an argument."""
-    if name in ("mask", "weight_decay_mask", "trust_ratio_mask"):
-        return {"w": False, "b": True}  # one number alone has no direction, and a trust ratio hides its decay
-    if name in ("mu_dtype", "accumulator_dtype"):
-        return "bfloat16"
-    if name == "form":
-        return "torch"
-    if name == "key":
-        return 7
-    if isinstance(value, bool):
-        return not value
-    if name == "momentum":
-        return 0.5
-    if name == "threshold":
-        return 100.0
-    if name.startswith(("b1", "b2", "b3", "beta", "rho", "decay")):
-        return 0.3
-    return 0.1 if value == 0 else 2.0 * value if "eps" not in name else value + 0.1
-
-
-LONG = GRADS * 3  # rectification begins after a few steps
-
-
-@pytest.mark.parametrize("name", optimizers.__all__)
+@for_each(RECIPES)
 def test_every_option_makes_a_difference(name):
-    factory = getattr(jo, name)
-    ground = {"learning_rate": 0.1, **GROUND.get(name, {})}
-    base, base_state = descend(factory(**ground), LONG)
-    for option in factory.spec.parameters:
-        start = factory(**ground).arguments[option]
-        changed, state = descend(factory(**{**ground, option: other(option, start)}), LONG)
-        pair = (base_state, state) if "dtype" in option else (base, changed)  # of few bits a sign shows nothing
+    """At its default, a switch, mask, dtype or seed changes what a run makes; for numbers see test_compiled.py."""
+    recipe = RECIPES[name].value
+    spec, base = recipe.factory.spec, run(recipe)
+    for option, parameter in spec.parameters.items():
+        given, default = recipe.arguments[option], parameter.default
+        if default is inspect.Parameter.empty or isinstance(default, float) or given is default:
+            continue
+        other = run(jo.replace(recipe, {f"{spec.name}.{option}": default}))
+        made = "state" if "dtype" in option else "updates"  # of few bits a sign shows nothing
+        pair = [plain(parts[2] if made == "state" else parts[0]) for parts in (base, other)]
         same = jax.tree.all(jax.tree.map(np.array_equal, *pair))
-        assert not same, f"{name}({option}={other(option, start)!r}) is {name}({option}={start!r})"
+        assert not same, f"{option}={given!r} makes the {made} of {option}={default!r}"
 
 
 # --- Laws -----------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ def sweep(
     metric: Annotated[str | None, Option(help="the watched curve, such as valid.loss")] = None,
     mode: Annotated[str | None, Option(help="min or max")] = None,
     seed: Annotated[int, Option(min=0, help="of configs, initialisation and data order")] = 0,
-    width: Annotated[str | None, Option(help="trials in a cohort, or measure")] = None,
+    width: Annotated[int | None, Option(min=1, help="trials in a cohort")] = None,
     initial: Annotated[
         list[str] | None, Option(help='a config that goes first, such as "learning_rate=0.01, b1=0.9", or a dict')
     ] = None,
@@ -56,8 +56,6 @@ def sweep(
     chosen = space_of_text(space, home) if space else getattr(home, "SPACE", None)
     if chosen is None:
         raise ValueError(f"{module} names no SPACE; give one: --space 'learning_rate=log_uniform(1e-4, 1e-1)'")
-    if width not in (None, "measure") and not str(width).isdigit():
-        raise ValueError(f"--width must be a number, or measure, got {width!r}")
     result = jo.sweep(
         trial,
         chosen,
@@ -71,7 +69,7 @@ def sweep(
         metric=metric,
         mode=mode,
         seed=seed,
-        width=int(width) if width and width.isdigit() else width,
+        width=width,
         initial=[config_of_text(text, home) for text in initial or ()],
         independent=independent,
         compute_dtype=compute_dtype,

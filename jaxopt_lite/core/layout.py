@@ -160,7 +160,7 @@ def _places(state: Any, params: Any) -> list[Place | None]:
     places: list[Place | None] = []
     for node in jax.tree.leaves(state, is_leaf=lambda x: isinstance(x, View) or is_slot(x)):
         if isinstance(node, View):
-            places += _within_view(node, paths)
+            places += _within_view(node)
         elif is_slot(node):
             for (path, p), own in zip(paths, structure.flatten_up_to(_one_by_one(node)), strict=True):
                 places += _of_parameter(own, path, p.shape)
@@ -190,9 +190,11 @@ def _of_parameter(own: list, path: KeyPath, shape: tuple[int, ...]) -> list[Plac
     return [_place((path,), [[a for a, n in enumerate(shape) if n == size] for size in leaf.shape], leaf.shape)]
 
 
-def _within_view(view: View, paths: list) -> list[Place | None]:
+def _within_view(view: View) -> list[Place | None]:
     """The places of an inner state, as it sees its tree, translated into those of the parameters."""
     parts = view.parts
+    # Those that the rule saw: within a mask they are fewer than params.
+    paths = jax.tree_util.tree_leaves_with_path(parts.params.unflatten([0] * parts.params.num_leaves))
     lengths = [sum(shape[0] for shape in part.shapes) if part.join else None for part in parts.parts]
     shapes = [part.shapes[0] if n is None else (n, *part.shapes[0][1:]) for n, part in zip(lengths, parts.parts)]
     seen = parts.seen.unflatten([jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes])

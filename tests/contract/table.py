@@ -1,10 +1,9 @@
 """Every public transformation, recipe, schedule and penalty, with each of its arguments away from its default.
 
-The numbers are chosen so that each of them matters within the six steps of `run`: thresholds bind, every ε is large.
-A factory with switches has several rows. `test_table.py` fails if something public has no row here.
+Recipes come from `tests/recipes.py`. The numbers are chosen so that each of them matters within the six steps of `run`:
+thresholds bind, every ε is large. A factory with switches has several rows. `test_table.py` fails if something public
+has no row here.
 """
-
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -12,27 +11,13 @@ import numpy as np
 import optax
 
 import jaxopt_lite as jo
+from tests import recipes
+from tests.quick import quick_jit
+from tests.recipes import KEY, LINE, MATRIX, falling, only_matrices
 
 STEPS = 6
+TRACED: list[str] = []  # what `compiled` was traced for
 
-
-def _has_option(name: str, value) -> bool:
-    try:
-        jax.jit(lambda: 0, compiler_options={name: value})()
-    except jax.errors.JaxRuntimeError:  # another version of XLA
-        return False
-    return True
-
-
-# Nothing here runs long, so most of the time would go into compiling: do without the optimizations of machine code.
-_UNOPTIMIZED = {
-    "xla_backend_optimization_level": 0,
-    "xla_llvm_disable_expensive_passes": True,
-    "xla_cpu_use_fusion_emitters": False,
-}
-quick_jit = functools.partial(
-    jax.jit, compiler_options={name: value for name, value in _UNOPTIMIZED.items() if _has_option(name, value)}
-)
 
 _random = np.random.default_rng(3)
 
@@ -45,7 +30,6 @@ def _leaves(*shape) -> dict:
 
 PARAMS = _leaves()
 GRADS = _leaves(STEPS)  # signs change, and norms lie on both sides of the thresholds below
-KEY = jax.random.key(3)
 
 
 def problem(name):
@@ -80,6 +64,13 @@ def scan(optimizer, params=PARAMS, grads=GRADS):
 
     (params, state), path = jax.lax.scan(step, (params, optimizer.init(params)), grads)
     return path, params, state
+
+
+@quick_jit
+def compiled(optimizer, params, grads):
+    """`scan` under jit: one program for each structure of optimizer and parameters, shared by all tests here."""
+    TRACED.append(optimizer.factory.spec.name)
+    return scan(optimizer, params, grads)
 
 
 def plain(tree):
@@ -137,26 +128,14 @@ def _other(leaf):
     return leaf * 0.6 if np.any(leaf) else leaf + 0.05
 
 
-# What rows name beside the package's own: functions of this module, as users have them in theirs.
+# What rows name beside the package's own: functions of a module, as users have them in theirs.
 
 
 def halve(updates, params):
     return jax.tree.map(lambda u: u / 2, updates)
 
 
-def falling(count):
-    return 0.1 / (1 + count)
-
-
-def only_matrices(params):
-    return jax.tree.map(lambda p: jnp.ndim(p) > 1, params)
-
-
 NAMES = {"halve": halve, "falling": falling, "only_matrices": only_matrices}
-
-MATRIX = {"w": True, "b": False}
-WARMUP = jo.warmup_cosine_decay_schedule(0.02, 0.1, warmup_steps=1.5, decay_steps=5.5, end_value=0.01, exponent=1.5)
-LINE = jo.linear_schedule(0.1, 0.02, transition_steps=5.0, transition_begin=1.0)
 
 RULES = {
     "identity": jo.identity(),
@@ -239,39 +218,7 @@ RULES = {
     "nested": jo.accumulate(jo.chain(jo.clip(0.3), jo.masked(jo.lookahead(jo.sgd(LINE), 2.5, 0.5), MATRIX)), 1.5),
 }
 
-RECIPES = {
-    "sgd": jo.sgd(0.1),
-    "sgd_momentum": jo.sgd(0.1, 0.8, nesterov=True, accumulator_dtype="bfloat16"),
-    "sgd_function": jo.sgd(falling, 0.8),
-    "noisy_sgd": jo.noisy_sgd(0.1, 0.3, 0.7, key=5),
-    "noisy_sgd_key": jo.noisy_sgd(LINE, 0.3, 0.7, key=KEY),
-    "signum": jo.signum(0.1, 0.7, accumulator_dtype="bfloat16"),
-    "adagrad": jo.adagrad(0.1, 0.2, 0.1),
-    "adadelta": jo.adadelta(0.5, 0.8, 0.1, LINE, weight_decay_mask=MATRIX),
-    "rmsprop": jo.rmsprop(0.1, 0.8, 0.1, 0.3, False, False, 0.7, nesterov=True, bias_correction=True),
-    "rmsprop_centered": jo.rmsprop(LINE, 0.8, 0.1, 0.3, centered=True),
-    "adam": jo.adam(0.1, 0.8, 0.9, 0.1, 0.2),
-    "adam_nesterov": jo.adam(WARMUP, 0.8, 0.9, 0.1, 0.2, mu_dtype="bfloat16", nesterov=True),
-    "adamw": jo.adamw(WARMUP, 0.8, 0.9, 0.1, 0.2, weight_decay=0.1),
-    "adamw_masked": jo.adamw(
-        0.1, 0.8, 0.9, 0.1, 0.2, "bfloat16", weight_decay=LINE, mask=jo.by_path({"w": True}, False), nesterov=True
-    ),
-    "nadam": jo.nadam(0.1, 0.8, 0.9, 0.1, 0.2, mu_dtype="bfloat16"),
-    "nadamw": jo.nadamw(0.1, 0.8, 0.9, 0.1, 0.2, "bfloat16", 0.1, mask=only_matrices),
-    "adamax": jo.adamax(LINE, 0.8, 0.9, 0.1),
-    "amsgrad": jo.amsgrad(0.1, 0.8, 0.9, 0.1, 0.2, "bfloat16", False, False),
-    "amsgrad_torch": jo.amsgrad(0.1, 0.8, 0.9, 0.1, 0.2, form="torch"),
-    "adabelief": jo.adabelief(0.1, 0.8, 0.9, 0.1, 0.2, nesterov=True),
-    "yogi": jo.yogi(0.1, 0.8, 0.9, 0.1),
-    "radam": jo.radam(0.1, 0.8, 0.99, 0.1, 0.2, 5.5, nesterov=True),
-    "lion": jo.lion(0.1, 0.7, 0.8, "bfloat16", 0.1, mask=MATRIX),
-    "lamb": jo.lamb(0.1, 0.8, 0.9, 0.1, 0.2, 0.1, mask=MATRIX),
-    "lars": jo.lars(0.1, 0.2, MATRIX, 0.5, 0.2, MATRIX, 0.8, nesterov=True),
-    "novograd": jo.novograd(0.1, 0.8, 0.3, 0.1, 0.2, 0.1),
-    "adan": jo.adan(WARMUP, 0.8, 0.7, 0.9, 0.1, 0.2, 0.3, mask=MATRIX),
-    "rprop": jo.rprop(0.1, 0.7, 1.3, 0.075, 0.12),
-    "lifted": jo.lift(optax.fromage)(0.1, 2.5),
-}
+RECIPES = {name: row.value for name, row in recipes.RECIPES.items()} | {"lifted": jo.lift(optax.fromage)(0.1, 2.5)}
 
 TRANSFORMATIONS = RULES | RECIPES
 

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 import jaxopt_lite as jo
-from tests.contract.table import TRANSFORMATIONS, assert_close, problem, quick_jit, scan, tolerance
+from tests.contract.table import TRANSFORMATIONS, assert_close, compiled, problem, tolerance
 
 # Rows that are not "coordinate". What is lifted, or is somebody's own function, has promised nothing.
 LEAF = {
@@ -51,7 +51,7 @@ def test_coordinates_may_be_in_any_order_and_any_leaf(name):
     optimizer = TRANSFORMATIONS[name]
     params, grads = problem(name)
     orders = jax.tree.map(lambda p: np.random.default_rng(p.size).permutation(p.size), params)
-    run = quick_jit(lambda params, grads: scan(optimizer, params, grads)[:2])
+    run = lambda params, grads: compiled(optimizer, params, grads)[:2]
     updates, new_params = run(params, grads)
     permuted = run(in_order(params, orders), in_order(grads, orders, 1))
     assert_close(permuted, (in_order(updates, orders, 1), in_order(new_params, orders)), tolerance(optimizer), "order")
@@ -65,7 +65,7 @@ def test_a_leaf_may_be_alone(name):
     """Rules that act on leaves give each the same numbers without the others, and other numbers when joined."""
     optimizer = TRANSFORMATIONS[name]
     params, grads = problem(name)
-    run = quick_jit(lambda params, grads: scan(optimizer, params, grads)[0])
+    run = lambda params, grads: compiled(optimizer, params, grads)[0]
     updates = run(params, grads)
     for key in params:
         alone = run({key: params[key]}, {key: grads[key]})

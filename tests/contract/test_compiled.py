@@ -11,37 +11,35 @@ from tests.contract.table import (
     PARAMS,
     PENALTIES,
     SCHEDULES,
+    TRACED,
     TRANSFORMATIONS,
-    WARMUP,
     assert_close,
     at,
+    compiled,
     family,
     member,
     plain,
     problem,
-    quick_jit,
     run,
     scan,
     stack,
     tolerance,
 )
+from tests.each import for_each
+from tests.quick import quick_jit
+from tests.recipes import WARMUP
 
 
 @pytest.mark.parametrize("name", TRANSFORMATIONS)
 def test_compiled_is_interpreted(name):
     """jit equals no jit; a batch over every leaf equals a loop; the loop is traced once; and every leaf matters."""
-    optimizer, traces = TRANSFORMATIONS[name], []
-    here = problem(name)
-
-    @quick_jit
-    def compiled(optimizer):
-        traces.append(name)
-        return scan(optimizer, *here)
-
-    members = family(optimizer)
-    loop = [compiled(one) for one in members]
+    optimizer, here = TRANSFORMATIONS[name], problem(name)
+    first, *others = members = family(optimizer)
+    loop = [compiled(first, *here)]
+    traced = len(TRACED)
+    loop += [compiled(one, *here) for one in others]
+    assert len(TRACED) == traced, "another number made another program"
     assert_close(loop[0], run(optimizer, *here), tolerance(optimizer), "jit against no jit")
-    assert len(traces) == 1, "another number made another program"
     if len(members) == 1:
         return
 
@@ -57,8 +55,8 @@ def test_a_compiled_function_is_interpreted(name):
         traces.append(name)
         return value(PARAMS) if name in PENALTIES else (value(jnp.arange(14)), value(3))
 
-    compiled, members = quick_jit(results), family(value)
-    loop = [compiled(one) for one in members]
+    program, members = quick_jit(results), family(value)
+    loop = [program(one) for one in members]
     assert len(traces) == 1, "another number made another program"
     assert_close(loop[0], results(value), 1e-5, "jit against no jit")
     if name in SCHEDULES:
@@ -203,7 +201,7 @@ def buffers(tree):
     return [(jax.random.key_data(x) if is_key(x) else x).unsafe_buffer_pointer() for x in leaves]
 
 
-@pytest.mark.parametrize("name", TRANSFORMATIONS)
+@for_each(TRANSFORMATIONS)
 def test_no_two_leaves_of_a_run_share_a_buffer(name):
     """Else a jitted step that donates params, optimizer and state is refused: the same buffer twice."""
     params = jax.tree.map(lambda p: jnp.array(p, copy=True), problem(name)[0])

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import jaxopt_lite as jo
-from tests.contract.table import GRADS, PARAMS, SCHEDULES, TRANSFORMATIONS, at, plain, quick_jit, scan
+from tests.contract.table import GRADS, PARAMS, SCHEDULES, TRANSFORMATIONS, at, plain, scan
+from tests.quick import quick_jit
 
 
 def with_default_numbers(value):

@@ -12,7 +12,9 @@ from flax.training.train_state import TrainState
 
 import jaxopt_lite as jo
 from jaxopt_lite import tree
-from tests.contract.table import GRADS, MATRIX, PARAMS, RECIPES, STEPS, assert_close, at, member, quick_jit, run, scan
+from tests.contract.table import GRADS, PARAMS, RECIPES, STEPS, assert_close, at, compiled, member, run, scan
+from tests.quick import quick_jit
+from tests.recipes import MATRIX
 
 ADAMW = RECIPES["adamw"]
 ALL = {"w": True, "b": True}
@@ -45,10 +47,14 @@ FORGETFUL = {"optax.conditionally_transform", "optax.conditionally_mask"}
 @pytest.mark.parametrize("name", WRAPPERS)
 def test_a_wrapper_changes_nothing(name):
     """Optimizers with numbers, with arrays, and with tracers, in a scan under jit, give the same path as alone."""
-    expected, _, _ = scan(ADAMW)
-    for optimizer in (ADAMW, jo.arrays(ADAMW)):
-        assert_close(quick_jit(lambda o=optimizer: scan(WRAPPERS[name](o)))()[0], expected, 2e-5)
-    assert_close(quick_jit(lambda optimizer: scan(WRAPPERS[name](optimizer)))(ADAMW)[0], expected, 2e-5)
+    expected, _, _ = compiled(ADAMW, PARAMS, GRADS)
+
+    @quick_jit
+    def paths(traced):
+        return [scan(WRAPPERS[name](optimizer))[0] for optimizer in (ADAMW, jo.arrays(ADAMW), traced)]
+
+    for path, numbers in zip(paths(ADAMW), ("numbers", "arrays", "tracers"), strict=True):
+        assert_close(path, expected, 2e-5, numbers)
 
 
 @jo.transformation

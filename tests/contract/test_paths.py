@@ -9,25 +9,15 @@ import optax
 import pytest
 
 import jaxopt_lite as jo
-from tests.contract.table import (
-    GRADS,
-    LINE,
-    MATRIX,
-    PARAMS,
-    TRANSFORMATIONS,
-    VALUES,
-    WARMUP,
-    at,
-    falling,
-    is_same_leaf,
-    scan,
-)
+from tests.contract.table import GRADS, PARAMS, TRANSFORMATIONS, VALUES, at, is_same_leaf, scan
+from tests.each import for_each
+from tests.recipes import LINE, MATRIX, WARMUP, falling
 
 NAMED = {name: value for name, value in VALUES.items() if isinstance(value, (jo.GradientTransformation, jo.Schedule))}
 NUMBERS = {name: value for name, value in NAMED.items() if jax.tree.leaves(value)}
 
 
-@pytest.mark.parametrize("name", NAMED)
+@for_each(NAMED)
 def test_every_leaf_has_one_path(name):
     """As many paths as leaves, and each leaf itself at one of them."""
     found = jo.hyperparameters(NAMED[name])
@@ -55,7 +45,7 @@ def test_paths_stay_apart_through_nested_wrappers():
     assert {"partition.a.trace_1.decay", "partition.b.accumulate.trace.decay"} <= found.keys()
 
 
-@pytest.mark.parametrize("name", NUMBERS)
+@for_each(NUMBERS)
 def test_every_path_can_be_replaced(name):
     """The one leaf changes, nothing else, and the structure stays: with numbers and with arrays."""
     for value in (NUMBERS[name], jo.arrays(NUMBERS[name])):

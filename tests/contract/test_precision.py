@@ -17,12 +17,13 @@ from tests.contract.table import (
     TRANSFORMATIONS,
     assert_close,
     at,
+    compiled,
     plain,
     problem,
-    quick_jit,
     scan,
     tolerance,
 )
+from tests.each import for_each
 
 FLOATS = ("float16", "bfloat16", "float32")
 
@@ -40,7 +41,7 @@ def dtypes(tree):
     return jax.tree.map(lambda x: x.dtype, tree)
 
 
-@pytest.mark.parametrize("name", TRANSFORMATIONS)
+@for_each(TRANSFORMATIONS)
 def test_every_mix_of_dtypes_is_legal(name):
     """The update has the wider dtype of gradient and parameter, the new parameters theirs, and the state its own."""
     optimizer = TRANSFORMATIONS[name]
@@ -63,7 +64,7 @@ def test_every_mix_of_dtypes_is_legal(name):
         assert narrow <= asked_for, "moments are stored in float32 unless asked"
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@for_each(RECIPES)
 def test_a_scan_carries_narrow_params_with_wide_gradients_and_traced_numbers(name):
     """The carry keeps its dtypes also where every hyperparameter is a strong float32 array."""
 
@@ -81,7 +82,7 @@ def test_without_params_an_update_has_the_gradients_dtype():
         assert jo.adam(0.1).update(grads, jo.adam(0.1).init(grads))[0].dtype == grads.dtype
 
 
-@pytest.mark.parametrize("name", TRANSFORMATIONS)
+@for_each(TRANSFORMATIONS)
 def test_narrow_arithmetic_is_that_of_float32(name):
     """Updates of 16-bit trees are those of the same numbers in float32, rounded once."""
     optimizer = TRANSFORMATIONS[name]
@@ -92,7 +93,7 @@ def test_narrow_arithmetic_is_that_of_float32(name):
     assert_close(narrow, wide, 1e-6)
 
 
-@pytest.mark.parametrize("name", TRANSFORMATIONS)
+@for_each(TRANSFORMATIONS)
 def test_leaves_of_any_shape_keep_it(name):
     """Scalars, vectors, kernels of convolutions and empty leaves, alone and in nests, where no label is in the way."""
     optimizer = TRANSFORMATIONS[name]
@@ -233,21 +234,21 @@ def turned(tree):
 @pytest.mark.parametrize("name", [n for n in TRANSFORMATIONS if n not in NOT_ROTATED | NOT_COMPLEX])
 def test_a_rotation_of_the_complex_plane_rotates_the_updates(name):
     """Second moments are of |g|², not of g²; and a real accumulator dtype is not for complex moments."""
-    optimizer = TRANSFORMATIONS[name]
-    (path, params, state), real = quick_jit(lambda: (scan(optimizer, turned(PARAMS), turned(GRADS)), scan(optimizer)))()
-    assert_close((path, params), turned(real[:2]), tolerance(optimizer))
+    optimizer, here = TRANSFORMATIONS[name], problem(name)
+    path, params, state = compiled(optimizer, *map(turned, here))
+    assert_close((path, params), turned(compiled(optimizer, *here)[:2]), tolerance(optimizer))
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(plain(state)))
 
 
 @pytest.mark.parametrize("name", NOT_ROTATED)
 def test_rules_that_do_not_rotate_take_complex_leaves_all_the_same(name):
     optimizer = TRANSFORMATIONS[name]
-    (path, _, _), real = quick_jit(lambda: (scan(optimizer, turned(PARAMS), turned(GRADS)), scan(optimizer)))()
+    path, real = compiled(optimizer, turned(PARAMS), turned(GRADS))[0], compiled(optimizer, PARAMS, GRADS)[0]
     assert all(u.dtype == jnp.complex64 and np.isfinite(u).all() for u in jax.tree.leaves(path))
-    assert not np.allclose(path["w"], turn * real[0]["w"], 1e-3), "it does rotate: take it out of the list"
+    assert not np.allclose(path["w"], turn * real["w"], 1e-3), "it does rotate: take it out of the list"
 
 
-@pytest.mark.parametrize("name", NOT_COMPLEX)
+@for_each(NOT_COMPLEX)
 def test_rules_of_an_order_refuse_complex_leaves(name):
     optimizer = TRANSFORMATIONS[name]
     with pytest.raises((TypeError, ValueError), match=r"[Cc]omplex"):

@@ -5,7 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 
+
+@pytest.mark.slow
 def test_every_leaf_of_a_parameters_shape_has_its_sharding():
     """After `init` and after steps, on automatic and on explicit meshes, for every row of the table."""
     root = Path(__file__).parents[2]

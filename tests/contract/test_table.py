@@ -3,10 +3,10 @@
 import inspect
 
 import numpy as np
-import pytest
 
 import jaxopt_lite as jo
 from tests.contract.table import RECIPES, VALUES
+from tests.each import for_each
 
 FACTORIES = {
     name: f
@@ -28,7 +28,7 @@ def test_every_recipe_is_a_recipe():
         assert name == "lifted" or recipe.inner is not None
 
 
-@pytest.mark.parametrize("name", FACTORIES)
+@for_each(FACTORIES)
 def test_every_argument_is_tried_away_from_its_default(name):
     spec = FACTORIES[name].spec
     rows = [value.arguments for value in VALUES.values() if value.factory is FACTORIES[name]]

@@ -15,7 +15,9 @@ import optax
 import pytest
 
 import jaxopt_lite as jo
-from tests.contract.table import KEY, NAMES, PARAMS, VALUES, at, family, halve, only_matrices
+from tests.contract.table import NAMES, PARAMS, VALUES, at, family, halve
+from tests.each import for_each
+from tests.recipes import KEY, only_matrices
 
 # Random keys as leaves, and pairs that are Optax's own.
 UNSPELLABLE = {"add_noise_key", "noisy_sgd_key", "chain_of_chains"}
@@ -29,20 +31,20 @@ def is_same(a, b) -> bool:
 # --- Round trips ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [name for name in VALUES if name not in UNSPELLABLE])
+@for_each([name for name in VALUES if name not in UNSPELLABLE])
 def test_text_reads_back_as_the_value(name):
     value = VALUES[name]
     for text in (repr(value), jo.spell(value), jo.spell(value, defaults=True)):
         assert is_same(jo.parse(text, names=NAMES), value), text
 
 
-@pytest.mark.parametrize("name", [name for name in VALUES if name != "chain_of_chains"])
+@for_each([name for name in VALUES if name != "chain_of_chains"])
 def test_pickling_gives_the_value_back(name):
     for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1):
         assert is_same(pickle.loads(pickle.dumps(VALUES[name], protocol)), VALUES[name])
 
 
-@pytest.mark.parametrize("name", VALUES)
+@for_each(VALUES)
 def test_copies_and_rebuilt_trees_are_the_value(name):
     value = VALUES[name]
     assert is_same(copy.copy(value), value)
@@ -53,7 +55,7 @@ def test_copies_and_rebuilt_trees_are_the_value(name):
     assert is_same(type(value).remember(value.factory, dict(value.arguments)), value)
 
 
-@pytest.mark.parametrize("name", VALUES)
+@for_each(VALUES)
 def test_values_that_differ_in_one_leaf_are_not_equal_but_of_one_structure(name):
     value, *others = family(VALUES[name])
     for other in others:
@@ -84,7 +86,7 @@ def test_a_batch_in_numpy_prints_and_reads_back():
     assert is_same(jo.parse(repr(value)), value)
 
 
-@pytest.mark.parametrize("name", VALUES)
+@for_each(VALUES)
 def test_arrays_and_their_text_give_the_same_arrays_back(name):
     value = jo.arrays(VALUES[name])
     assert jax.tree.structure(value) == jax.tree.structure(VALUES[name])
@@ -215,7 +217,7 @@ def test_dtypes_are_one_however_they_are_written():
 # --- The pytree -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", VALUES)
+@for_each(VALUES)
 def test_unflattening_asks_nothing(name):
     """JAX puts all sorts of things where the numbers were: axes, shapes, gradients, nothing at all."""
     value = VALUES[name]
@@ -247,7 +249,7 @@ def test_unflattening_runs_no_code_of_the_author():
     assert len(calls) <= built + 3, "only the three that were called anew"
 
 
-@pytest.mark.parametrize("name", VALUES)
+@for_each(VALUES)
 def test_keys_of_the_tree_are_the_names_of_arguments(name):
     value = VALUES[name]
     for path, _ in jax.tree_util.tree_leaves_with_path(value):

@@ -10,6 +10,7 @@ import pytest
 import jaxopt_lite as jo
 from jaxopt_lite.core import numbers
 from jaxopt_lite.core.numbers import Range
+from tests.each import for_each
 
 ANY = Range()
 
@@ -57,18 +58,16 @@ def range_of(name):
     return getattr(numbers, name).__metadata__[0]
 
 
-@pytest.mark.parametrize(
-    ("name", "value"), [(name, value) for name, inside, _ in RANGES for value in inside], ids=lambda x: str(x)
-)
-def test_ranges_let_in(name, value):
+@for_each((name, value) for name, inside, _ in RANGES for value in inside)
+def test_ranges_let_in(row):
+    name, value = row
     assert leaf(value, range_of(name)) == value
     assert leaf(jnp.array(value), range_of(name)) == jnp.float32(value)
 
 
-@pytest.mark.parametrize(
-    ("name", "value"), [(name, value) for name, _, outside in RANGES for value in outside], ids=lambda x: str(x)
-)
-def test_ranges_keep_out(name, value):
+@for_each((name, value) for name, _, outside in RANGES for value in outside)
+def test_ranges_keep_out(row):
+    name, value = row
     with pytest.raises(ValueError, match="rule: x must be"):
         leaf(value, range_of(name))
     with np.errstate(over="ignore"):

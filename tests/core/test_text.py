@@ -12,6 +12,7 @@ import optax
 import pytest
 
 import jaxopt_lite as jo
+from tests.each import for_each
 
 
 @jo.transformation
@@ -62,8 +63,9 @@ SPELLINGS = [
 ]
 
 
-@pytest.mark.parametrize(("value", "text"), SPELLINGS, ids=[text for _, text in SPELLINGS])
-def test_each_kind_of_argument_has_a_spelling(value, text):
+@for_each(SPELLINGS)
+def test_each_kind_of_argument_has_a_spelling(row):
+    value, text = row
     assert jo.spell(value) == repr(value) == text
     if not isinstance(value.arguments.get("value"), np.ndarray):  # a list reads back as a list
         assert jo.parse(text, names=NAMES) == value

@@ -4,12 +4,13 @@ import jax
 import numpy as np
 
 import jaxopt_lite as jo
+from tests.quick import quick_jit
 
 from . import problem
 
 
-def descend(*optimizers) -> list[np.ndarray]:
-    """The trajectory [STEPS, 9] of each optimizer, all in one compiled scan."""
+def descend(*optimizers, jit=quick_jit) -> list[np.ndarray]:
+    """The trajectory [STEPS, 9] of each optimizer, all in one scan compiled by `jit`."""
 
     def step(carry, inputs):
         after = []
@@ -18,7 +19,7 @@ def descend(*optimizers) -> list[np.ndarray]:
             after.append((jo.apply_updates(params, updates), state))
         return after, [params for params, _ in after]
 
-    @jax.jit
+    @jit
     def run(start, inputs):
         return jax.lax.scan(step, [(start, optimizer.init(start)) for optimizer in optimizers], inputs)[1]
 

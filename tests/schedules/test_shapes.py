@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import jaxopt_lite as jo
+from tests.quick import quick_jit
 
 QUARTER = (1 - math.cos(math.pi / 4)) / 2  # how far half a cosine has come after a quarter of its way
 
@@ -85,7 +86,7 @@ def test_values_by_hand(schedule, values):
 
 @pytest.mark.parametrize("schedule", EDGES, ids=str)
 def test_slopes_by_every_argument_are_finite_on_the_kinks_too(schedule):
-    slopes = jax.grad(lambda s, t: jnp.sum(s(t)), argnums=(0, 1))(schedule, STEPS)
+    slopes = quick_jit(jax.grad(lambda s, t: jnp.sum(s(t)), argnums=(0, 1)))(schedule, STEPS)
     for path, slope in jax.tree_util.tree_leaves_with_path(slopes):
         assert jnp.isfinite(slope).all(), jax.tree_util.keystr(path)
 
@@ -96,7 +97,7 @@ def test_mapped_over_its_arguments_it_is_a_loop(schedule):
     leaves, structure = jax.tree.flatten(schedule)
     rows = [[np.float32(x) * (1.01 if i == j else 1) for j, x in enumerate(leaves)] for i in range(8)]
     columns = [jnp.stack(column) for column in zip(*rows, strict=True)]
-    mapped = jax.vmap(lambda s: s(STEPS))(structure.unflatten(columns))
+    mapped = quick_jit(jax.vmap(lambda s: s(STEPS)))(structure.unflatten(columns))
     for row, found in zip(rows, mapped, strict=True):
         try:
             expected = structure.unflatten(row)(STEPS)

@@ -9,13 +9,10 @@ import optax
 import pytest
 
 import jaxopt_lite as jo
+from jaxopt_lite import optimizers
 
 PUBLIC = {name: getattr(jo, name) for name in jo.__all__}
-RECIPES = {
-    name: factory
-    for name, factory in PUBLIC.items()
-    if inspect.getmodule(factory) is not None and inspect.getmodule(factory).__name__ == "jaxopt_lite.optimizers"
-}
+RECIPES = {name: PUBLIC[name] for name in optimizers.__all__}
 # Arguments for any schedule; each takes those that it knows.
 PHASES = {
     **{"value": 0.1, "init_value": 0.1, "peak_value": 1.0, "end_value": 0.2, "decay_rate": 0.9, "power": 2.0},

@@ -1,0 +1,160 @@
+"""The one table of recipes: each called with its arguments away from their defaults, and what that call chains.
+
+The contract, the comparison with Optax and the tests of recipes all take their rows from here. The numbers are chosen
+so that each of them matters within the six steps of `tests.contract.table.run`: thresholds bind, every ε is large. A
+recipe with switches has several rows. `test_optimizers.py` fails if a public recipe has no row here,
+`contract/test_table.py` if one of its arguments keeps its default in all rows.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+import jaxopt_lite as jo
+from jaxopt_lite import chain, scale_by_learning_rate
+
+
+class Recipe(NamedTuple):
+    """A recipe and the chain that it stands for, arguments written out, in the order of the updates."""
+
+    value: jo.GradientTransformation
+    chain: jo.GradientTransformation
+
+
+# Functions of a module, as users have them in theirs.
+
+
+def falling(count):
+    return 0.1 / (1 + count)
+
+
+def only_matrices(params):
+    return jax.tree.map(lambda p: jnp.ndim(p) > 1, params)
+
+
+KEY = jax.random.key(3)
+MATRIX = {"w": True, "b": False}
+VECTOR = {"w": False, "b": True}
+WARMUP = jo.warmup_cosine_decay_schedule(0.02, 0.1, warmup_steps=1.5, decay_steps=5.5, end_value=0.01, exponent=1.5)
+LINE = jo.linear_schedule(0.1, 0.02, transition_steps=5.0, transition_begin=1.0)
+BY_PATH = jo.by_path({"w": True}, False)
+
+# The arguments that many of the rows below share.
+ADAM = {"b1": 0.8, "b2": 0.9, "eps": 0.1, "eps_root": 0.2}
+NARROW = {"mu_dtype": "bfloat16"}
+RMS = {"decay": 0.8, "eps": 0.1, "initial_scale": 0.3}
+TORCH_RMS = {"eps_in_sqrt": False, "bias_correction": True}
+RATE = scale_by_learning_rate(0.1)
+
+RECIPES = {
+    "sgd": Recipe(jo.sgd(0.1), chain(jo.identity(), RATE)),
+    "sgd_momentum": Recipe(
+        jo.sgd(0.1, 0.8, nesterov=True, accumulator_dtype="bfloat16"),
+        chain(jo.trace(0.8, nesterov=True, accumulator_dtype="bfloat16"), RATE),
+    ),
+    "sgd_function": Recipe(jo.sgd(falling, 0.8), chain(jo.trace(0.8), scale_by_learning_rate(falling))),
+    "noisy_sgd": Recipe(jo.noisy_sgd(0.1, 0.3, 0.7, key=5), chain(jo.add_noise(0.3, 0.7, key=5), RATE)),
+    "noisy_sgd_key": Recipe(
+        jo.noisy_sgd(LINE, 0.3, 0.7, key=KEY), chain(jo.add_noise(0.3, 0.7, key=KEY), scale_by_learning_rate(LINE))
+    ),
+    "signum": Recipe(
+        jo.signum(0.1, 0.7, accumulator_dtype="bfloat16"),
+        chain(jo.ema(0.7, debias=False, accumulator_dtype="bfloat16"), jo.scale_by_sign(), RATE),
+    ),
+    "adagrad": Recipe(jo.adagrad(0.1, 0.2, 0.1), chain(jo.scale_by_rss(initial_accumulator_value=0.2, eps=0.1), RATE)),
+    "adadelta": Recipe(
+        jo.adadelta(0.5, 0.8, 0.1, LINE, weight_decay_mask=MATRIX),
+        chain(
+            jo.add_decayed_weights(LINE, mask=MATRIX),
+            jo.scale_by_adadelta(rho=0.8, eps=0.1),
+            scale_by_learning_rate(0.5),
+        ),
+    ),
+    "rmsprop": Recipe(
+        jo.rmsprop(0.1, 0.8, 0.1, 0.3, False, False, 0.7, nesterov=True, bias_correction=True),
+        chain(jo.scale_by_rms(**RMS, **TORCH_RMS), RATE, jo.trace(0.7, nesterov=True)),
+    ),
+    "rmsprop_centered": Recipe(
+        jo.rmsprop(LINE, 0.8, 0.1, 0.3, False, centered=True, bias_correction=True),
+        chain(jo.scale_by_stddev(**RMS, **TORCH_RMS), scale_by_learning_rate(LINE), jo.identity()),
+    ),
+    "adam": Recipe(jo.adam(0.1, 0.8, 0.9, 0.1, 0.2), chain(jo.scale_by_adam(**ADAM), RATE)),
+    "adam_nesterov": Recipe(
+        jo.adam(WARMUP, 0.8, 0.9, 0.1, 0.2, mu_dtype="bfloat16", nesterov=True),
+        chain(jo.scale_by_adam(**ADAM, **NARROW, nesterov=True), scale_by_learning_rate(WARMUP)),
+    ),
+    "adamw": Recipe(
+        jo.adamw(WARMUP, 0.8, 0.9, 0.1, 0.2, weight_decay=0.1),
+        chain(jo.scale_by_adam(**ADAM), jo.add_decayed_weights(0.1), scale_by_learning_rate(WARMUP)),
+    ),
+    "adamw_masked": Recipe(
+        jo.adamw(0.1, 0.8, 0.9, 0.1, 0.2, "bfloat16", weight_decay=LINE, mask=BY_PATH, nesterov=True),
+        chain(
+            jo.scale_by_adam(**ADAM, **NARROW, nesterov=True),
+            jo.add_decayed_weights(LINE, mask=BY_PATH),
+            RATE,
+        ),
+    ),
+    "nadam": Recipe(
+        jo.nadam(0.1, 0.8, 0.9, 0.1, 0.2, mu_dtype="bfloat16"), jo.adam(0.1, **ADAM, **NARROW, nesterov=True)
+    ),
+    "nadamw": Recipe(
+        jo.nadamw(0.1, 0.8, 0.9, 0.1, 0.2, "bfloat16", 0.1, mask=only_matrices),
+        jo.adamw(0.1, **ADAM, **NARROW, weight_decay=0.1, mask=only_matrices, nesterov=True),
+    ),
+    "adamax": Recipe(
+        jo.adamax(LINE, 0.8, 0.9, 0.1), chain(jo.scale_by_adamax(0.8, 0.9, eps=0.1), scale_by_learning_rate(LINE))
+    ),
+    "amsgrad": Recipe(
+        jo.amsgrad(0.1, 0.8, 0.9, 0.1, 0.2, "bfloat16", False, False),
+        chain(jo.scale_by_amsgrad(**ADAM, **NARROW, bias_correction_mu=False, bias_correction_nu=False), RATE),
+    ),
+    "amsgrad_torch": Recipe(
+        jo.amsgrad(0.1, 0.8, 0.9, 0.1, 0.2, form="torch"), chain(jo.scale_by_amsgrad(**ADAM, form="torch"), RATE)
+    ),
+    "adabelief": Recipe(
+        jo.adabelief(0.1, 0.8, 0.9, 0.1, 0.2, nesterov=True), chain(jo.scale_by_belief(**ADAM, nesterov=True), RATE)
+    ),
+    "yogi": Recipe(jo.yogi(0.1, 0.8, 0.9, 0.1), chain(jo.scale_by_yogi(b1=0.8, b2=0.9, eps=0.1), RATE)),
+    "radam": Recipe(
+        jo.radam(0.1, 0.8, 0.99, 0.1, 0.2, 5.5, nesterov=True),
+        chain(jo.scale_by_radam(0.8, 0.99, eps=0.1, eps_root=0.2, threshold=5.5, nesterov=True), RATE),
+    ),
+    "lion": Recipe(
+        jo.lion(0.1, 0.7, 0.8, "bfloat16", 0.1, mask=MATRIX),
+        chain(jo.scale_by_lion(b1=0.7, b2=0.8, **NARROW), jo.add_decayed_weights(0.1, mask=MATRIX), RATE),
+    ),
+    "lamb": Recipe(
+        jo.lamb(0.1, 0.8, 0.9, 0.1, 0.2, 0.1, mask=MATRIX),
+        chain(jo.scale_by_adam(**ADAM), jo.add_decayed_weights(0.1, mask=MATRIX), jo.scale_by_trust_ratio(), RATE),
+    ),
+    "lars": Recipe(
+        jo.lars(0.1, 0.2, MATRIX, 0.5, 0.2, VECTOR, 0.8, nesterov=True),
+        chain(
+            jo.add_decayed_weights(0.2, mask=MATRIX),
+            jo.masked(jo.scale_by_trust_ratio(trust_coefficient=0.5, eps=0.2), VECTOR),
+            RATE,
+            jo.trace(0.8, nesterov=True),
+        ),
+    ),
+    "novograd": Recipe(
+        jo.novograd(0.1, 0.8, 0.3, 0.1, 0.2, 0.1),
+        chain(jo.scale_by_novograd(b1=0.8, b2=0.3, eps=0.1, eps_root=0.2, weight_decay=0.1), RATE),
+    ),
+    "adan": Recipe(
+        jo.adan(WARMUP, 0.8, 0.7, 0.9, 0.1, 0.2, 0.3, mask=MATRIX),
+        chain(
+            jo.scale_by_adan(b1=0.8, b2=0.7, b3=0.9, eps=0.1, eps_root=0.2),
+            scale_by_learning_rate(WARMUP),
+            jo.proximal_l2(WARMUP, 0.3, mask=MATRIX),
+        ),
+    ),
+    "rprop": Recipe(
+        jo.rprop(0.1, 0.7, 1.3, 0.075, 0.12),
+        chain(
+            jo.scale_by_rprop(0.1, eta_minus=0.7, eta_plus=1.3, min_step_size=0.075, max_step_size=0.12),
+            jo.scale(-1.0),
+        ),
+    ),
+}
