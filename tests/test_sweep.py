@@ -152,7 +152,7 @@ REFUSED = {
     "empty space": ({"space": {}}, ValueError, "space: spec is empty"),
     "constants": ({"space": {"learning_rate": 0.1}}, ValueError, "6 trials would all be the same"),
     "unhashable": ({"space": {"a": np.ones(3)}}, TypeError, "the constant 'a' must be hashable"),
-    "no trials": ({"trials": 0}, ValueError, "sweep: trials must be at least 1, got 0"),
+    "no trials": ({"trials": 0}, ValueError, "sweep: trials must be an int of at least 1, got 0"),
     "no number of trials": ({"trials": None}, ValueError, r"sweep: trials must be given: sobol\(\) has no end"),
     "no seeds": ({"seeds": 0}, ValueError, "sweep: seeds must be an int of at least 1, got 0"),
     "a seed of 33 bits": ({"seed": 2**32}, ValueError, "seed must be at most 4294967294, because .* 32 bits"),

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxopt_lite.core.numbers import describe
+
 __all__ = []
 
 
@@ -35,7 +37,7 @@ def check_int(
         least: the smallest int allowed; None allows all.
         most: the largest int allowed; None allows all.
         none: allow None, which is returned as it is.
-        why: the reason for the upper limit, for its message; for `INT32_MAX` it is given already.
+        why: the reason for the upper limit, for its message.
 
     Returns:
         The int, or None where that is allowed.
@@ -48,13 +50,12 @@ def check_int(
         return None
     if not isinstance(value, (int, np.integer)) or isinstance(value, bool):
         at_least = "" if least is None else f" of at least {least}"
-        raise WrongTypeError(f"{who}: {name} must be an int{at_least}, got {value!r:.80}")
+        raise WrongTypeError(f"{who}: {name} must be an int{at_least}, got {describe(value):.80}")
     value = int(value)
     if least is not None and value < least:
         raise ValueError(f"{who}: {name} must be an int of at least {least}, got {value}")
     if most is not None and value > most:
-        why = why or ("it is counted in int32" if most == INT32_MAX else "")
-        raise ValueError(f"{who}: {name} must be at most {most}, got {value}{why and f': {why}'}")
+        raise ValueError(f"{who}: {name} must be at most {most}{why and f', because {why}'}, got {value}")
     return value
 
 
@@ -78,12 +79,13 @@ def check_number(
         WrongTypeError: if it is not a real number.
         ValueError: if it is outside the range.
     """
+    limits = [f"{'above' if open_low else 'of at least'} {least:g}"] if least > -math.inf or open_low else []
+    limits += [f"at most {most:g}"] if most < math.inf else []
+    message = f"{who}: {name} must be a number {' and '.join(limits)}".rstrip()
     if not isinstance(value, numbers.Real) or isinstance(value, (bool, np.bool_)):
-        raise WrongTypeError(f"{who}: {name} must be a number, got {value!r:.80}")
+        raise WrongTypeError(f"{message}, got {describe(value):.80}")
     if not ((value > least if open_low else value >= least) and value <= most):
-        limits = [f"{'above' if open_low else 'at least'} {least:g}"] if least > -math.inf or open_low else []
-        limits += [f"at most {most:g}"] if most < math.inf else []
-        raise ValueError(f"{who}: {name} must be {' and '.join(limits) or 'a number'}, got {value!r}")
+        raise ValueError(f"{message}, got {value!r:.80}")
     return value  # pyright: ignore[reportReturnType]
 
 
@@ -94,7 +96,7 @@ def check_bool(who: str, name: str, value: Any) -> bool:
         WrongTypeError: if it is neither.
     """
     if not isinstance(value, (bool, np.bool_)):
-        raise WrongTypeError(f"{who}: {name} must be True or False, got {value!r:.80}")
+        raise WrongTypeError(f"{who}: {name} must be True or False, got {describe(value):.80}")
     return bool(value)
 
 

@@ -299,9 +299,9 @@ class Group:
             shape = isinstance(error, TypeError) and any(words in str(error) for words in _OF_SHAPES)
             if self.static.names and (shape or isinstance(error, jax.errors.JAXTypeError)):
                 error.add_note(
-                    f"sweep: traced numbers, all values of which share one program, are {', '.join(self.static.names)} "
-                    "here; what decides about shapes or Python's control flow must be static: use choice(...) or "
-                    "int_uniform(...)"
+                    "sweep: traced numbers, all values of which share one program, are here "
+                    f"{', '.join(self.static.names)}; what decides about shapes or Python's control flow must be "
+                    "static: use choice(...) or int_uniform(...)"
                 )
             raise
 

@@ -20,15 +20,15 @@ def test_check_int_returns_the_int_in_its_range():
         ((True,), TypeError, "f: n must be an int of at least 1, got True"),
         ((2.0,), TypeError, "f: n must be an int of at least 1, got 2.0"),
         ((None,), TypeError, "f: n must be an int of at least 1, got None"),
-        (("1", 1, None, True), TypeError, "f: n must be an int of at least 1, got '1'"),
+        (("1", 1, None, True), TypeError, "f: n must be an int of at least 1, got the string '1'"),
         ((0,), ValueError, "f: n must be an int of at least 1, got 0"),
         ((9, 1, 8), ValueError, "f: n must be at most 8, got 9"),
         (
             (2**31, 1, INT32_MAX),
             ValueError,
-            "f: n must be at most 2147483647, got 2147483648: it is counted in int32",
+            "f: n must be at most 2147483647, got 2147483648",
         ),
-        ((9, 1, 8, False, "it is a byte"), ValueError, "f: n must be at most 8, got 9: it is a byte"),
+        ((9, 1, 8, False, "it is a byte"), ValueError, "f: n must be at most 8, because it is a byte, got 9"),
     ],
 )
 def test_check_int_refuses(arguments, error, message):
@@ -46,11 +46,11 @@ def test_check_number_returns_the_number_in_its_range():
     ("arguments", "error", "message"),
     [
         ((True,), TypeError, "f: x must be a number, got True"),
-        (("1",), TypeError, "f: x must be a number, got '1'"),
+        (("1",), TypeError, "f: x must be a number, got the string '1'"),
         ((float("nan"),), ValueError, "f: x must be a number, got nan"),
-        ((0, 0, 1, True), ValueError, "f: x must be above 0 and at most 1, got 0"),
-        ((-1.0, 0), ValueError, "f: x must be at least 0, got -1.0"),
-        ((2, -1, 1), ValueError, "f: x must be at least -1 and at most 1, got 2"),
+        ((0, 0, 1, True), ValueError, "f: x must be a number above 0 and at most 1, got 0"),
+        ((-1.0, 0), ValueError, "f: x must be a number of at least 0, got -1.0"),
+        ((2, -1, 1), ValueError, "f: x must be a number of at least -1 and at most 1, got 2"),
     ],
 )
 def test_check_number_refuses(arguments, error, message):

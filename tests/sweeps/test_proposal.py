@@ -92,7 +92,7 @@ def test_bad_calls_say_what_is_wrong():
         space_of(jo.adam(1e-3), include=("eps_root",))
     with pytest.raises(TypeError, match="include must be a sequence of names"):
         space_of(jo.adam(1e-3), include="eps")
-    with pytest.raises(ValueError, match="decades must be above 0"):
+    with pytest.raises(ValueError, match="decades must be a number above 0"):
         space_of(jo.adam(1e-3), decades=0)
     with pytest.raises(TypeError, match="traced"):
         jax.jit(lambda lr: space_of(jo.sgd(lr)) and lr)(0.1)
