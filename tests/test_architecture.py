@@ -42,7 +42,7 @@ PLAN = (
             *("static", "distributions", "space", "configs", "proposal"),  # what is searched
             *("samplers", "adaptive"),  # which points
             *("ledger", "policies", "population"),  # which trials are promoted
-            *("events", "program", "pool", "engine"),  # running them
+            *("events", "program", "pool", "groups", "engine"),  # running them
         )
     },
     {"checkpoint": (), "log": ("records", "progress", "scoreboard")},

@@ -142,7 +142,7 @@ def sweep(
     with contextlib.closing(SweepFolder(path, arguments, overwrite)) as folder:
         earlier = folder.earlier()
         if earlier is not None:
-            engine.restore(earlier)
+            engine.groups.restore(earlier)
         return _drive(engine, folder, saves, Scoreboard(progress), resumed=earlier is not None)
 
 
@@ -210,7 +210,7 @@ def _drive(engine: Engine, folder: SweepFolder | None, saves: Any, board: Scoreb
     if folder is None:
         return result
     try:
-        snapshot = engine.snapshot()
+        snapshot = engine.groups.snapshot()
         if outcome.complete:
             folder.save(snapshot)
         folder.finish(result, snapshot.facts["groups"])

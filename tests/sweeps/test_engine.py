@@ -121,7 +121,7 @@ def test_stopped_anywhere_and_resumed(rule):
         stopped, _, snapshot = small.drive(small.engine(rule, spec=spec), small.stop_at(at))
         assert not stopped.complete
         again = small.engine(rule, spec=spec)
-        again.restore(snapshot)
+        again.groups.restore(snapshot)
         small.same(small.drive(again, lambda event, i: Reply(points=2))[0], whole)
 
 
@@ -155,7 +155,7 @@ def test_program_text_does_not_grow_with_the_data():
 
         made = small.engine(trial=trial, trials=2)
         small.drive(made)
-        sizes.append(len(str(next(iter(made.runners.values())).program._jaxpr)))
+        sizes.append(len(str(next(iter(made.groups.runners.values())).program._jaxpr)))
     assert abs(sizes[1] - sizes[0]) < 200, sizes
 
 
@@ -288,7 +288,7 @@ def test_more_trials_extend_a_sweep_without_changing_it(whole):
     made = small.engine()
     outcome, _, _ = small.drive(made)
     longer = small.engine(trials=16)
-    longer.restore(made.snapshot())
+    longer.groups.restore(made.groups.snapshot())
     extended, _, _ = small.drive(longer)
     assert len(extended.ledger) == 16
     for name, curve in outcome.ledger.curves.items():
@@ -300,7 +300,7 @@ def test_more_trials_extend_a_sweep_without_changing_it(whole):
 def test_another_program_or_other_data_are_refused():
     made = small.engine()
     small.drive(made)
-    saved = made.snapshot()
+    saved = made.groups.snapshot()
 
     def other_code(config):
         task, optimizer = small.trial(config)
@@ -312,7 +312,7 @@ def test_another_program_or_other_data_are_refused():
 
     for trial, what in ((other_code, "program"), (other_data, "data")):
         with pytest.raises(ValueError, match=f"the {what} of all trials changed"):
-            small.engine(trial=trial).restore(saved)
+            small.engine(trial=trial).groups.restore(saved)
 
 
 def test_a_grid_runs_whole():

@@ -1,0 +1,237 @@
+"""The groups of a sweep's trials: which program each trial belongs to, with which numbers, and where its state is."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxopt_lite.sweeps.configs import Reading, Static, split
+from jaxopt_lite.sweeps.events import Snapshot
+from jaxopt_lite.sweeps.ledger import FAILED, RUNNING, Copy, Ledger
+from jaxopt_lite.sweeps.pool import Runner, usual_width
+from jaxopt_lite.sweeps.program import Group, SweepPlan
+from jaxopt_lite.train.plan import is_highest_best, watched
+
+__all__ = []
+
+
+class Groups:
+    """The trials of a ledger by the static part of their configs.
+
+    Args:
+        trial: the user's function of a config.
+        ledger: of the trials.
+        plan: how each trial trains.
+        devices: on which cohorts run.
+        width: of cohorts; None is the usual one.
+        keep_on: whether the other trials run on where some fail.
+
+    Attributes:
+        static: the static part of each trial's config.
+        numbers: its traced numbers, float32 [k].
+        runners: of the groups that could be made, by static part.
+    """
+
+    def __init__(
+        self, trial: Callable, ledger: Ledger, plan: SweepPlan, devices: Sequence[Any], width: int | None, keep_on: bool
+    ):
+        self._trial, self._ledger, self._plan, self._devices = trial, ledger, plan, devices
+        self._width, self._keep_on = width, keep_on
+        self._stored: dict[tuple, Any] = {}  # data on devices, shared by the groups
+        self.static: list[Static] = []
+        self.numbers: list[np.ndarray] = []
+        self.runners: dict[Static, Runner] = {}
+
+    def runner(self, trial: int) -> Runner:
+        """What runs a trial."""
+        return self.runners[self.static[trial]]
+
+    def sort(self, trials: Sequence[int] | np.ndarray) -> None:
+        """Find the group and the numbers of trials anew."""
+        for trial, config in zip(trials, self._ledger.space.configs(self._ledger.table[trials])):
+            static, numbers = split(config)
+            self.static[trial : trial + 1], self.numbers[trial : trial + 1] = [static], [numbers]
+
+    def begin(self, static: Static, trials: list[int]) -> str | None:
+        """Make the program of a group by the first of its trials whose own numbers are not refused.
+
+        Returns:
+            Why all of them failed, if `trial` raised for the whole group and the other groups run on.
+        """
+        for trial in trials:
+            try:
+                group = self._group(self._ledger.table[trial])
+            except Exception as error:
+                if not self._keep_on:
+                    raise
+                hints = [note.removeprefix("sweep: ") for note in error.__notes__ if note.startswith("sweep: config")]
+                message = "; ".join([f"{type(error).__name__}: {error}", *hints])
+                if not (isinstance(error, ValueError) and self._can_be_traced(static)):
+                    self._fail(trials, message)
+                    return message
+                self._fail([trial], message)
+            else:
+                width = self._width or usual_width(group, self.static.count(static), self._devices[0])
+                self.add(group, self._ledger.table[trial].copy(), width)
+                return None
+        return None
+
+    def _group(self, row: np.ndarray) -> Group:
+        """Call `trial` for a row of the table, and trace what it returns."""
+        config = self._ledger.space.configs(row[None])[0]
+        reading, (static, numbers) = Reading(), split(config)
+        try:
+            try:
+                return Group(self._trial, static, numbers, self._plan, reading)
+            except (TypeError, ValueError):
+                if not reading.as_tree:
+                    raise
+                # jax.tree.map(f, config, other) takes no other class of dicts
+                return Group(self._trial, static, numbers, self._plan)
+        except Exception as error:
+            for text in (f"trial was called with {config}", *reading.explain(error)):
+                error.add_note(f"sweep: {text}")
+            raise
+
+    def _can_be_traced(self, static: Static) -> bool:
+        """Whether `trial` returns where numbers are traced, and so are not checked."""
+
+        def traced(numbers):
+            self._trial(static.join(numbers))
+
+        try:
+            jax.eval_shape(traced, jax.ShapeDtypeStruct((len(static.names),), np.float32))
+        except Exception:
+            return False
+        return True
+
+    def add(self, group: Group, row: np.ndarray, width: int) -> Runner:
+        """The runner of a group, a row of whose trials is given."""
+        ledger = self._ledger
+        ledger.metric = watched("sweep", self._plan.metric or ledger.metric or None, group.metrics)
+        ledger.highest = is_highest_best("sweep", ledger.metric, self._plan.mode)
+        active = ledger.space.active(row[None])[0]
+        dimensions = [d for d, is_active in zip(ledger.space.dimensions, active, strict=True) if is_active]
+        ledger.decays |= {d.name for d in dimensions if ".".join(d.path) in group.decays}
+        members = self.static.count(group.static)
+        runner = self.runners[group.static] = Runner(group, row, width, members, self._devices, self._stored)
+        return runner
+
+    def check(self, trials: np.ndarray) -> None:
+        """Raise if an optimizer refuses the numbers of a trial, or note that it failed; programs check nothing."""
+        for static, runner in self.runners.items():
+            members = [i for i in trials.tolist() if self.static[i] == static and self._ledger.running[i]]
+            refused = runner.group.out_of_range(np.stack([self.numbers[i] for i in members])) if members else {}
+            for i, message in refused.items():
+                if not self._keep_on:
+                    config = self._ledger.space.configs(self._ledger.table[[members[i]]])[0]
+                    raise ValueError(f"sweep: {message}, for trial {members[i]} with {config}: narrow the space")
+                self._fail([members[i]], f"ValueError: {message}")
+
+    def _fail(self, trials: Sequence[int], message: str) -> None:
+        self._ledger.status[trials] = FAILED
+        self._ledger.errors.update(dict.fromkeys(trials, message))
+
+    def copy(self, copies: Sequence[Copy]) -> None:
+        """Let trials exploit others' states: all sources are read before any trial is changed."""
+        sources = [self.static[c.source] for c in copies]
+        read = [self.runner(c.source).pool.read([c.source]) for c in copies]
+        for copy in copies:
+            self.runner(copy.trial).pool.drop([copy.trial])
+            self._ledger.copy(copy)
+        self.sort(np.array([copy.trial for copy in copies]))
+        for copy, state, static in zip(copies, read, sources, strict=True):
+            if self.static[copy.trial] != static:
+                raise ValueError(
+                    "sweep: a copy must keep the static values of its source, whose program made its state"
+                )
+            self.runners[static].pool.write([copy.trial], state)
+
+    def forget(self, least: int = 2) -> None:
+        """Once at least `least` ended trials hold states, free all but the best trial's."""
+        pools = [runner.pool for runner in self.runners.values()]
+        ended = [trial for pool in pools for trial in pool.trials if self._ledger.status[trial] != RUNNING]
+        if len(ended) >= least:
+            place = np.argsort(self._ledger.ranking())
+            best = min(ended, key=lambda trial: place[trial])
+            for pool in pools:
+                pool.drop([trial for trial in ended if trial != best])
+
+    def unread(self) -> tuple[list[str], str]:
+        """The dimensions that `trial` never reads, and a message that tells what it reads.
+
+        None where some group might read more: one that could not be made or whose reading is not known, or one with an
+        option that no trial has.
+        """
+        space, table, runners = self._ledger.space, self._ledger.table, list(self.runners.values())
+        readings = [runner.group.reading for runner in runners if runner.group.reading is not None]
+        if not table.size or len(readings) < len(set(self.static)):
+            return [], ""
+        active, names = space.active(np.array([runner.row for runner in runners])), []
+        for j, dimension in enumerate(space.dimensions):
+            axis, column = dimension.axis, table[:, j]
+            here = [reading for reading, is_active in zip(readings, active[:, j], strict=True) if is_active]
+            if not any(reading.has(dimension.path, axis.branches is not None) for reading in here):
+                names.append(dimension.name)
+            elif axis.options and not axis.traced and len(set(column[~np.isnan(column)])) < len(axis.options):
+                return [], ""
+        read, missing = (set().union(*(getattr(r, name) for r in readings)) for name in ("read", "missing"))
+        flat = lambda paths: ", ".join(sorted({".".join(map(str, path)) for path in paths}))
+        what = "a dimension" if len(names) == 1 else "dimensions"
+        text = f"trial never reads {', '.join(names)}, {what} of the space; it reads {flat(read) or 'nothing'}"
+        return names, text + (f", and asks for {flat(missing - read)}, which no config has" if missing - read else "")
+
+    def require_at_most(self, most: int) -> list[Static]:
+        """The groups, in the order of their first trials; raise, naming the dimension that makes so many."""
+        groups, space = list(dict.fromkeys(self.static)), self._ledger.space
+        if len(groups) <= most:
+            return groups
+        columns = {n: column for n, column in space.columns(self._ledger.table).items() if n not in space.traced}
+        counts = {name: len({repr(value) for value in column.tolist()}) for name, column in columns.items()}
+        culprit = max(counts, key=lambda name: counts[name])
+        raise ValueError(
+            f"sweep: {len(groups)} groups, each of which is traced and compiled, are more than max_groups={most}: "
+            f"{culprit!r} is static and has {counts[culprit]} values here. Give it fewer values (choice), make it a "
+            "traced number (traced=True, if shapes do not depend on it), or raise max_groups"
+        )
+
+    def snapshot(self) -> Snapshot:
+        """All that is needed to resume; nothing may be in flight."""
+        pools, groups = {}, []
+        for i, runner in enumerate(self.runners.values()):
+            trials = runner.pool.trials
+            leaves = {str(j): leaf for j, leaf in enumerate(runner.pool.read(trials))} if trials else {}
+            pools[str(i)] = {"row": runner.row, "trials": np.array(trials, np.int64), "leaves": leaves}
+            groups.append({"label": runner.group.static.label, "width": runner.width, **runner.hashes})
+        ledger = self._ledger
+        facts = {"groups": groups, "metric": ledger.metric, "highest": ledger.highest, "trials": len(ledger)}
+        errors = {str(trial): error for trial, error in ledger.errors.items()}
+        return Snapshot({"ledger": ledger.saved(), "pools": pools}, {**facts, "errors": errors})
+
+    def restore(self, saved: Snapshot) -> None:
+        """Resume from a snapshot.
+
+        Raises:
+            ValueError: if the data or the program of a group are not what they were.
+        """
+        ledger, facts = self._ledger, saved.facts
+        ledger.restore(saved.arrays["ledger"], {int(trial): error for trial, error in facts["errors"].items()})
+        self.sort(np.arange(len(ledger)))
+        for i, was in enumerate(facts["groups"]):
+            pool = saved.arrays["pools"][str(i)]
+            row = np.asarray(pool["row"], np.float64)
+            runner = self.add(self._group(row), row, was["width"])
+            # Version 0.1.0 kept fewer hashes.
+            changed = [what for what, now in runner.hashes.items() if was.get(what, now) != now]
+            if changed:
+                raise ValueError(
+                    f"resume: the {' and the '.join(changed)} of {was['label']} changed since the sweep was saved, so "
+                    "trials would not be comparable; resume with the same data sets, code, JAX version and backend, or "
+                    "start a new sweep in another directory"
+                )
+            trials = np.asarray(pool["trials"]).tolist()
+            if trials:
+                runner.pool.write(trials, [np.asarray(pool["leaves"][str(j)]) for j in range(len(pool["leaves"]))])
+                runner.begun = True
+        ledger.metric, ledger.highest = facts["metric"], facts["highest"]
