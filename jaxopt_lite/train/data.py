@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxopt_lite.train.programs import quickly
 from jaxopt_lite.train.state import MOST_STEPS
 from jaxopt_lite.train.task import as_array, may_give_batches
 
@@ -54,7 +55,7 @@ def orders(key: jax.Array, rows: int, batch_size: int) -> Callable[[int, int], n
 
     @functools.lru_cache(maxsize=2)
     def bits(number: int) -> jax.Array:
-        return _random_bits(key, np.uint32(number * together), rows, together, _rounds(rows))
+        return _random_bits()(key, np.uint32(number * together), rows, together, _rounds(rows))
 
     @functools.lru_cache(maxsize=1)
     def block(number: int) -> np.ndarray:
@@ -93,8 +94,12 @@ def _rounds(rows: int) -> int:
     return math.ceil(3 * math.log(max(rows, 2)) / math.log(2**32 - 1))
 
 
-@functools.partial(jax.jit, static_argnums=(2, 3, 4))
-def _random_bits(key, first, rows, epochs, rounds):
+@functools.lru_cache(maxsize=1)
+def _random_bits() -> Callable:
+    return jax.jit(_bits, static_argnums=(2, 3, 4), compiler_options=quickly())
+
+
+def _bits(key, first, rows, epochs, rounds):
     """The bits by which `jax.random.permutation` sorts, uint32 [rounds, epochs, rows]."""
 
     def of_epoch(epoch):

@@ -4,6 +4,8 @@ It is pure: it yields a `Point` for each row of the history and takes back a `Re
 progress are the driver's. A driver that wants to save is given a `Snapshot`, from which the run resumes bit for bit.
 """
 
+import collections
+import dataclasses
 import functools
 from collections.abc import Callable, Generator, Iterator
 from typing import Any, NamedTuple
@@ -119,7 +121,8 @@ def training(
     if isinstance(begun.optimizer, Solver) and kind != "whole":
         name = begun.optimizer.factory.spec.name
         raise ValueError(f"fit: {name} is a solver, which needs all examples at each step; give batch_size=None")
-    rules = Rules(task, kind, plan.compute_dtype, plan.metric, plan.mode, plan.decides, plan.restore_best)
+    functions = dataclasses.replace(task, train=None, valid=None, test=None)  # kept programs keep no data
+    rules = Rules(functions, kind, plan.compute_dtype, plan.metric, plan.mode, plan.decides, plan.restore_best)
     done = int(np.max(np.asarray(begun.step)))
     first, rows, taken = (done, [], 0) if snapshot is None else (snapshot.first, list(snapshot.rows), snapshot.taken)
     last = first + plan.steps
@@ -133,7 +136,7 @@ def training(
     for data, order, n, ends in source.stretches(done - first):
         arguments = (data, task.valid), order, np.int32(n), np.bool_(ends), Limits.of(plan)
         if run is None or programs is None:
-            programs = _Programs(rules, begun, arguments, seeds is not None)
+            programs = _programs(rules, begun, arguments, task.test, seeds is not None)
             run = programs.begin(begun, order)
         if kind == "stream":  # one stack ahead of the device, and no more
             fetched(run.tally.steps)
@@ -164,8 +167,8 @@ def training(
 class _Programs:
     """The compiled functions of a run, all traced before any work is done, so that a fault in one loses nothing."""
 
-    def __init__(self, rules: Rules, begun: TrainState, arguments: tuple, many: bool):
-        data, order, *_ = arguments
+    def __init__(self, rules: Rules, begun: TrainState, arguments: tuple, test: Any, many: bool):
+        data, order, *_ = _shapes(arguments)
         over = jax.vmap if many else lambda f, in_axes: f
         axis = 0 if rules.kind == "drawn" else None
 
@@ -186,8 +189,45 @@ class _Programs:
         in_axes = (0, None, axis, None, None, None)
         self.point = Program(over(advance, in_axes=in_axes), (self.begin.shapes, *arguments), donate=True)
         self.score = lambda state, data: Program(over(rules.score, in_axes=(0, None)), (state, data))
-        test = rules.task.test
-        self.test = None if test is None else self.score(self.begin.shapes.state, test)
+        self.test = None if test is None else self.score(self.begin.shapes.state, _shapes(test))
+
+
+_KEPT = 32
+_kept: collections.OrderedDict[tuple, _Programs] = collections.OrderedDict()
+
+
+def _programs(rules: Rules, begun: TrainState, arguments: tuple, test: Any, many: bool) -> _Programs:
+    """The programs of a run: those of an earlier one, if the user's functions still compute the same.
+
+    To trace a whole point takes long beside a short run. So at each call only the loss with its gradient and the
+    evaluation are traced; what else the programs are made of is known by structures, shapes and `rules`.
+    """
+    everything = begun, arguments, test
+    shapes = tuple([str(jax.typeof(x)) for x in jax.tree.leaves(everything)])
+    key = rules.static, jax.tree.structure(everything), shapes, many, _signature(rules, begun, arguments, test, many)
+    if key not in _kept:
+        _kept[key] = _Programs(rules, begun, arguments, test, many)
+        if len(_kept) > _KEPT:
+            _kept.popitem(last=False)
+    _kept.move_to_end(key)
+    return _kept[key]
+
+
+def _signature(rules: Rules, begun: TrainState, arguments: tuple, test: Any, many: bool) -> tuple:
+    """Equal where the user's functions compute the same."""
+    (train, valid), order, *_ = arguments
+    one = lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype) if many else x
+    order = jax.tree.map(one, order) if rules.kind == "drawn" else order
+    held_out = test if valid is None else valid
+
+    def compute(state, train, order, data):
+        return rules.slope(state, rules.batch(train, order, 0)), {} if data is None else rules.score(state, data)
+
+    return Program(compute, (jax.tree.map(one, begun), train, order, held_out)).signature
+
+
+def _shapes(arrays: Any) -> Any:
+    return jax.tree.map(lambda x: jax.typeof(x) if isinstance(x, jax.Array) else x, arrays)
 
 
 class _Source:

@@ -21,7 +21,7 @@ from jaxopt_lite.core.method import Solver, Status
 from jaxopt_lite.train.plan import Plan, is_highest_best, watched
 from jaxopt_lite.train.state import MOST_STEPS, TrainState
 from jaxopt_lite.train.step import StepParts, measure_update, scores_key
-from jaxopt_lite.train.task import Task, scores
+from jaxopt_lite.train.task import Task, loss_of, scores
 
 __all__ = ["Run"]
 
@@ -131,6 +131,16 @@ class Rules:
     def step(self) -> StepParts:
         """One step; built once, so that a run traces it as seldom as possible."""
         return StepParts(self.task, self.compute_dtype)
+
+    @property
+    def static(self) -> tuple:
+        """All but the task's functions."""
+        return self.task.stateful, *(getattr(self, field.name) for field in dataclasses.fields(self)[1:])
+
+    def slope(self, state: TrainState, batch: Any) -> Any:
+        """The loss with all that it returns, and its gradient."""
+        loss = loss_of(self.task, self.compute_dtype)
+        return jax.value_and_grad(loss, has_aux=True)(state.params, state.model_state, batch, state.key)
 
     def batch(self, train: Any, order: Any, i: Any) -> Any:
         """The batch of the i-th step of a call."""

@@ -21,6 +21,7 @@ from jaxopt_lite.train.calls import is_random_key
 
 __all__ = []
 
+_SMALL = 2**22  # numbers that a program makes, below which compiling it takes longer than running it
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-FX]+")  # of a Python function that is called back; the text shows no more of it
 
 
@@ -50,7 +51,8 @@ class Program:
         self.shapes = traced.out_info
         # Copies of NumPy's arrays: see `calls.copied`.
         self.captured = [x if isinstance(x, jax.Array) else np.array(x) for x in traced.jaxpr.consts]
-        self._text = _Text(_digest(self._jaxpr), len(jax.tree.leaves(arguments[0])) if donate else 0, self._jaxpr)
+        donated = len(jax.tree.leaves(arguments[0])) if donate else 0
+        self._text = _Text(_digest(self._jaxpr), donated, self._jaxpr)
         self._on: dict[Any, list] = {}
 
     @property
@@ -62,10 +64,15 @@ class Program:
         return self._result(_jitted(self._text)(*self._split(self.captured, arguments)))
 
     @property
+    def signature(self) -> tuple[bytes, str]:
+        """Equal, in this process, for programs that compute the same: of the text and the captured arrays."""
+        return self._text.digest, digest(self.captured)
+
+    @property
     def fingerprint(self) -> str:
-        """A hash of what is computed: text, captured arrays and version of JAX; the same in each process."""
-        text = f"{jax.__version__} {digest(self.captured)} {_inner_digest(self._jaxpr).hexdigest()}"
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        """A hash of what is computed, the same in each process: text, captured arrays and version of JAX."""
+        text = _ADDRESS.sub("", str(self._jaxpr)) + "".join(map(digest, _captured_within(self._jaxpr)))
+        return hashlib.sha256(f"{jax.__version__} {digest(self.captured)} {text}".encode()).hexdigest()[:16]
 
     def run_on(self, device: Any, *arguments: Any) -> Any:
         """A call on one device, on which the arguments lie or to which NumPy's are copied."""
@@ -111,7 +118,13 @@ def _jitted(text: _Text) -> Callable:
         # Copies of what is handed through: JAX would return the very arrays that it was given, and steps donate them.
         return [jnp.copy(x) if id(v) in given else x for v, x in zip(text.jaxpr.outvars, results, strict=True)]
 
-    return jax.jit(run, donate_argnums=0)
+    is_small = not text.donated and sum(v.aval.size for v in text.jaxpr.outvars) < _SMALL
+    return jax.jit(run, donate_argnums=0, compiler_options=quickly() if is_small else None)
+
+
+def quickly() -> dict[str, Any]:
+    """Options of the compiler for what takes longer to compile than to run: on CPU, less optimization, same numbers."""
+    return {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else {}
 
 
 _digests: weakref.WeakKeyDictionary[Any, bytes] = weakref.WeakKeyDictionary()  # by jaxpr
@@ -120,18 +133,13 @@ _digests: weakref.WeakKeyDictionary[Any, bytes] = weakref.WeakKeyDictionary()  #
 def _digest(jaxpr: Any) -> bytes:
     """Bytes that two jaxprs of this process share only if they compute the same."""
     if jaxpr not in _digests:
-        found = _inner_digest(jaxpr)
-        if _ADDRESS.search(str(jaxpr)):
-            found.update(str(id(jaxpr)).encode())
-        _digests[jaxpr] = found.digest()
+        text = str(jaxpr)
+        # A jitted function inside keeps the arrays that it captured, and the text leaves them out.
+        text += "".join(map(digest, _captured_within(jaxpr)))
+        if _ADDRESS.search(text):
+            text += str(id(jaxpr))
+        _digests[jaxpr] = hashlib.sha256(text.encode()).digest()
     return _digests[jaxpr]
-
-
-def _inner_digest(jaxpr: Any) -> Any:
-    found = hashlib.sha256(_ADDRESS.sub("", str(jaxpr)).encode())
-    for array in _captured_within(jaxpr):  # a jitted function inside keeps its own, and its text leaves them out
-        found.update(digest(array).encode())
-    return found
 
 
 def _captured_within(jaxpr: Any) -> Iterator[Any]:
