@@ -119,7 +119,7 @@ def sweep(
     check_bool("sweep", "overwrite", overwrite)
     path = check_path("sweep", "directory", directory)
     devices = jax.local_devices() if devices is None else devices
-    if isinstance(devices, str) or not devices or not all(isinstance(device, jax.Device) for device in devices):
+    if not isinstance(devices, Sequence) or not devices or not all(isinstance(d, jax.Device) for d in devices):
         raise TypeError(f"sweep: devices must be a list of devices, such as jax.devices()[:1], got {devices!r}")
     progress = check_progress("sweep", progress)
     initial_table(space, initial)

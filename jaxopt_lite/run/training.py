@@ -97,7 +97,8 @@ def fit(
     if not isinstance(callbacks, Sequence) or not all(map(callable, callbacks)):
         raise TypeError(f"fit: callbacks must be a list of functions of a Point, got {callbacks!r}")
     path = check_path("fit", "directory", directory)
-    folder = None if path is None else _Folder(path, check_bool("fit", "overwrite", overwrite))
+    overwrite = check_bool("fit", "overwrite", overwrite)
+    folder = None if path is None else _Folder(path, overwrite)
     events = training(task, optimizer, plan, seed, seeds, params, state, ahead=not callbacks)
     resumed = state.state if isinstance(state, Run) else state
     first = int(steps_done("fit", resumed).max()) if isinstance(resumed, TrainState) else 0

@@ -140,7 +140,9 @@ class Groups:
         for copy in copies:
             self.runner(copy.trial).pool.drop([copy.trial])
             self._ledger.copy(copy)
-        self.sort(np.array([copy.trial for copy in copies]))
+        changed = np.array([copy.trial for copy in copies])
+        self.sort(changed)
+        self.check(changed)
         for copy, state, static in zip(copies, read, sources, strict=True):
             if self.static[copy.trial] != static:
                 raise ValueError(

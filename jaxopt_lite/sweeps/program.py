@@ -19,6 +19,7 @@ import numpy as np
 from jaxopt_lite import tree
 from jaxopt_lite.core.arguments import INT32_MAX, check_bool, check_int
 from jaxopt_lite.core.hyperparameters import arrays, hyperparameters, parameters_of, replace
+from jaxopt_lite.core.method import Solver
 from jaxopt_lite.core.numbers import describe
 from jaxopt_lite.sweeps.configs import Observed, Reading, Static
 from jaxopt_lite.train.calls import is_random_key
@@ -93,13 +94,16 @@ class Group:
     ):
         self.trial, self.static, self.plan, self._first, self.reading = trial, static, plan, numbers, reading
         with self._explained():
-            self.task, _ = self._make(numbers)
+            self.task, method = self._make(numbers)
         if self.task.train_is_iterator:
             raise TypeError("sweep: the task's train must be arrays (or None); an iterator cannot be shared by trials")
         rows, batch = self.task.rows, plan.batch_size
         if rows is not None and batch is not None and batch > rows:
             raise ValueError(f"sweep: batch_size={batch} is more than the {rows} training examples of {static.label}")
         self.examples = rows if batch is not None else None  # of which batches are drawn; None: none are
+        if isinstance(method, Solver) and self.examples is not None:
+            name = method.factory.spec.name
+            raise ValueError(f"sweep: {name} is a solver, which needs all examples at each step; give batch_size=None")
         self.data = (self.task.train, self.task.valid)
         self.digest = digest(self.data)
         with self._explained():
@@ -110,22 +114,21 @@ class Group:
         """Which of some configs' numbers [n, k] the optimizer's rules refuse, each by itself: their messages.
 
         A check takes up to a millisecond. So many configs are first checked as arrays, each number against its own
-        range, and at the corners of the box around them, for what numbers forbid together: limits are monotone.
+        range, and at the corners of the box around them, for what numbers forbid together: limits are monotone. It is
+        the box of the optimizer's numbers: those of the config may reach them by any function.
         """
-        corners = 2 ** numbers.shape[1]
-        if corners < len(numbers):
-            ends = np.stack([numbers.min(axis=0), numbers.max(axis=0)])
-            box = np.array(list(itertools.product((0, 1), repeat=numbers.shape[1])))
-            extreme = np.take_along_axis(ends, box, axis=0)
-            if _refusal(self._optimizers(numbers)) is None and not self._refused(extreme):
+        optimizers = self._optimizers(numbers)
+        leaves, structure = jax.tree.flatten(optimizers)
+        varied = [i for i, leaf in enumerate(leaves) if np.any(leaf != leaf[:1])]
+        is_scalar = all(leaves[i].shape == (len(numbers),) and leaves[i].dtype.kind == "f" for i in varied)
+        if is_scalar and 2 ** len(varied) < len(numbers) and _refusal(optimizers) is None:
+            box = np.array(list(itertools.product((0, 1), repeat=len(varied)))).reshape(-1, len(varied))
+            extreme = [leaf[: len(box)] for leaf in leaves]
+            for column, i in zip(box.T, varied):
+                extreme[i] = np.where(column, leaves[i].max(), leaves[i].min())
+            if not _refused(jax.tree.unflatten(structure, extreme), len(box)):
                 return {}
-        return self._refused(numbers)
-
-    def _refused(self, numbers: np.ndarray) -> dict[int, str]:
-        leaves, structure = jax.tree.flatten(self._optimizers(numbers))
-        each = (jax.tree.unflatten(structure, [np.asarray(leaf[i]) for leaf in leaves]) for i in range(len(numbers)))
-        messages = enumerate(map(_refusal, each))
-        return {i: message for i, message in messages if message is not None}
+        return _refused(optimizers, len(numbers))
 
     def _optimizers(self, numbers: np.ndarray) -> Method:
         """The optimizers for numbers [n, k], every leaf with the axis of n."""
@@ -308,6 +311,14 @@ class Group:
 
 # In messages of Python, NumPy and JAX, where a float32 was given for a length.
 _OF_SHAPES = ("interpreted as an integer", "integers or a single integer", "of concrete values", "shapes must be")
+
+
+def _refused(optimizers: Method, n: int) -> dict[int, str]:
+    """Which of n optimizers, whose leaves have that axis, their rules refuse: their messages."""
+    leaves, structure = jax.tree.flatten(optimizers)
+    each = (jax.tree.unflatten(structure, [np.asarray(leaf[i]) for leaf in leaves]) for i in range(n))
+    messages = enumerate(map(_refusal, each))
+    return {i: message for i, message in messages if message is not None}
 
 
 def _refusal(optimizer: Method) -> str | None:

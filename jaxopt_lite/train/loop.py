@@ -34,7 +34,7 @@ from jaxopt_lite.train.point import (
     unmeasured,
 )
 from jaxopt_lite.train.programs import Program
-from jaxopt_lite.train.result import Result, Row, result_of
+from jaxopt_lite.train.result import Result, Row, result_of, score_program
 from jaxopt_lite.train.state import MOST_STEPS, Method, TrainState, accept_method, adopted, check_seed, init_state
 from jaxopt_lite.train.task import Task, check_task
 
@@ -138,6 +138,8 @@ def training(
         if run is None or programs is None:
             programs = _programs(rules, begun, arguments, task.test, seeds is not None)
             run = programs.begin(begun, order)
+            if snapshot is not None:  # a run that had ended stays ended
+                run = _with_status(run, snapshot.run)
         if kind == "stream":  # one stack ahead of the device, and no more
             fetched(run.tally.steps)
         run, row = programs.point(run, *arguments)
@@ -156,12 +158,14 @@ def training(
     stopped = reply.stop
     for row in waiting:
         reply = yield from _emit(row, None, rows, reply)
-    if run is None or programs is None:
-        raise ValueError("fit: the iterator of batches gave none")
+    how = MAX_STEPS if done >= last else INTERRUPTED if stopped else OUT_OF_DATA
+    if run is None:
+        if snapshot is None:
+            raise ValueError("fit: the iterator of batches gave none")
+        run = Run(begun._replace(monitor=None), snapshot.run.tally, begun.monitor)  # it was taken after the last step
     if reply.save:
         yield Snapshot(run, tuple(rows), first, source.taken)
-    how = MAX_STEPS if done == last else INTERRUPTED if stopped else OUT_OF_DATA
-    return result_of(task, plan, rules, run, rows, programs, how)
+    return result_of(task, plan, rules, run, rows, how)
 
 
 class _Programs:
@@ -188,8 +192,8 @@ class _Programs:
         self.begin = Program(over(start, in_axes=(0, axis)), (begun, order), donate=True)
         in_axes = (0, None, axis, None, None, None)
         self.point = Program(over(advance, in_axes=in_axes), (self.begin.shapes, *arguments), donate=True)
-        self.score = lambda state, data: Program(over(rules.score, in_axes=(0, None)), (state, data))
-        self.test = None if test is None else self.score(self.begin.shapes.state, _shapes(test))
+        if test is not None:
+            score_program(rules, self.begin.shapes.state, _shapes(test), many)
 
 
 _KEPT = 32
@@ -224,6 +228,11 @@ def _signature(rules: Rules, begun: TrainState, arguments: tuple, test: Any, man
         return rules.slope(state, rules.batch(train, order, 0)), {} if data is None else rules.score(state, data)
 
     return Program(compute, (jax.tree.map(one, begun), train, order, held_out)).signature
+
+
+def _with_status(run: Run, before: Run) -> Run:
+    assert run.monitor is not None and before.monitor is not None
+    return run._replace(monitor=run.monitor._replace(status=jnp.copy(before.monitor.status)))
 
 
 def _shapes(arrays: Any) -> Any:

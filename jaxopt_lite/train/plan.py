@@ -9,7 +9,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxopt_lite.core.arguments import INT32_MAX, WrongTypeError, check_int
+from jaxopt_lite.core.arguments import INT32_MAX, WrongTypeError, check_bool, check_int
 
 __all__ = ["Plan"]
 
@@ -41,6 +41,7 @@ class Plan:
         for name, least in (("target", -np.inf), ("min_grad_norm", 0)):
             if getattr(self, name) is not None:
                 self._set(name, self._score(name, getattr(self, name), least))
+        self._set("restore_best", check_bool(self.who, "restore_best", self.restore_best))
         if self.mode not in (None, "min", "max"):
             raise ValueError(f"{self.who}: mode must be 'min' or 'max', got {self.mode!r:.80}")
         if self.metric is not None and not isinstance(self.metric, str):

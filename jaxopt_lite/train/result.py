@@ -10,6 +10,7 @@ from jaxopt_lite.core.method import Status
 from jaxopt_lite.train.calls import fetched
 from jaxopt_lite.train.plan import Plan
 from jaxopt_lite.train.point import RUNNING, STATUSES, Monitor, Rules, Run
+from jaxopt_lite.train.programs import Program
 from jaxopt_lite.train.state import TrainState
 from jaxopt_lite.train.task import Task
 
@@ -94,7 +95,12 @@ def _of_none(unjudged: np.ndarray) -> str:
     return f" {of}No point was finite, so params are those that the run began with."
 
 
-def result_of(task: Task, plan: Plan, rules: Rules, run: Run, rows: list[Row], programs: Any, how: int) -> Result:
+def score_program(rules: Rules, state: Any, data: Any, many: bool) -> Program:
+    """The program that evaluates states, or states of that shape, on data."""
+    return Program(jax.vmap(rules.score, in_axes=(0, None)) if many else rules.score, (state, data))
+
+
+def result_of(task: Task, plan: Plan, rules: Rules, run: Run, rows: list[Row], how: int) -> Result:
     """The result of a run that has ended, or ends now with the status `how`."""
     monitor, state = run.monitor, run.state
     assert monitor is not None
@@ -116,13 +122,14 @@ def result_of(task: Task, plan: Plan, rules: Rules, run: Run, rows: list[Row], p
     if unjudged.any():
         first = {}
         if task.valid is not None:
-            scores = programs.score(chosen, task.valid)(chosen, task.valid)
+            scores = score_program(rules, chosen, task.valid, many)(chosen, task.valid)
             first = {f"valid.{name}": value for name, value in scores.items()}
         metrics = {name: np.where(unjudged, first.get(name, np.float32(np.nan)), x) for name, x in metrics.items()}
     untested = ""
-    if programs.test is not None:
+    if task.test is not None:
         try:
-            metrics |= {f"test.{name}": x for name, x in fetched(programs.test(chosen, task.test)).items()}
+            scores = fetched(score_program(rules, chosen, task.test, many)(chosen, task.test))
+            metrics |= {f"test.{name}": x for name, x in scores.items()}
         except jax.errors.JaxRuntimeError as error:  # most often for lack of memory: the run is not lost by it
             untested = f" test could not be evaluated: {error!s:.200}"
     metric, _ = rules.watch(rows[0].values)

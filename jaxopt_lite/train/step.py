@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxopt_lite import tree
 from jaxopt_lite.core.hyperparameters import hyperparameters
-from jaxopt_lite.core.method import Info, Objective, Solver, advance
+from jaxopt_lite.core.method import Info, Objective, Solver, Status, advance
 from jaxopt_lite.core.numbers import describe
 from jaxopt_lite.train.calls import copied
 from jaxopt_lite.train.plan import floating
@@ -58,6 +58,10 @@ def plain_step(task: Task, compute_dtype: Any) -> Callable:
     parts = StepParts(task, compute_dtype)
 
     def step(state: TrainState, batch: Any) -> tuple[TrainState, dict[str, jax.Array]]:
+        if isinstance(state.optimizer, Solver):  # one that has ended stays where it is
+            is_running = state.opt_state.status == Status.RUNNING
+            state = jax.lax.cond(is_running, lambda: parts.advance(state, batch)[0], lambda: state)
+            return state, state.opt_state.measured
         after, measured, info = parts.advance(state, batch)
         return after, {**measured, **measure_update(state, info.grads, info.updates)}
 
