@@ -122,7 +122,7 @@ class Group:
         varied = [i for i, leaf in enumerate(leaves) if np.any(leaf != leaf[:1])]
         is_scalar = all(leaves[i].shape == (len(numbers),) and leaves[i].dtype.kind == "f" for i in varied)
         if is_scalar and 2 ** len(varied) < len(numbers) and _refusal(optimizers) is None:
-            box = np.array(list(itertools.product((0, 1), repeat=len(varied)))).reshape(-1, len(varied))
+            box = np.array(list(itertools.product((0, 1), repeat=len(varied)))).reshape(2 ** len(varied), len(varied))
             extreme = [leaf[: len(box)] for leaf in leaves]
             for column, i in zip(box.T, varied):
                 extreme[i] = np.where(column, leaves[i].max(), leaves[i].min())

@@ -165,7 +165,7 @@ def training(
         run = Run(begun._replace(monitor=None), snapshot.run.tally, begun.monitor)  # it was taken after the last step
     if reply.save:
         yield Snapshot(run, tuple(rows), first, source.taken)
-    return result_of(task, plan, rules, run, rows, how)
+    return result_of(task, plan, rules, run, rows, how, None if programs is None else programs.test)
 
 
 class _Programs:
@@ -192,8 +192,7 @@ class _Programs:
         self.begin = Program(over(start, in_axes=(0, axis)), (begun, order), donate=True)
         in_axes = (0, None, axis, None, None, None)
         self.point = Program(over(advance, in_axes=in_axes), (self.begin.shapes, *arguments), donate=True)
-        if test is not None:
-            score_program(rules, self.begin.shapes.state, _shapes(test), many)
+        self.test = None if test is None else score_program(rules, self.begin.shapes.state, _shapes(test), many)
 
 
 _KEPT = 32

@@ -100,8 +100,10 @@ def score_program(rules: Rules, state: Any, data: Any, many: bool) -> Program:
     return Program(jax.vmap(rules.score, in_axes=(0, None)) if many else rules.score, (state, data))
 
 
-def result_of(task: Task, plan: Plan, rules: Rules, run: Run, rows: list[Row], how: int) -> Result:
-    """The result of a run that has ended, or ends now with the status `how`."""
+def result_of(
+    task: Task, plan: Plan, rules: Rules, run: Run, rows: list[Row], how: int, test: Program | None
+) -> Result:
+    """The result of a run that has ended, or ends now with the status `how`; `test` is its program of the test data."""
     monitor, state = run.monitor, run.state
     assert monitor is not None
     codes = np.where(np.asarray(monitor.status) == RUNNING, how, np.asarray(monitor.status))
@@ -128,7 +130,8 @@ def result_of(task: Task, plan: Plan, rules: Rules, run: Run, rows: list[Row], h
     untested = ""
     if task.test is not None:
         try:
-            scores = fetched(score_program(rules, chosen, task.test, many)(chosen, task.test))
+            test = test or score_program(rules, chosen, task.test, many)
+            scores = fetched(test(chosen, task.test))
             metrics |= {f"test.{name}": x for name, x in scores.items()}
         except jax.errors.JaxRuntimeError as error:  # most often for lack of memory: the run is not lost by it
             untested = f" test could not be evaluated: {error!s:.200}"
