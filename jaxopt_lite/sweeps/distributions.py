@@ -127,8 +127,8 @@ class Axis:
             return self.options[int(number)]
         return int(number) if self.integer else shortest(number)
 
-    def read(self, value: Any) -> float:
-        """The number that stands for what a config or its JSON form holds.
+    def read(self, value: Any, what: str = "a value") -> float:
+        """The number that stands for what a config or its JSON form holds; `what` begins the message of an error.
 
         Raises:
             ValueError: if it is outside the range, or none of the options; it lists what is expected.
@@ -143,7 +143,7 @@ class Axis:
                 number = float(np.float32(float(number)))
             if low <= number <= high and (number == int(number) or not self.integer):
                 return float(number)
-        raise ValueError(f"must be {self}, got {describe(value)}")
+        raise ValueError(f"{what} must be {self}, got {describe(value)}")
 
     def __str__(self) -> str:
         if self.options:
@@ -291,7 +291,10 @@ def choice(options: Any, traced: bool = False):
     if not options:
         raise ValueError("choice: options must not be empty")
     branches, last = options if isinstance(options, dict) else None, len(options) - 1
-    _check_options(tuple(options), traced) if branches is None else _check_branches(branches)
+    if branches is None:
+        _check_options(tuple(options), traced)
+    else:
+        _check_branches(branches)
     return Axis("choice", 0, last, *_int_maps(0, last), traced=traced, options=tuple(options), branches=branches)
 
 
