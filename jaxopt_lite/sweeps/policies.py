@@ -161,11 +161,7 @@ def multiple(who: str, name: str, value: int, ledger: Ledger) -> int:
 
 @policy
 def successive_halving(
-    factor: int = 4,
-    min_steps: int | None = None,
-    brackets: int = 1,
-    asynchronous: bool = False,
-    concurrency: int = 32,
+    factor: int = 4, min_steps: int | None = None, brackets: int = 1, asynchronous: bool = False, concurrency: int = 32
 ):
     """At rungs of r, ηr, η²r, … steps, promote the best share 1/η of the trials to the next rung.
 
