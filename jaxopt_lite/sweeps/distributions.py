@@ -303,7 +303,7 @@ def _check_options(options: tuple, traced: bool) -> None:
         if isinstance(option, dict):
             raise TypeError(f"choice: sub-spaces are given by name, {{'name': {{...}}}}, got {option!r} in a list")
         check_static(option, "choice: an option")
-    if traced and not ({type(o) for o in options} <= {int} or {type(o) for o in options} <= {float}):
+    if traced and {type(option) for option in options} not in ({int}, {float}):
         raise TypeError(f"choice: traced options must be numbers of one type, all int or all float, got {options}")
     for option in options if traced else ():
         if isinstance(option, int) and abs(option) > 2**_EXACT:
