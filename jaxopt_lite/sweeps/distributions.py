@@ -97,9 +97,7 @@ class Axis:
         return forms | {self._key(option): i for i, option in enumerate(self.options)}
 
     def _key(self, value: Any) -> Any:
-        if self.traced:
-            return frozen(float(np.float32(value)))
-        return frozen(value.item() if isinstance(value, np.generic) else value)
+        return frozen(float(np.float32(value)) if self.traced else value)
 
     def draw(self, u: np.ndarray) -> np.ndarray:
         """The numbers at points of the unit interval, float64 [n]."""

@@ -134,9 +134,8 @@ class Ledger:
 
     def last_scores(self) -> np.ndarray:
         """Each trial's score at its last point, float64 [n]: as `scores`, and NaN for failed trials."""
-        scores = np.concatenate([np.full((len(self), 1), np.nan), self.scores], axis=1)
-        scores = np.take_along_axis(scores, self._done()[:, None], axis=1)[:, 0]
-        return np.where(self.status == FAILED, np.nan, scores)
+        scores = self.scores[np.arange(len(self)), self._done() - 1]
+        return np.where((self.status == FAILED) | (self._done() == 0), np.nan, scores)
 
     def ranks(self) -> np.ndarray:
         """What trials are ranked by, float64 [n, 3], the first column first: all that look for the best ask here.

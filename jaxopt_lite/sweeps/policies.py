@@ -243,9 +243,8 @@ def _synchronous(ledger: Ledger, rungs: list[int], bracket: np.ndarray, factor: 
             target[running] = rungs[b]
         elif step < ledger.steps:
             rung, scores = rungs.index(step), ledger.score_at(step)[running]
-            n = max(1, int(members.sum()) // factor ** (rung - b + 1))
-            if np.isinf(scores).all():  # no trial has a score yet, so there is no best one
-                n = len(running)
+            share = max(1, int(members.sum()) // factor ** (rung - b + 1))
+            n = len(running) if np.isinf(scores).all() else share  # as long as no trial has a score, none is the best
             best = running[np.argsort(scores, kind="stable")]
             target[best[:n]] = rungs[rung + 1]
             stop[best[n:]] = True

@@ -300,8 +300,8 @@ def _constant(node: Any) -> Any:
     """A constant as a config holds it; a dict is empty at first."""
     if isinstance(node, dict):
         return {}
-    node = node.item() if isinstance(node, np.generic) else node
-    return np.float32(node) if isinstance(node, float) else copied(node)
+    node = copied(node)
+    return np.float32(node) if isinstance(node, float) else node
 
 
 def _find(leaf: Leaf, config: Config, who: str) -> Any:

@@ -42,10 +42,14 @@ def check_float32(value: float, what: str, infinite: bool = True) -> None:
 
 
 def frozen(value: Any) -> Any:
-    """A hashable stand-in, equal just where types and values are equal; lists and tuples are one type, NaN is NaN."""
+    """A hashable stand-in, equal just where types and values are equal.
+
+    Lists and tuples are one type, NumPy's scalars are of Python's types, and NaN is NaN.
+    """
     if isinstance(value, (list, tuple)) and not isinstance(value, Value):
         return (list, tuple(map(frozen, value)))
-    if isinstance(value, (float, complex, np.inexact)) and value != value:
+    value = value.item() if isinstance(value, np.generic) else value
+    if isinstance(value, (float, complex)) and value != value:
         return (type(value), repr(value))
     return (type(value), value)
 
