@@ -46,7 +46,8 @@ def tpe(startup: int = 16, batch: int = 16):
     check_int("tpe", "batch", batch)
 
     def ask(space, seed, start, count, points, scores):
-        optuna = _require("tpe", "optuna")
+        with _extra("tpe", "optuna"):
+            import optuna
         early = count if not np.isfinite(scores).any() else min(count, max(startup - start, 0))
         head = sobol().ask(space, seed, start, early)
         if early == count or not space.dimensions:
@@ -87,14 +88,13 @@ def cma_es(batch: int | None = None, sigma: Positive = 0.3):
         return batch or 4 + int(3 * np.log(max(len(_numbers(space)), 1)))
 
     def ask(space, seed, start, count, points, scores):
-        cmaes = _require("cma_es", "cmaes")
+        with _extra("cma_es", "cmaes"):
+            import cmaes
         numbers, size, rng = _numbers(space), population(space), np.random.default_rng([seed, start])
         if not numbers:
             raise ValueError("cma_es: the space has no numbers outside sub-spaces; use tpe()")
-        bounds = np.tile([0.0, 1.0], (len(numbers), 1))
-        state = cmaes.CMA(
-            np.full(len(numbers), 0.5), sigma, bounds=bounds, population_size=size, seed=int(rng.integers(2**31))
-        )
+        mean, bounds = np.full(len(numbers), 0.5), np.tile([0.0, 1.0], (len(numbers), 1))
+        state = cmaes.CMA(mean, float(sigma), bounds=bounds, population_size=size, seed=int(rng.integers(2**31)))
         scores = _without_failures(scores)
         for i in range(0, len(points) - size + 1, size):
             state.tell([(points[k, numbers], scores[k]) for k in range(i, i + size)])
@@ -116,28 +116,24 @@ def _numbers(space: Space) -> list[int]:
 
 def _trials(optuna: Any, space: Space, points: np.ndarray, scores: Any) -> list[Any]:
     """Past trials as Optuna has them; those without a score are running."""
-    kinds, states = optuna.distributions, optuna.trial.TrialState
-    trials = []
+    kinds, states, trials = optuna.distributions, optuna.trial.TrialState, []
     for point, row, score in zip(points, space.from_unit(points), scores, strict=True):
         params, distributions = {}, {}
-        for dimension, u, number in zip(space.dimensions, point, row, strict=True):
-            name, options = dimension.name, dimension.axis.options
-            if not np.isnan(number):
-                params[name] = int(number) if options else float(u)
-                distributions[name] = (
-                    kinds.CategoricalDistribution(range(len(options))) if options else kinds.FloatDistribution(0.0, 1.0)
-                )
+        for j in np.flatnonzero(~np.isnan(row)).tolist():
+            name, options = space.names[j], space.dimensions[j].axis.options
+            params[name] = int(row[j]) if options else float(point[j])
+            choices = range(len(options))
+            distributions[name] = kinds.CategoricalDistribution(choices) if options else kinds.FloatDistribution(0, 1)
         state, value = (states.RUNNING, None) if score is None else (states.COMPLETE, float(score))
-        trial = optuna.trial.create_trial(state=state, value=value, params=params, distributions=distributions)
-        trials.append(trial)
+        trials.append(optuna.trial.create_trial(state=state, value=value, params=params, distributions=distributions))
     return trials
 
 
 def _suggest(space: Space, study: Any) -> np.ndarray:
     """The next point that Optuna proposes. Its trial stays a running one, so that others keep their distance."""
-    trial, point, chosen = study.ask(), np.full(len(space.dimensions), 0.5), {}
+    trial, point, chosen = study.ask(), np.full(len(space.dimensions), 0.5), {-1: -1}
     for j, dimension in enumerate(space.dimensions):
-        if dimension.parent >= 0 and chosen.get(dimension.parent) != dimension.option:
+        if chosen.get(dimension.parent) != dimension.option:
             continue
         if dimension.axis.options:
             chosen[j] = trial.suggest_categorical(dimension.name, range(len(dimension.axis.options)))
@@ -175,14 +171,11 @@ def _quietly(optuna: Any) -> Iterator[None]:
         optuna.logging.set_verbosity(verbosity)
 
 
-def _require(who: str, package: str) -> Any:
-    """Import a package of the extra when a sampler is used."""
+@contextlib.contextmanager
+def _extra(who: str, package: str) -> Iterator[None]:
+    """Around the import of a package of the extra: say how to install it."""
     try:
-        if package == "optuna":
-            import optuna as module
-        else:
-            import cmaes as module
+        yield
     except ImportError as error:
         remedy = "pip install 'jaxopt-lite[optuna]'"
         raise ImportError(f"{who}() needs the package {package!r}: {remedy} ({error})") from None
-    return module

@@ -27,15 +27,7 @@ from jaxopt_lite.core.arguments import check_int
 from jaxopt_lite.core.numbers import Decay, Positive, Scalar, describe
 from jaxopt_lite.core.parameters import copied
 from jaxopt_lite.core.values import Value, register, remember_calls
-from jaxopt_lite.sweeps.static import (
-    LARGEST,
-    check_float32,
-    check_static,
-    frozen,
-    plain,
-    printed,
-    shortest,
-)
+from jaxopt_lite.sweeps.static import LARGEST, check_float32, check_static, frozen, plain, printed, shortest
 
 __all__ = [
     "Distribution",
@@ -105,9 +97,7 @@ class Axis:
         return forms | {self._key(option): i for i, option in enumerate(self.options)}
 
     def _key(self, value: Any) -> Any:
-        if self.traced:
-            return frozen(float(np.float32(value)))
-        return frozen(value.item() if isinstance(value, np.generic) else value)
+        return frozen(float(np.float32(value)) if self.traced else value)
 
     def draw(self, u: np.ndarray) -> np.ndarray:
         """The numbers at points of the unit interval, float64 [n]."""
@@ -135,8 +125,8 @@ class Axis:
             return self.options[int(number)]
         return int(number) if self.integer else shortest(number)
 
-    def read(self, value: Any) -> float:
-        """The number that stands for what a config or its JSON form holds.
+    def read(self, value: Any, what: str = "a value") -> float:
+        """The number that stands for what a config or its JSON form holds; `what` begins the message of an error.
 
         Raises:
             ValueError: if it is outside the range, or none of the options; it lists what is expected.
@@ -151,7 +141,7 @@ class Axis:
                 number = float(np.float32(float(number)))
             if low <= number <= high and (number == int(number) or not self.integer):
                 return float(number)
-        raise ValueError(f"must be {self}, got {describe(value)}")
+        raise ValueError(f"{what} must be {self}, got {describe(value)}")
 
     def __str__(self) -> str:
         if self.options:
@@ -186,7 +176,7 @@ def uniform(low: Scalar, high: Scalar):
     Raises:
         ValueError: if low is not below high (in float32).
     """
-    _check_order("uniform", low, high)
+    _check_ends("uniform", low, high)
     return Axis("float", low, high, lambda u: low + u * (high - low), lambda x: (x - low) / (high - low))
 
 
@@ -201,7 +191,7 @@ def log_uniform(low: Positive, high: Positive):
     Raises:
         ValueError: if low is not above 0, or not below high (in float32).
     """
-    _check_order("log_uniform", low, high)
+    _check_ends("log_uniform", low, high)
     return Axis("float", low, high, *_log_maps(low, high), log=True)
 
 
@@ -219,7 +209,7 @@ def one_minus_log_uniform(low: Decay, high: Decay):
     Reference: Choi et al., "On Empirical Comparisons of Optimizers for Deep Learning", 2019, arXiv:1910.05446,
         appendix on search spaces.
     """
-    _check_order("one_minus_log_uniform", low, high)
+    _check_ends("one_minus_log_uniform", low, high)
     number_at, place_of = _log_maps(1 - low, 1 - high)
     return Axis("float", low, high, lambda u: 1 - number_at(u), lambda x: place_of(1 - x))
 
@@ -236,7 +226,7 @@ def normal(mean: Scalar, std: Positive):
         ValueError: if std is not above 0, or too small beside the mean for float32.
     """
     low, high = mean - _CUT * std, mean + _CUT * std
-    _check_order("normal", low, high, names="mean - 6 std and mean + 6 std")
+    _check_ends("normal", low, high, names=("mean - 6 std", "mean + 6 std"))
     number_at = lambda u: mean + std * special.ndtri(np.clip(u, *_INSIDE))
     return Axis("float", low, high, number_at, lambda x: special.ndtr((x - mean) / std), bounded=False)
 
@@ -254,7 +244,7 @@ def int_uniform(low: int, high: int, traced: bool = False):
         TypeError: if an end is not an int.
         ValueError: if low is not below high, or an end is beyond ±2**53 (±2**24 where traced).
     """
-    _check_ints("int_uniform", low, high, traced, _EXACT_IN_TABLE)
+    _check_ends("int_uniform", low, high, _EXACT if traced else _EXACT_IN_TABLE)
     return Axis("int", low, high, *_int_maps(low, high), traced=traced)
 
 
@@ -272,7 +262,7 @@ def log_int_uniform(low: int, high: int, traced: bool = False):
         TypeError: if an end is not an int.
         ValueError: if low is below 1 or not below high, or high is above 2**45 (2**24 where traced).
     """
-    _check_ints("log_int_uniform", low, high, traced, _EXACT_BY_LOG)
+    _check_ends("log_int_uniform", low, high, _EXACT if traced else _EXACT_BY_LOG)
     check_int("log_int_uniform", "low", low)
     return Axis("int", low, high, *_log_maps(low - 0.5, high + 0.5), log=True, traced=traced)
 
@@ -298,12 +288,12 @@ def choice(options: Any, traced: bool = False):
         raise TypeError("choice: the name of a sub-space is static, so traced must be False")
     if not options:
         raise ValueError("choice: options must not be empty")
-    values, branches, last = tuple(options), options if isinstance(options, dict) else None, len(options) - 1
+    branches, last = options if isinstance(options, dict) else None, len(options) - 1
     if branches is None:
-        _check_options(values, traced)
+        _check_options(tuple(options), traced)
     else:
         _check_branches(branches)
-    return Axis("choice", 0, last, *_int_maps(0, last), traced=traced, options=values, branches=branches)
+    return Axis("choice", 0, last, *_int_maps(0, last), traced=traced, options=tuple(options), branches=branches)
 
 
 def _check_options(options: tuple, traced: bool) -> None:
@@ -311,7 +301,7 @@ def _check_options(options: tuple, traced: bool) -> None:
         if isinstance(option, dict):
             raise TypeError(f"choice: sub-spaces are given by name, {{'name': {{...}}}}, got {option!r} in a list")
         check_static(option, "choice: an option")
-    if traced and not ({type(o) for o in options} <= {int} or {type(o) for o in options} <= {float}):
+    if traced and {type(option) for option in options} not in ({int}, {float}):
         raise TypeError(f"choice: traced options must be numbers of one type, all int or all float, got {options}")
     for option in options if traced else ():
         if isinstance(option, int) and abs(option) > 2**_EXACT:
@@ -344,25 +334,20 @@ def _int_maps(low: int, high: int) -> tuple[Map, Map]:
     return lambda u: np.minimum(low + np.floor(u * n), high), lambda x: (x - low + 0.5) / n
 
 
-def _check_order(who: str, low: Any, high: Any, names: str = "low and high") -> None:
-    for end in (low, high):
-        check_float32(end, f"{who}: each of {names}")
-    if np.float32(low) >= np.float32(high):
+def _check_ends(who: str, low: Any, high: Any, bits: int = 0, names: tuple[str, str] = ("low", "high")) -> None:
+    """Raise unless the ends differ and are held exactly: ints up to 2**bits, or else numbers as float32."""
+    for name, end in zip(names, (low, high), strict=True):
+        if not bits:
+            check_float32(end, f"{who}: {name}", infinite=False)
+        elif abs(check_int(who, name, end, least=None)) > 2**bits:
+            kind = "float32, as which it is traced," if bits == _EXACT else "float64"
+            raise ValueError(
+                f"{who}: {name} must be at most 2**{bits}, because {kind} does not tell larger ints apart, got {end}; "
+                "draw a smaller one and add to it in trial"
+            )
+    if low >= high or (not bits and np.float32(low) >= np.float32(high)):
         same = " (in float32 they are equal)" if low < high else ""
         raise ValueError(
-            f"{who}: {names} must differ, the first below the second, got {low!r} and {high!r}{same}; "
+            f"{who}: {names[0]} must be below {names[1]}, got {low!r} and {high!r}{same}; "
             "a constant is written as the number itself"
-        )
-
-
-def _check_ints(who: str, low: Any, high: Any, traced: bool, bits: int) -> None:
-    why = " where traced, because it is a float32" if traced else ", because float64 does not tell larger ints apart"
-    bits = _EXACT if traced else bits
-    for name, value in (("low", low), ("high", high)):
-        if abs(check_int(who, name, value, least=None)) > 2**bits:
-            remedy = "draw a smaller one and add to it in trial"
-            raise ValueError(f"{who}: {name} must be at most 2**{bits}{why}, got {value}; {remedy}")
-    if low >= high:
-        raise ValueError(
-            f"{who}: low must be below high, got {low} and {high}; a constant is written as the number itself"
         )

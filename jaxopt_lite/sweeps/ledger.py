@@ -15,7 +15,8 @@ __all__ = ["Copy", "Ledger"]
 STATUSES = ("running", "finished", "stopped", "diverged", "failed")
 RUNNING, FINISHED, STOPPED, DIVERGED, FAILED = range(len(STATUSES))
 
-COLUMNS = {"batch": np.int32, "bracket": np.int32, "step": np.int32, "target": np.int32, "status": np.int8}
+INTS = {"batch": np.int32, "bracket": np.int32, "step": np.int32, "target": np.int32, "status": np.int8}
+COLUMNS = {"table": np.float64, "proposed": np.float64, **INTS}
 
 
 class Copy(NamedTuple):
@@ -60,23 +61,26 @@ class Ledger:
     eval_every: int
     seeds: int
     seed: int
-    table: np.ndarray = dataclasses.field(default_factory=lambda: np.empty((0, 0)))
-    proposed: np.ndarray = dataclasses.field(default_factory=lambda: np.empty((0, 0)))
-    batch: np.ndarray = dataclasses.field(default_factory=lambda: np.empty(0, np.int32))
-    bracket: np.ndarray = dataclasses.field(default_factory=lambda: np.empty(0, np.int32))
-    step: np.ndarray = dataclasses.field(default_factory=lambda: np.empty(0, np.int32))
-    target: np.ndarray = dataclasses.field(default_factory=lambda: np.empty(0, np.int32))
-    status: np.ndarray = dataclasses.field(default_factory=lambda: np.empty(0, np.int8))
+    table: np.ndarray = dataclasses.field(init=False)
+    proposed: np.ndarray = dataclasses.field(init=False)
+    batch: np.ndarray = dataclasses.field(init=False)
+    bracket: np.ndarray = dataclasses.field(init=False)
+    step: np.ndarray = dataclasses.field(init=False)
+    target: np.ndarray = dataclasses.field(init=False)
+    status: np.ndarray = dataclasses.field(init=False)
     curves: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     lineage: list[Copy] = dataclasses.field(default_factory=list)
     errors: dict[int, str] = dataclasses.field(default_factory=dict)
     decays: frozenset[str] = frozenset()
 
+    def __post_init__(self):
+        for name, dtype in COLUMNS.items():
+            setattr(self, name, np.empty(0 if name in INTS else (0, len(self.space.dimensions)), dtype))
+
     @classmethod
     def empty(cls, space: Space, plan: Any) -> "Ledger":
         """The ledger of a sweep before its first trial; `plan` has steps, eval_every, seeds and seed."""
-        blank = np.empty((0, len(space.dimensions)))
-        return cls(space, "", True, plan.steps, plan.eval_every, plan.seeds, plan.seed, blank, blank)
+        return cls(space, "", True, plan.steps, plan.eval_every, plan.seeds, plan.seed)
 
     def __len__(self) -> int:
         return len(self.step)
@@ -130,9 +134,8 @@ class Ledger:
 
     def last_scores(self) -> np.ndarray:
         """Each trial's score at its last point, float64 [n]: as `scores`, and NaN for failed trials."""
-        scores = np.concatenate([np.full((len(self), 1), np.nan), self.scores], axis=1)
-        scores = np.take_along_axis(scores, self._done()[:, None], axis=1)[:, 0]
-        return np.where(self.status == FAILED, np.nan, scores)
+        scores = self.scores[np.arange(len(self)), self._done() - 1]
+        return np.where((self.status == FAILED) | (self._done() == 0), np.nan, scores)
 
     def ranks(self) -> np.ndarray:
         """What trials are ranked by, float64 [n, 3], the first column first: all that look for the best ask here.
@@ -160,12 +163,10 @@ class Ledger:
     def extend(self, table: np.ndarray) -> np.ndarray:
         """Add trials, which wait at step 0; returns their numbers."""
         first, n = len(self), len(table)
-        batch = int(self.batch.max(initial=-1)) + 1
-        self.table = table.copy() if not first else np.concatenate([self.table, table])
-        self.proposed = table.copy() if not first else np.concatenate([self.proposed, table])
+        new = {"table": table, "proposed": table, "batch": np.full(n, self.batch.max(initial=-1) + 1)}
         for name, dtype in COLUMNS.items():
-            new = np.full(n, batch if name == "batch" else 0, dtype)
-            setattr(self, name, np.concatenate([getattr(self, name), new]))
+            added = np.asarray(new.get(name, np.zeros(n)), dtype)
+            setattr(self, name, np.concatenate([getattr(self, name), added]))
         for name, curve in self.curves.items():
             self.curves[name] = np.concatenate([curve, self._blank(n)])
         return np.arange(first, first + n)
@@ -181,12 +182,10 @@ class Ledger:
         n = len(finite)
         first_bad = np.where(finite.all(axis=0), n, np.argmin(finite, axis=0))  # points before it are good
         kept = np.minimum(first_bad + 1, n)
-        at = self._done()[trials]
+        point, which = np.nonzero(np.arange(n)[:, None] < kept)
+        at = self._done()[trials[which]] + point
         for name, values in rows.items():
-            curve = self.curves.setdefault(name, self._blank(len(self)))
-            for point in range(n):
-                there = point < kept
-                curve[trials[there], :, at[there] + point] = values[point, there]
+            self.curves.setdefault(name, self._blank(len(self)))[trials[which], :, at] = values[point, which]
         self.step[trials] += (kept * self.eval_every).astype(np.int32)
         self.status[trials[first_bad < n]] = DIVERGED
         done = trials[(first_bad == n) & (self.step[trials] == self.steps)]
@@ -210,19 +209,10 @@ class Ledger:
             "at": np.array([(c.trial, c.source, c.step, c.reset) for c in self.lineage], np.int32).reshape(-1, 4),
             "rows": np.array([c.row for c in self.lineage], np.float64).reshape(len(self.lineage), self.table.shape[1]),
         }
-        columns = {name: getattr(self, name) for name in COLUMNS}
-        return {
-            "table": self.table,
-            "proposed": self.proposed,
-            **columns,
-            "curves": dict(self.curves),
-            "lineage": lineage,
-        }
+        return {**{name: getattr(self, name) for name in COLUMNS}, "curves": dict(self.curves), "lineage": lineage}
 
     def restore(self, saved: dict[str, Any], errors: dict[int, str]) -> None:
         """Take back what `saved` gave; arrays are copied."""
-        self.table = np.array(saved["table"], np.float64)
-        self.proposed = np.array(saved["proposed"], np.float64)
         for name, dtype in COLUMNS.items():
             setattr(self, name, np.array(saved[name], dtype))
         self.curves = {name: np.array(curve, np.float32) for name, curve in saved["curves"].items()}

@@ -80,12 +80,11 @@ class Policy(Value):
         n = len(ledger)
         for name, kind, codes in (("target", "ints", "iu"), ("stop", "bools", "b"), ("bracket", "ints", "iu")):
             given = getattr(decision, name)
-            if given is None:
-                continue
-            array = np.asarray(given)
-            if array.dtype.kind not in codes or array.shape not in ((), (n,)):
-                raise ValueError(f"{self!r}: {name} must be {n} {kind}, one for each trial, got {describe(given)}")
-            decision = decision._replace(**{name: np.broadcast_to(array, n)})
+            if given is not None:
+                array = np.asarray(given)
+                if array.dtype.kind not in codes or array.shape not in ((), (n,)):
+                    raise ValueError(f"{self!r}: {name} must be {n} {kind}, one for each trial, got {describe(given)}")
+                decision = decision._replace(**{name: np.broadcast_to(array, n)})
         if decision.target is not None:
             wrong = (decision.target % ledger.eval_every != 0) | (decision.target > ledger.steps)
             if wrong.any():
@@ -161,11 +160,7 @@ def multiple(who: str, name: str, value: int, ledger: Ledger) -> int:
 
 @policy
 def successive_halving(
-    factor: int = 4,
-    min_steps: int | None = None,
-    brackets: int = 1,
-    asynchronous: bool = False,
-    concurrency: int = 32,
+    factor: int = 4, min_steps: int | None = None, brackets: int = 1, asynchronous: bool = False, concurrency: int = 32
 ):
     """At rungs of r, ηr, η²r, … steps, promote the best share 1/η of the trials to the next rung.
 
@@ -224,11 +219,9 @@ def _rungs(ledger: Ledger, factor: int, min_steps: int | None) -> list[int]:
         raise ValueError(
             f"successive_halving: min_steps={first} must be below steps={ledger.steps}, or nothing is halved"
         )
-    rung, rungs = math.ceil(first / ledger.eval_every) * ledger.eval_every, []
-    while rung < ledger.steps:
-        rungs.append(rung)
-        rung *= factor
-    return [*rungs, ledger.steps]
+    rung = math.ceil(first / ledger.eval_every) * ledger.eval_every
+    powers = (rung * factor**k for k in itertools.count())
+    return [*itertools.takewhile(lambda step: step < ledger.steps, powers), ledger.steps]
 
 
 def _share_out(n: int, weights: Sequence[float]) -> np.ndarray:
@@ -250,9 +243,8 @@ def _synchronous(ledger: Ledger, rungs: list[int], bracket: np.ndarray, factor: 
             target[running] = rungs[b]
         elif step < ledger.steps:
             rung, scores = rungs.index(step), ledger.score_at(step)[running]
-            n = max(1, int(members.sum()) // factor ** (rung - b + 1))
-            if np.isinf(scores).all():  # no trial has a score yet, so there is no best one
-                n = len(running)
+            share = max(1, int(members.sum()) // factor ** (rung - b + 1))
+            n = len(running) if np.isinf(scores).all() else share  # as long as no trial has a score, none is the best
             best = running[np.argsort(scores, kind="stable")]
             target[best[:n]] = rungs[rung + 1]
             stop[best[n:]] = True

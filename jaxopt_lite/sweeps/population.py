@@ -75,27 +75,24 @@ def population_based(
             for j, dimension in enumerate(ledger.space.dimensions):
                 factor, is_resampled = rng.choice(perturb), rng.random() < resample
                 if dimension.name in varied and not np.isnan(row[j]):
-                    axis = dimension.axis
-                    row[j] = axis.draw(drawn[j]) if is_resampled else _perturbed(axis, row[j], factor)
+                    perturbed = _perturbed(dimension.axis, row[j], factor)
+                    row[j] = dimension.axis.draw(drawn[j]) if is_resampled else perturbed
             copies.append(Copy(trial, source, step, ledger.space.clip(row[None])[0], is_reset))
         return Decision(target=target, copies=copies)
 
     return decide
 
 
-def _varied(ledger: Ledger, dimensions: Sequence[str] | None) -> list[str]:
+def _varied(ledger: Ledger, dimensions: Sequence[str] | None) -> Sequence[str]:
     known = ledger.space.traced
-    if dimensions is None:
-        found = [name for name in known if name not in ledger.decays]
-        if not found:
-            raise ValueError("population_based: there is nothing to vary: name decays in `dimensions` to include them")
-        return found
-    for name in dimensions:
-        if name not in known:
-            raise ValueError(
-                f"population_based: {name!r} is no traced number of the space; there are {', '.join(known) or 'none'}"
-            )
-    return list(dimensions)
+    varied = [name for name in known if name not in ledger.decays] if dimensions is None else dimensions
+    unknown = [name for name in varied if name not in known]
+    if dimensions is None and not varied:
+        raise ValueError("population_based: there is nothing to vary: name decays in `dimensions` to include them")
+    if unknown:
+        there = ", ".join(known) or "none"
+        raise ValueError(f"population_based: {unknown[0]!r} is no traced number of the space; there are {there}")
+    return varied
 
 
 def _best_and_worst(ledger: Ledger, step: int, fraction: float) -> tuple[list[int], list[int]]:

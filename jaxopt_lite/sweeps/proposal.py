@@ -51,8 +51,14 @@ def space_of(optimizer: Value, decades: float = 2.0, include: Sequence[str] = ()
     values = hyperparameters(optimizer)
     if not concrete(*values.values()):
         raise TypeError("space_of: the numbers of the optimizer are traced; call it outside jit")
-    chosen = _matching(include, values)
-    proposal = {}
+    if isinstance(include, str):
+        raise TypeError(f"space_of: include must be a sequence of names, got the string {include!r}")
+    chosen, proposal = set(), {}
+    for name in include:
+        found = {path for path in values if path == name or path.endswith("." + name)}
+        if not found:
+            raise ValueError(f"space_of: there is no {name!r} to include; there are {', '.join(values) or 'none'}")
+        chosen |= found
     for path, parameter in parameters_of(optimizer).items():
         is_count = parameter.range in _COUNTS and parameter.holds is None
         if path not in chosen and (is_count or parameter.name.startswith("eps")):
@@ -71,16 +77,6 @@ def space_of(optimizer: Value, decades: float = 2.0, include: Sequence[str] = ()
     if not proposal:
         raise ValueError(f"space_of: nothing to propose for {optimizer!r}, whose numbers are {values}")
     return proposal
-
-
-def _matching(names: Sequence[str], values: dict[str, Any]) -> set[str]:
-    if isinstance(names, str):
-        raise TypeError(f"space_of: include must be a sequence of names, got the string {names!r}")
-    matching = {name: {path for path in values if path == name or path.endswith("." + name)} for name in names}
-    for name, paths in matching.items():
-        if not paths:
-            raise ValueError(f"space_of: there is no {name!r} to include; there are {', '.join(values) or 'none'}")
-    return set().union(*matching.values())
 
 
 def _around(value: Any, parameter: Parameter, decades: float) -> Distribution:

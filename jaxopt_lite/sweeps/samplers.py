@@ -268,15 +268,15 @@ def trial_count(sampler: Sampler, space: Space, trials: int | None, initial: Seq
         ValueError: if trials is None without a grid, below 1 or the number of `initial`, or not that of a grid.
     """
     total = sampler.total(space)
-    whole = None if total is None else total + len(initial)
-    if trials is None and whole is None:
+    whole = trials if total is None else total + len(initial)
+    if whole is None:
         raise ValueError(f"sweep: trials must be given: {sampler!r} has no end of points")
-    if whole == 0:
+    if total is not None and not whole:
         raise ValueError(f"sweep: trials must be at least 1; {sampler!r} has no points in this space")
     count = check_int("sweep", "trials", whole if trials is None else trials, most=INT32_MAX)
     if count < len(initial):
         raise ValueError(f"sweep: trials={count} has no room for the {len(initial)} configs of initial")
-    if whole is not None and count != whole:
+    if count != whole:
         first = f" after {len(initial)} of initial" if initial else ""
         raise ValueError(
             f"sweep: {sampler!r} has {total} points in this space{first}, got trials={count}; leave trials out"

@@ -14,11 +14,13 @@ Flat names join the keys with dots; inside a sub-space they have its name too: `
 import dataclasses
 import difflib
 import functools
-from collections.abc import Callable, Iterator, Sequence
+import itertools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from jaxopt_lite.core.arguments import check_bool
 from jaxopt_lite.core.numbers import describe
 from jaxopt_lite.core.parameters import copied
 from jaxopt_lite.core.values import Value, register, remember_calls
@@ -33,14 +35,15 @@ Name = tuple[str, ...]
 
 @dataclasses.dataclass(frozen=True)
 class Leaf:
-    """One value of a config, and where it stands: a constant, or a dimension, which is a column of points and tables.
+    """A place in a config: of a dimension, which is a column of points and tables, of a constant, or of a dict.
 
     Attributes:
         name: its flat name, `optimizer.adam.b1`; the name of a sub-space is at `optimizer.name`.
         path: the keys that lead to its value in a config, `("optimizer", "b1")`.
-        given: the distribution of a dimension, or the constant.
+        given: the distribution of a dimension, the constant, or the spec of the dict.
         axis: of a dimension: its kind ("float", "int" or "choice"), low, high, log, options, and whether it is traced;
-            None for a constant.
+            None for others.
+        column: the index of a dimension, -1 for others.
         parent: the dimension, by index, that chooses among sub-spaces of which this is in one; -1 for none.
         option: the index of the option of `parent` for which this is active.
     """
@@ -49,6 +52,7 @@ class Leaf:
     path: Name
     given: Any
     axis: Any
+    column: int
     parent: int
     option: int
 
@@ -104,7 +108,8 @@ class Space(Value):
     def summary(self) -> dict[str, str]:
         """Every dimension and constant as text, by flat name: to print, and to show how two spaces differ."""
         texts = {d.name: repr(d.given) if d.axis.branches is None else str(d.axis) for d in self.dimensions}
-        texts |= {leaf.name: repr(leaf.given) for leaf in self.built if leaf.axis is None and leaf.given != {}}
+        others = [leaf for leaf in self.built if leaf.axis is None and not isinstance(leaf.given, dict)]
+        texts |= {leaf.name: repr(leaf.given) for leaf in others}
         return texts if self.where is None else {**texts, "where": str(plain(self.where))}
 
     def active(self, table: np.ndarray) -> np.ndarray:
@@ -117,37 +122,34 @@ class Space(Value):
 
     def from_unit(self, points: np.ndarray) -> np.ndarray:
         """The table [n, d] of points of the unit cube [n, d]."""
-        table = np.empty(points.shape)
-        for j, d in enumerate(self.dimensions):
-            table[:, j] = d.axis.draw(points[:, j])
+        table = self._mapped(Axis.draw, points)
         return np.where(self.active(table), table, np.nan)
 
     def to_unit(self, table: np.ndarray) -> np.ndarray:
         """Points of the unit cube [n, d] that lie where the rows of a table do; 0.5 where not active."""
-        points = np.empty(table.shape)
-        for j, d in enumerate(self.dimensions):
-            points[:, j] = d.axis.place(table[:, j])
-        return np.where(np.isnan(table), 0.5, points)
+        return np.where(np.isnan(table), 0.5, self._mapped(Axis.place, table))
 
     def clip(self, table: np.ndarray) -> np.ndarray:
         """The nearest rows inside the space: each number within its range, rounded to a float32 or to an int."""
-        clipped = np.empty(table.shape)
+        return self._mapped(Axis.clip, table)
+
+    def _mapped(self, method: Callable[[Axis, np.ndarray], np.ndarray], array: np.ndarray) -> np.ndarray:
+        mapped = np.empty(array.shape)
         for j, d in enumerate(self.dimensions):
-            clipped[:, j] = d.axis.clip(table[:, j])
-        return clipped
+            mapped[:, j] = method(d.axis, array[:, j])
+        return mapped
 
     def configs(self, table: np.ndarray) -> list[Config]:
         """The configs of the rows of a table: fresh dicts. Traced numbers are NumPy float32 scalars."""
         configs: list[Config] = [{} for _ in table]
-        columns = iter(table.T)
         for leaf in self.built:
             rows = np.arange(len(table)) if leaf.parent < 0 else np.flatnonzero(table[:, leaf.parent] == leaf.option)
-            values = leaf.axis.show(next(columns)[rows]) if leaf.axis else [_constant(leaf.given) for _ in rows]
+            values = leaf.axis.show(table[rows, leaf.column]) if leaf.axis else [_constant(leaf.given) for _ in rows]
             for i, value in zip(rows.tolist(), values, strict=True):
                 inner = configs[i]
                 for key in leaf.path[:-1]:
                     inner = inner.setdefault(key, {})
-                inner[leaf.path[-1]] = value
+                inner.setdefault(leaf.path[-1], value)
         return configs
 
     def table(self, configs: Sequence[Config], who: str = "config") -> np.ndarray:
@@ -157,11 +159,19 @@ class Space(Value):
             TypeError: if a config is not a dict.
             ValueError: naming what is missing, unknown, outside its range, none of the options or not the constant.
         """
-        index = {d.name: j for j, d in enumerate(self.dimensions)}
-        table = np.full((len(configs), len(index)), np.nan)
+        table = np.full((len(configs), len(self.dimensions)), np.nan)
         for row, config in zip(table, configs, strict=True):
-            for name, axis, value in _values(self.tree, (), config, who):
-                row[index[name]] = _number(axis, value, f"{who}: {name}")
+            _check_dict(who, config, self.tree)
+            for leaf in self.built:
+                if leaf.parent >= 0 and row[leaf.parent] != leaf.option:
+                    continue
+                value, at = _find(leaf, config, who), f"{who}: {leaf.name}"
+                if leaf.axis:
+                    row[leaf.column] = leaf.axis.read(value, at)
+                elif isinstance(leaf.given, dict):
+                    _check_dict(at, value, leaf.given)
+                elif frozen(_constant(value)) != frozen(_constant(leaf.given)):
+                    raise ValueError(f"{at} is the constant {leaf.given!r} of the space, got {value!r}")
         return table
 
     def columns(self, table: np.ndarray) -> dict[str, np.ndarray]:
@@ -183,8 +193,8 @@ class Space(Value):
         Raises:
             ValueError: naming what is missing, unknown, outside its range, or none of the options.
         """
-        _check_names("saved config", encoded, self.names)
-        read = lambda d: _number(d.axis, encoded[d.name], f"saved config: {d.name}")
+        _check_dict("saved config", encoded, self.names)
+        read = lambda d: d.axis.read(encoded[d.name], f"saved config: {d.name}")
         row = np.array([read(d) if d.name in encoded else np.nan for d in self.dimensions])
         for d, is_active in zip(self.dimensions, self.active(row[None])[0], strict=True):
             if is_active != (d.name in encoded):
@@ -200,9 +210,7 @@ class Space(Value):
         except Exception as error:
             error.add_note(f"in the constraint `where` of the space, called with {config}")
             raise
-        if not isinstance(allowed, (bool, np.bool_)):
-            raise TypeError(f"space: where must return True or False, got {describe(allowed)}")
-        return bool(allowed)
+        return check_bool("space", "what where returns", allowed)
 
 
 def _space(function: Callable) -> Callable[..., Space]:
@@ -243,6 +251,7 @@ def _leaves(spec: Any) -> list[Leaf]:
     if not spec:
         raise ValueError("space: spec is empty; give a dict such as {'learning_rate': log_uniform(1e-4, 1e-1)}")
     leaves: list[Leaf] = []
+    columns = itertools.count()
 
     def walk(tree: dict, path: Name, name: Name, parent: int, option: int) -> None:
         for key, node in tree.items():
@@ -251,26 +260,27 @@ def _leaves(spec: Any) -> list[Leaf]:
             node, at, inner = _tree(node), (*path, key), (*name, key)
             flat = ".".join(inner)
             if isinstance(node, dict):
-                if not node:
-                    leaves.append(Leaf(flat, at, node, None, parent, option))
+                leaves.append(Leaf(flat, at, node, None, -1, parent, option))
                 walk(node, at, inner, parent, option)
             elif not isinstance(node, Distribution):
                 check_static(node, f"space: the constant {flat!r}")
                 if isinstance(node, (float, np.floating)):
                     check_float32(float(node), f"space: the constant {flat!r}")
-                leaves.append(Leaf(flat, at, node, None, parent, option))
+                leaves.append(Leaf(flat, at, node, None, -1, parent, option))
             elif node.built.branches is None:
-                leaves.append(Leaf(flat, at, node, node.built, parent, option))
+                leaves.append(Leaf(flat, at, node, node.built, next(columns), parent, option))
             else:
-                j = sum(leaf.axis is not None for leaf in leaves)
-                leaves.append(Leaf(f"{flat}.name", (*at, "name"), node, node.built, parent, option))
+                j = next(columns)
+                leaves.append(Leaf(f"{flat}.name", (*at, "name"), node, node.built, j, parent, option))
                 for k, (which, branch) in enumerate(node.built.branches.items()):
-                    if "name" in _tree(branch):
+                    branch = _tree(branch)
+                    if "name" in branch:
                         raise ValueError(f"space: {flat}: 'name' is the key of the choice itself; rename it")
-                    walk(_tree(branch), at, (*inner, which), j, k)
+                    leaves.append(Leaf(f"{flat}.{which}", at, {"name": node, **branch}, None, -1, j, k))
+                    walk(branch, at, (*inner, which), j, k)
 
     walk(spec, (), (), -1, -1)
-    names = [leaf.name for leaf in leaves if leaf.given != {}]
+    names = [leaf.name for leaf in leaves if not isinstance(leaf.given, dict)]
     for name in names:
         if names.count(name) > 1:
             raise ValueError(f"space: two values have the flat name {name!r}; rename one of them")
@@ -287,45 +297,24 @@ def _tree(node: Any) -> Any:
 
 
 def _constant(node: Any) -> Any:
-    """A constant as a config holds it."""
-    node = node.item() if isinstance(node, np.generic) else node
-    return np.float32(node) if isinstance(node, float) else copied(node)
+    """A constant as a config holds it; a dict is empty at first."""
+    if isinstance(node, dict):
+        return {}
+    node = copied(node)
+    return np.float32(node) if isinstance(node, float) else node
 
 
-def _values(tree: dict, name: Name, config: Any, who: str) -> Iterator[tuple[str, Axis, Any]]:
-    """The flat name, axis and value of each dimension that a config has; raises where the two do not fit.
-
-    The name of a sub-space must be one of the options before the next value is asked for.
-    """
-    at = f"{who}: {'.'.join(name)}" if name else who
-    if not isinstance(config, dict):
-        raise TypeError(f"{at} must be a dict, got {describe(config)}")
-    _check_names(at, config, tree)
-    for key in tree:
-        node, inner, flat = _tree(tree[key]), (*name, key), ".".join((*name, key))
-        if isinstance(node, dict):
-            yield from _values(node, inner, config.get(key, {}), who)
-        elif not isinstance(node, Distribution):
-            if key in config and frozen(_constant(config[key])) != frozen(_constant(node)):
-                raise ValueError(f"{who}: {flat} is the constant {node!r} of the space, got {config[key]!r}")
-        elif key not in config:
-            raise ValueError(f"{who}: {flat} is missing; it is to be {node.built}")
-        elif node.built.branches is None:
-            yield flat, node.built, config[key]
-        else:
-            given = config[key]
-            if not isinstance(given, dict) or "name" not in given:
-                raise ValueError(f"{who}: {flat} must be a dict with the 'name' of a sub-space, got {given!r}")
-            yield f"{flat}.name", node.built, given["name"]
-            rest = {k: v for k, v in given.items() if k != "name"}
-            yield from _values(_tree(node.built.branches[given["name"]]), (*inner, given["name"]), rest, who)
-
-
-def _number(axis: Axis, value: Any, who: str) -> float:
-    try:
-        return axis.read(value)
-    except ValueError as error:
-        raise ValueError(f"{who} {error}") from None
+def _find(leaf: Leaf, config: Config, who: str) -> Any:
+    """What a config holds at a leaf; constants and dicts may be left out."""
+    inner = config
+    for key in leaf.path[:-1]:
+        inner = inner.get(key, {})
+    if not isinstance(inner, dict):  # dicts of the spec are checked before what is in them
+        choice = leaf.name.removesuffix(".name")
+        raise ValueError(f"{who}: {choice} must be a dict with the 'name' of a sub-space, got {inner!r}")
+    if leaf.axis and leaf.path[-1] not in inner:
+        raise ValueError(f"{who}: {leaf.name} is missing; it is to be {leaf.axis}")
+    return inner.get(leaf.path[-1], leaf.given)
 
 
 def _column(axis: Axis, numbers: np.ndarray) -> np.ndarray:
@@ -337,7 +326,9 @@ def _column(axis: Axis, numbers: np.ndarray) -> np.ndarray:
     return np.fromiter((texts.get(x) for x in numbers.tolist()), object, len(numbers))
 
 
-def _check_names(who: str, given: dict, known: Sequence[str] | dict) -> None:
+def _check_dict(who: str, given: Any, known: Sequence[str] | dict) -> None:
+    if not isinstance(given, dict):
+        raise TypeError(f"{who} must be a dict, got {describe(given)}")
     for name in given:
         if name not in known:
             near = difflib.get_close_matches(str(name), list(known), 3)

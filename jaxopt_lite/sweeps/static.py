@@ -35,27 +35,29 @@ def check_static(value: Any, what: str) -> None:
         raise TypeError(f"{what} must be hashable, because it is static, got {describe(value)}") from None
 
 
-def check_float32(value: float, what: str) -> None:
-    """Raise where a finite number is infinite as a float32."""
-    if LARGEST < abs(value) < float("inf"):
+def check_float32(value: float, what: str, infinite: bool = True) -> None:
+    """Raise where a number is infinite as a float32, unless it was so before and that is allowed."""
+    if abs(value) > LARGEST and not (infinite and np.isinf(value)):
         raise ValueError(f"{what} must be at most 3.4e38, because it is a float32, got {value!r}")
 
 
 def frozen(value: Any) -> Any:
-    """A hashable stand-in, equal just where types and values are equal; lists and tuples are one type, NaN is NaN."""
+    """A hashable stand-in, equal just where types and values are equal.
+
+    Lists and tuples are one type, NumPy's scalars are of Python's types, and NaN is NaN.
+    """
     if isinstance(value, (list, tuple)) and not isinstance(value, Value):
         return (list, tuple(map(frozen, value)))
-    if isinstance(value, (float, complex, np.inexact)) and value != value:
+    value = value.item() if isinstance(value, np.generic) else value
+    if isinstance(value, (float, complex)) and value != value:
         return (type(value), repr(value))
     return (type(value), value)
 
 
 def printed(value: Any) -> Any:
     """A static value as one prints it: optimizers as the calls that make them, functions as their names."""
-    if value is None or type(value) in (bool, int, float, str):
-        return value
-    if isinstance(value, (int, float, str)):
-        return json.loads(json.dumps(value))  # an Enum of such, as the number or the string
+    if value is None or isinstance(value, (int, float, str)):
+        return json.loads(json.dumps(value))  # an Enum of such becomes the number or the string
     if isinstance(value, Value):
         return spell(value, defaults=True)
     if isinstance(value, (list, tuple)):

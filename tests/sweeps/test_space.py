@@ -173,7 +173,7 @@ def test_a_bad_space_says_what_is_wrong(spec, error, says):
 def test_where_must_be_a_function_that_says_yes_or_no():
     with pytest.raises(TypeError, match="where must be a function of a config"):
         space({"a": 1}, where=True)
-    with pytest.raises(TypeError, match="where must return True or False, got 3 of type int"):
+    with pytest.raises(TypeError, match="what where returns must be True or False, got 3 of type int"):
         space({"a": 1}, where=lambda config: 3).allows({"a": 1})
     with pytest.raises(KeyError) as raised:
         space({"a": 1}, where=lambda config: config["b"] > 0).allows({"a": 1})
