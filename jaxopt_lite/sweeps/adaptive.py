@@ -173,7 +173,7 @@ def _quietly(optuna: Any) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _extra(who: str, package: str) -> Iterator[None]:
-    """Around the import of a package of the extra: say how to install it."""
+    """Around the import of a package of the extra: tell how to install it."""
     try:
         yield
     except ImportError as error:

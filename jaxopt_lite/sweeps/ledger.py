@@ -20,7 +20,7 @@ COLUMNS = {"table": np.float64, "proposed": np.float64, **INTS}
 
 
 class Copy(NamedTuple):
-    """An event of the lineage: a trial went on from another one's state, with a config of its own."""
+    """A PBT exploit step: `trial` takes over the state of `source` at `step`, with the hyperparameters `row`."""
 
     trial: int
     source: int
@@ -44,7 +44,7 @@ class Ledger:
         table: the configs as numbers of the space, float64 [n, d]; `space.configs(table)` makes configs of it.
         proposed: the configs as they were proposed, before any was copied, float64 [n, d].
         batch: which of the sampler's batches the trial came with, int [n].
-        bracket: for policies that divide the trials, 0 unless they say otherwise, int [n].
+        bracket: for policies that divide the trials, else 0, int [n].
         step: steps done, int [n].
         target: step to which the policy lets it run, int [n]. It waits where target equals step.
         status: index into `STATUSES`, int [n].
@@ -92,7 +92,7 @@ class Ledger:
 
     @property
     def running(self) -> np.ndarray:
-        """Which trials may go on, bool [n]."""
+        """Which trials have not ended, bool [n]."""
         return self.status == RUNNING
 
     @property
@@ -192,7 +192,7 @@ class Ledger:
         self.status[done] = FINISHED
 
     def copy(self, event: Copy) -> None:
-        """Let a trial go on from another one's state: its curves stay as they are, so they show what it did."""
+        """Let a trial exploit another one's state. Its curves keep what it did before."""
         self.table[event.trial] = event.row
         for name in ("step", "status"):
             getattr(self, name)[event.trial] = getattr(self, name)[event.source]

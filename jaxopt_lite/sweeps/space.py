@@ -202,7 +202,7 @@ class Space(Value):
         return row
 
     def allows(self, config: Config) -> bool:
-        """Whether a config satisfies the constraint; True where there is none."""
+        """Whether a config satisfies the constraint; True without one."""
         if self.where is None:
             return True
         try:
