@@ -236,9 +236,7 @@ def test_a_run_is_not_replaced_by_a_sweep(tmp_path, overwrite):
 def test_files_of_somebody_else_are_not_touched(tmp_path, overwrite):
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "mine").write_text("precious")
-    with pytest.raises(
-        FileExistsError, match="holds checkpoints, which does not belong to a sweep; give another directory"
-    ):
+    with pytest.raises(FileExistsError, match="holds checkpoints, which does not belong to a sweep; give another"):
         sweep(directory=tmp_path, overwrite=overwrite)
     assert contents(tmp_path) == {"checkpoints/mine": b"precious"}
 

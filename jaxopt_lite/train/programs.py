@@ -21,9 +21,7 @@ from jaxopt_lite.train.calls import is_random_key
 
 __all__ = []
 
-_ADDRESS = re.compile(
-    r" at 0x[0-9a-fA-FX]+"
-)  # of a Python function that is called back; the text shows nothing else of it
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-FX]+")  # of a Python callback, of which the text shows nothing else
 
 
 @dataclasses.dataclass(frozen=True)

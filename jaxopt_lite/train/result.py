@@ -95,7 +95,7 @@ def _best(monitor: Monitor, metric: str) -> str:
     return f"; its best was {float(monitor.row[metric]):.5g}, at step {int(monitor.best_step)}"
 
 
-def _without_finite_point(unjudged: np.ndarray) -> str:
+def _no_finite_point(unjudged: np.ndarray) -> str:
     """The sentence of a message about runs that have no finite point, where the best one was asked for."""
     if not unjudged.any():
         return ""
@@ -145,6 +145,6 @@ def result_of(task: Task, plan: Plan, rules: Rules, run: Run, rows: list[Row], p
         steps=np.asarray(state.step).tolist(),
         metrics={name: np.asarray(value) if many else float(value) for name, value in metrics.items()},
         message=_message(names, metric=metric, patience=plan.patience, best=best)
-        + _without_finite_point(unjudged)
+        + _no_finite_point(unjudged)
         + untested,
     )
