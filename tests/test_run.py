@@ -206,7 +206,7 @@ def test_progress_counts_to_the_end_of_a_resumed_run(capsys):
 def test_progress_none_is_deprecated(capsys):
     with pytest.warns(DeprecationWarning, match="fit: progress=None is deprecated; give 'auto' .*, 'bar' or 'lines'"):
         jo.fit(RAMP, jo.sgd(1.0), 2, progress=None)
-    assert capsys.readouterr().err.startswith("step 2/2")
+    assert "2/2" in capsys.readouterr().err
 
 
 NAMED = jo.Task(
