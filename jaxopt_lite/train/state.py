@@ -44,7 +44,7 @@ class TrainState(NamedTuple):
         step: number of steps done, int32.
         monitor: what the stopping rules of `fit` remember (patience, the best point and its parameters), kept by a run
             that resumes from the state. None where nothing is remembered: before the first run, after a run without
-            such rules, and after `state._replace(monitor=None)`, which lets the rules begin anew.
+            such rules, and after `state._replace(monitor=None)`, which resets the rules.
     """
 
     params: Any
