@@ -46,7 +46,7 @@ def main(quick=False):
     optimizer, directory = jo.parse(OPTIMIZER), record.folder("mnist", quick)
     steps, seeds = (STEPS // 2, 2) if quick else (STEPS, SEEDS)
     result = jo.fit(
-        task(), optimizer, steps, BATCH_SIZE, seeds=seeds, directory=directory, overwrite=True, progress=None
+        task(), optimizer, steps, BATCH_SIZE, seeds=seeds, directory=directory, overwrite=True, progress="auto"
     )
     accuracy = result.metrics["test.accuracy"]
     print(f"{optimizer}: test accuracy {accuracy.mean():.4f} ± {accuracy.std(ddof=1):.4f} over {seeds} seeds")

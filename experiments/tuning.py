@@ -51,7 +51,7 @@ def main(quick=False):
         policy=jo.successive_halving(4),
         metric="valid.loss",
         directory=directory,
-        progress=None,
+        progress="auto",
         overwrite=True,
     )
     print(result.summary())

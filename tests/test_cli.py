@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -159,7 +160,7 @@ def test_train_says_how_it_ended(run):
     assert code == 0
     assert out.startswith("sgd(0.1): All steps were done.\n")
     assert re.search(r"\n  train\.loss +\d\.\d+e-", out)
-    assert err.splitlines()[-1].startswith("step 40/40  ")
+    assert err == "", "progress is shown on a terminal only"
 
 
 def test_train_takes_a_task_and_an_optimizer_by_name(run):
@@ -248,14 +249,14 @@ ERRORS = {
     ("resume", "x" * 300): "there is no sweep in xxx",
     ("train", "x" * 300): "there is no module 'xxx",
     ("train", "tiny", "--optimizer", "x" * 300): "there is no 'xxx",
-    ("sweep", "tiny", "--policy", "successive_halving(1)"): "successive_halving: factor must be at least 2, got 1",
+    ("sweep", "tiny", "--policy", "successive_halving(1)"): "factor must be an int of at least 2, got 1",
     ("sweep", "tiny", "--space", "rate"): "--space 'rate' must be NAME=DISTRIBUTION",
     ("sweep", "tiny", "--space", "rate="): "--space 'rate=' must be NAME=DISTRIBUTION",
     ("sweep", "tiny", "--space", "rate=log_unif(1, 2)"): "there is no 'log_unif'; did you mean log_uniform",
     ("sweep", "tiny", "--trials", "2", "--space", "lr=uniform(0, 1)"): "KeyError: 'rate'; trial was called with {'lr'",
     ("sweep", "tiny", "--trials", "2", "--metric", "train.los", "--mode", "min"): "'train.los'; did you mean train",
     ("sweep", "tiny", "--trials", "2", "--steps", "150"): "steps=150 must be a multiple of eval_every=100, such as 200",
-    ("sweep", "tiny", "--trials", "2", "--width", "wide"): "--width must be a number, or measure, got 'wide'",
+    ("sweep", "tiny", "--trials", "2", "--width", "wide"): "'--width': Input should be a valid integer",
     ("resume", "nowhere"): "there is no sweep in nowhere: it has no sweep.json",
     ("resume", "tiny.py"): "there is no sweep in tiny.py",
     ("show", "experiments"): "there is no sweep in experiments (no sweep.json), and no run (no metrics.jsonl)",
@@ -276,7 +277,7 @@ def test_an_error_is_one_line_that_names_what_was_meant(run, arguments):
 def test_sweep_show_and_resume(run, tmp_path):
     given = ["--trials", "4", "--steps", "4", "--eval-every", "2", "--policy", "successive_halving(2)"]
     code, out, err = run("sweep", "tiny", *given, "--directory", "out")
-    assert code == 0 and "4 trials in 1 group, 1 seed each" in err
+    assert code == 0 and err == ""
     assert re.search(r"trial +train.loss +steps +status +config\n", out) and "rate=" in out
     assert out.endswith("written to out\n") and (tmp_path / "out" / "trials.csv").exists()
     code, shown, _ = run("show", "out")
@@ -431,7 +432,7 @@ def test_an_interrupt_before_training_leaves_no_traceback(run):
 
 def test_ctrl_c_ends_a_run_with_what_was_measured(tmp_path):
     (tmp_path / "tiny.py").write_text(MODULE)
-    command = "from jaxopt_lite.cli import main; main()"
+    command, metrics = "from jaxopt_lite.cli import main; main()", tmp_path / "out" / "metrics.jsonl"
     arguments = ["train", "tiny", "--steps", "1000000000", "--directory", "out"]
     with subprocess.Popen(
         [sys.executable, "-c", command, *arguments],
@@ -442,14 +443,14 @@ def test_ctrl_c_ends_a_run_with_what_was_measured(tmp_path):
         text=True,
     ) as process:
         try:
-            first = process.stderr.readline()
+            while process.poll() is None and not (metrics.exists() and metrics.read_text()):
+                time.sleep(0.05)
             process.send_signal(signal.SIGINT)
             out, err = process.communicate(timeout=60)
         finally:
             process.kill()
-    assert first.startswith("step 200/1000000000  train.loss ")
     assert process.returncode == 0 and "The run was interrupted" in out and "Traceback" not in err
-    rows = (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()
+    rows = metrics.read_text().splitlines()
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["status"] == "interrupted" and summary["steps_done"] == 200 * len(rows)
     assert jo.parse(summary["optimizer"]) == jo.sgd(0.1)

@@ -97,6 +97,13 @@ def test_links_lead_somewhere(page):
     assert not dead_links(page), f"{name_of(page)} links to what is not there: {dead_links(page)}"
 
 
+def test_every_public_name_is_on_the_api_page():
+    page = (ROOT / "docs/api.md").read_text(encoding="utf-8")
+    homes = {getattr(jo, name).__module__ for name in jo.__all__ if hasattr(getattr(jo, name), "__qualname__")}
+    missing = {home for home in homes if home.startswith("jaxopt_lite") and f"::: {home}\n" not in page}
+    assert not missing, f"docs/api.md has no section for {', '.join(sorted(missing))}"
+
+
 def test_how_blocks_are_found():
     text = "Text.\n\n```python\nx = 1\n```\n\n<!-- skip: needs a GPU -->\n```python\ny = 2\n```\n"
     text += "- item\n\n  ```bash\n  ls\n  ```\n"

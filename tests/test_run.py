@@ -196,11 +196,17 @@ def test_a_run_works_in_any_thread():
     assert results[0].status == "max_steps"
 
 
-def test_progress_counts_to_the_end_of_a_run_that_goes_on(capsys):
+def test_progress_counts_to_the_end_of_a_resumed_run(capsys):
     state = jo.fit(RAMP, jo.sgd(1.0), 2).state
-    assert capsys.readouterr().err == ""
-    jo.fit(RAMP, None, 3, state=state, progress=None)
+    assert capsys.readouterr().err == "", "the default shows nothing without a terminal"
+    jo.fit(RAMP, None, 3, state=state, progress="lines")
     assert capsys.readouterr().err.startswith("step 5/5  train.loss -3")
+
+
+def test_progress_none_is_deprecated(capsys):
+    with pytest.warns(DeprecationWarning, match="fit: progress=None is deprecated; give 'auto' .*, 'bar' or 'lines'"):
+        jo.fit(RAMP, jo.sgd(1.0), 2, progress=None)
+    assert "2/2" in capsys.readouterr().err
 
 
 NAMED = jo.Task(
@@ -307,7 +313,7 @@ def test_a_second_signal_ends_the_run_in_the_middle_of_a_point(handle):
 @pytest.mark.parametrize(
     "given, error, message",
     [
-        ({"progress": "loud"}, ValueError, "progress must be 'bar', 'lines', 'none' or None, got 'loud'"),
+        ({"progress": "loud"}, ValueError, "progress must be 'auto', 'bar', 'lines' or 'none', got 'loud'"),
         ({"callbacks": print}, TypeError, "callbacks must be a list of functions"),
         ({"callbacks": [3]}, TypeError, "callbacks must be a list of functions"),
         ({"directory": 3}, TypeError, "directory must be a path, got 3"),

@@ -117,7 +117,7 @@ def train(
         compute_dtype=compute_dtype,
         directory=directory,
         overwrite=overwrite,
-        progress=None,
+        progress="auto",
     )
     print(f"{rule}: {result.message}" + (f" Mean ± standard deviation of {seeds} runs:" if (seeds or 1) > 1 else ""))
     _print_metrics(result.metrics)

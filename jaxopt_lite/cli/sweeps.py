@@ -79,7 +79,7 @@ def sweep(
         save_calls=save_calls,
         directory=directory,
         overwrite=overwrite,
-        progress=None,
+        progress="auto",
     )
     _show(result, directory)
 
@@ -91,7 +91,7 @@ def resume(
 ) -> None:
     """Resume a sweep, from the middle of its trials."""
     function = None if trial is None else trial_of(trial)[0]
-    _show(jo.resume(directory, function, progress=None), directory)
+    _show(jo.resume(directory, function, progress="auto"), directory)
 
 
 def show_sweep(directory: Path) -> None:

@@ -31,7 +31,7 @@ class Display:
             show = "none"
         elif show == "auto":
             show = "bar"
-        self.live = rich() if show == "bar" else None
+        self.live = rich() if show == "bar" and can_draw else None
         self.shown = show != "none"
         if self.live is not None:
             with self.tried():

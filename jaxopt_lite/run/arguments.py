@@ -11,7 +11,11 @@ __all__ = []
 
 
 def check_progress(who: str, progress: Any, options: tuple[str, ...] = ("auto", "bar", "lines", "none")) -> str:
-    """How progress is to be shown; None, the choice of version 0.1.0 between a bar and lines, is deprecated."""
+    """How to show progress, one of the options. None, which version 0.1.0 had, is deprecated and means "bar".
+
+    Raises:
+        ValueError: if it is not one of the options.
+    """
     if progress is None and "bar" in options:
         warnings.warn(
             f"{who}: progress=None is deprecated; give 'auto' (a bar on a terminal or in a notebook, else nothing), "
@@ -24,7 +28,11 @@ def check_progress(who: str, progress: Any, options: tuple[str, ...] = ("auto", 
 
 
 def check_path(who: str, name: str, path: Any) -> Path | None:
-    """A path, or None."""
+    """A path, or None.
+
+    Raises:
+        WrongTypeError: if it is something else.
+    """
     if path is not None and not isinstance(path, (str, os.PathLike)):
         raise WrongTypeError(f"{who}: {name} must be a path, got {path!r:.80}")
     return None if path is None else Path(path)

@@ -1,9 +1,9 @@
-"""Hashes of the user's functions, by which a sweep that is resumed finds out that one of them has changed.
+"""Hashes of the user's functions, by which a resumed sweep detects that one of them has changed.
 
     function     the instructions that Python compiled it to, with their constants, and its defaults: so comments,
                  docstrings, line numbers, names of local variables and the module that it is in may change
     class        its members and its bases
-    object       what `pickle` would make it anew of, for classes of the user's, of Python and of NumPy
+    object       what `pickle` would rebuild it from, for classes of the user's, of Python and of NumPy
     installed    the name; of a function also what it closes over, such as the function that `jax.vmap` was given
 
 A function is read together with all that it reaches by name: variables that it closes over, and globals, with the
@@ -48,7 +48,7 @@ def contents(value: Any) -> dict[str, str]:
         value: a function, or a remembered call such as a policy; None has no hashes.
 
     Returns:
-        Nothing for a remembered call that is built of this package alone: its text tells all.
+        An empty dict for a remembered call that is built of this package alone, since its text is compared.
     """
     reader = _Reader(_home(value))
     whole = reader.token(value)
@@ -78,7 +78,7 @@ class _Reader:
             self._known[id(value)] = "inside itself"
             try:
                 read = self._read(value)
-            except Exception:  # of an object that does not let itself be read; a sweep does not depend on it
+            except Exception:  # an object that cannot be read must not end the sweep
                 read = "unreadable", type(value).__qualname__
             self._known[id(value)] = read if read[0] == "function" else _hash(read)
         return self._known[id(value)]
@@ -177,7 +177,7 @@ def _is_ours(module: str) -> bool:
 
 
 def _parts(value: Any) -> list[Any]:
-    """What pickle would make an object anew of: a function, its arguments, a state, items."""
+    """What pickle would rebuild an object from: a function, its arguments, a state, items."""
     try:
         known = copyreg.dispatch_table.get(type(value))
         reduced = known(value) if known else value.__reduce_ex__(2)

@@ -1,6 +1,6 @@
-"""The directory of a sweep: what it is, what happened, and what is needed to go on.
+"""The directory of a sweep: its arguments, its events, its results, and what is needed to resume it.
 
-sweep.json       the arguments, versions, device, width of each group, and what it came to
+sweep.json       the arguments, versions, device, width of each group, and the status and best trial
 trials.csv       a row for each trial
 curves.npz       float32 [trials, seeds, points] by name, and `step`
 events.jsonl     what happened, a line each, only ever appended to; the process that runs the sweep holds it locked
@@ -36,7 +36,7 @@ from jaxopt_lite.sweeps.events import Snapshot
 __all__ = []
 
 NAMES = ("trials.csv", "curves.npz", "events.jsonl", "sweep.png", "checkpoints", "sweep.json")
-_LATER = ("trials", "max_groups", "on_error", "trial")  # what may change when a sweep goes on; see `earlier`
+_LATER = ("trials", "max_groups", "on_error", "trial")  # what may change when a sweep is resumed; see `earlier`
 
 _OPTIONAL_INT, _OPTIONAL_TEXT = (int, type(None)), (str, type(None))
 _ARGUMENTS = {
@@ -81,13 +81,15 @@ class SweepFolder:
                 "give another directory"
             )
         if present and not self._found:
-            raise FileExistsError(f"sweep: {path} holds a {present[0]} that is of no sweep; give another directory")
+            raise FileExistsError(
+                f"sweep: {path} holds {present[0]}, which does not belong to a sweep; give another directory"
+            )
         self.warnings: list[str] = []
         if (path / "events.jsonl").exists():
             self._hold()
 
     def open(self) -> None:
-        """Begin to write: what was said before, too."""
+        """Begin to write, with the events that were logged before."""
         if self._begun:
             return
         self.path.mkdir(parents=True, exist_ok=True)
@@ -108,7 +110,7 @@ class SweepFolder:
             self._events.write(line)
 
     def close(self) -> None:
-        """Let others have it."""
+        """Release the directory for other processes."""
         if self._events is not None:
             self._events.close()
 
@@ -152,11 +154,11 @@ class SweepFolder:
             if was["versions"][name] != here[name]:
                 raise ValueError(
                     f"sweep: {self.path} was made with {name} {was['versions'][name]}, here it is {here[name]}: trials "
-                    "would not be comparable; go on with the same, or begin anew in another directory"
+                    "would not be comparable; resume with the same, or start a new sweep in another directory"
                 )
         if was["versions"]["threads"] != here["threads"]:
             self.warnings.append(
-                f"it began with {was['versions']['threads']} CPU threads and goes on with {here['threads']}: the last "
+                f"it began with {was['versions']['threads']} CPU threads and resumes with {here['threads']}: the last "
                 "bits of new results may differ"
             )
         saved = checkpoint.load(self.path / "checkpoints")
@@ -166,7 +168,7 @@ class SweepFolder:
         return Snapshot(saved.arrays, saved.meta)
 
     def _changed_contents(self, was: Any) -> list[str]:
-        """What differs in functions of the user's that are no part of a program."""
+        """What differs in the user's functions that are not part of a program, a line each."""
         names = ", ".join(name for name, found in self._contents.items() if found)
         if was is None or was["python"] != COMPILED_BY:
             by = "jaxopt_lite 0.1.0" if was is None else was["python"]
@@ -181,20 +183,20 @@ class SweepFolder:
         ]
 
     def save(self, snapshot: Snapshot) -> None:
-        """Save what is needed to go on."""
+        """Save what is needed to resume."""
         self.open()
         self.about({"status": "running", **{name: snapshot.facts[name] for name in ("groups", "metric")}})
         checkpoint.save(self.path / "checkpoints", snapshot.arrays, snapshot.facts)
         self.log("saved", trials=snapshot.facts["trials"])
 
     def log(self, what: str, **facts: Any) -> None:
-        """Append to what happened."""
+        """Append an event."""
         line = {"event": what, **facts}
         self._events.write(line) if self._events is not None and self._begun else self._early.append(line)
 
     def about(self, facts: dict[str, Any]) -> None:
         """Write sweep.json."""
-        # What changes while the sweep runs, such as a list of notes or a cache, tells nothing of the code.
+        # What changes while the sweep runs, such as a list of notes or a cache, is not code, and is no longer compared.
         now = _contents(self.arguments)
         for what, found in self._contents.items():
             self._contents[what] = {n: hashed for n, hashed in found.items() if now[what].get(n) == hashed}
@@ -203,7 +205,7 @@ class SweepFolder:
         write_json(self.path / "sweep.json", {**content, **facts})
 
     def finish(self, result: SweepResult, groups: list[dict[str, Any]]) -> None:
-        """Write what the sweep came to, or has come to so far."""
+        """Write the result, or the result so far."""
         self.open()
         ledger, best = result.ledger, result.best
         write_trials(ledger, self.path / "trials.csv")
@@ -227,7 +229,7 @@ class SweepFolder:
 
 
 def _cpus() -> int:
-    """CPUs that this process may use; macOS and Windows do not say, and have no way to restrict them."""
+    """CPUs that this process may use; macOS and Windows do not report it, and cannot restrict them."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -246,7 +248,7 @@ def _nameless(value: Any) -> Any:
 
 
 def _contents(arguments: dict[str, Any]) -> dict[str, dict[str, str]]:
-    """Hashes of the user's functions that say which configs are tried and how far; `trial` is in the programs."""
+    """Hashes of the user's functions that decide which configs are tried and how far; `trial` is in the programs."""
     values = {"sampler": arguments["sampler"], "policy": arguments["policy"], "where": arguments["space"].where}
     return {what: contents(value) for what, value in values.items()}
 
@@ -269,13 +271,13 @@ def plain_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_about(path: Path) -> dict[str, Any]:
-    """What sweep.json says.
+    """The content of sweep.json, checked.
 
     Raises:
         FileNotFoundError: if there is none.
         ValueError: if it is damaged.
     """
-    remedy = "copy it back from a backup, or begin anew: in another directory, or with overwrite=True"
+    remedy = "copy it back from a backup, or start a new sweep: in another directory, or with overwrite=True"
     try:
         about = read_json(path / "sweep.json", _ABOUT, remedy)
         new = {name: shape for name, shape in _SINCE.items() if name in about}
@@ -299,7 +301,7 @@ def read_arguments(path: Path, trial: Callable | None) -> dict[str, Any]:
     """The arguments of the sweep in a directory, as `sweep` takes them.
 
     Raises:
-        ValueError: if one cannot be found again by name; the same call of `sweep` then goes on.
+        ValueError: if one cannot be found again by name; the same call of `sweep` then resumes it.
     """
     saved = read_about(path)["arguments"]
     arguments = {name: saved[name] for name in _ARGUMENTS}

@@ -1,4 +1,4 @@
-"""`minimize`: check the arguments, run the method in calls of some steps, show how it stands."""
+"""`minimize`: checks the arguments, and runs the method in one call, or in calls of some steps with progress."""
 
 import sys
 from collections.abc import Callable
@@ -58,7 +58,7 @@ def minimize(
         max_steps: the largest number of steps of this call, at least 1.
         has_aux: whether f returns a pair.
         key: a random key, for methods that draw numbers.
-        state: `solution.state` of an earlier solve, which is resumed; `start` then only says the structure.
+        state: `solution.state` of an earlier solve, to be resumed; of `start` only the structure is used then.
         callback: called with the solution so far every 20 steps; ends the solve where it returns True. Not under jit.
         progress: "lines" prints a line every 20 steps to stderr, "none" nothing. Not under jit.
 
@@ -66,7 +66,7 @@ def minimize(
         A `Solution`: params, value, aux, grad_norm, status, message, converged, steps, evaluations, state.
 
     Raises:
-        TypeError: if f is not callable, method is no method, or start holds leaves that are no numbers.
+        TypeError: if f is not callable, method is not a method, or start holds leaves that are not numbers.
         ValueError: for bounds or constraints, a state of another problem, or numbers out of range.
     """
     if not callable(f):
@@ -125,7 +125,7 @@ def _floating(leaf: Any) -> Any:
 
 
 def _resumed(state: Any, params: Any) -> SolveState:
-    """The state of an earlier solve, set running again."""
+    """The state of an earlier solve; one that was interrupted is running again."""
     if not isinstance(state, SolveState):
         raise TypeError(f"minimize: state must be the `state` of a solution, got {describe(state)}")
     difference = structure_difference(state.params, params, "state.params", "start")
@@ -136,7 +136,7 @@ def _resumed(state: Any, params: Any) -> SolveState:
 
 
 def _watched(problem: tuple, state: SolveState, max_steps: int, callback: Any, progress: str) -> Solution:
-    """Run in calls of some steps, telling after each how the solve stands."""
+    """Run in calls of some steps; print a line and call the callback after each."""
     if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((problem[2:], state))):
         raise ValueError("minimize: callback and progress run on the host, and cannot be used under jit or vmap")
     last = int(state.steps) + max_steps

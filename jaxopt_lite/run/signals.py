@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 __all__ = []
 
-_PATIENCE = 1.0  # seconds that the process may take to end, once a run was left in the middle of a call
-_left: list[bool] = []  # of each run that was
+_PATIENCE = 1.0  # seconds that the process may take to end, after a run was ended in the middle of a call
+_left: list[bool] = []  # an entry for each run that was ended so
 
 
 @contextlib.contextmanager
@@ -32,19 +32,19 @@ def interruptible() -> Iterator[threading.Event]:
             raise KeyboardInterrupt
         event.set()
 
-    # One that is ignored stays so: a shell's background jobs outlive the Ctrl-C that is meant for others.
+    # A signal that is ignored stays ignored, as a shell's background jobs ignore Ctrl-C.
     heard = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) != signal.SIG_IGN]
     before = {number: signal.signal(number, set_or_raise) for number in heard}
     try:
         yield event
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler or signal.SIG_DFL)  # None is a handler that Python knows nothing of
+            signal.signal(number, handler or signal.SIG_DFL)  # None: a handler that was not installed from Python
 
 
 @atexit.register
 def _end_in_time() -> None:
-    """Let the process end although the device still works on what was left: JAX would wait for it, maybe for hours."""
+    """End the process although the device still works on a call: JAX would wait for it, maybe for hours."""
     if _left:
         nowhere = open(os.devnull, "w")  # noqa: SIM115  (written to when the process ends)
         faulthandler.dump_traceback_later(_PATIENCE, exit=True, file=nowhere)

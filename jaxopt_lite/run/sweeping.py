@@ -1,4 +1,4 @@
-"""Driving sweeps: files, clock, signals and progress."""
+"""`sweep` and `resume`: drive the engine, and own files, clock, signals and progress."""
 
 import contextlib
 import dataclasses
@@ -63,35 +63,38 @@ def sweep(
         trial: trial(config) -> (task, optimizer). Float32 numbers of the config are traced, so one program serves all
             their values; what else it holds is static, and each combination of static values makes a group.
         space: a dict of distributions and constants by name, or a `space` with a constraint.
-        trials: how many configs, those of `initial` included; None is all of a grid.
+        trials: how many configs, at least 1, those of `initial` included; None is all of a grid.
         steps: of a whole trial, a multiple of eval_every.
-        batch_size: examples in a batch, the same ones for all trials; None takes all at each step.
+        batch_size: examples in a batch, the same ones for all trials; None takes all at each step, as a solver needs.
         eval_every: steps between two points of a curve; rungs and intervals of policies are multiples of it.
-        seeds: runs of each trial, with seeds seed, seed + 1, ...; trials are ranked by the mean over them.
+        seeds: runs of each trial, at least 1, with seeds seed, seed + 1, ...; trials are ranked by the mean over them.
         sampler: which configs; None is `sobol()`.
-        policy: which trials go on; None is `run_all()`.
+        policy: which trials are promoted, and how far; None is `run_all()`.
         metric: the watched curve; None is valid.accuracy, or else valid.loss, or train.loss without valid data.
         mode: "min" or "max"; None where the metric's name ends in loss or accuracy.
         seed: of configs, initialisation, data order and steps, at least 0; seed + seeds is at most 2**32.
-        width: trials in a cohort; None is a fixed rule.
-        initial: configs that go first.
-        directory: where everything is kept; the same call again goes on with what is there, more `trials` extend it.
+        width: trials in a cohort, at least 1; None chooses it by a fixed rule.
+        initial: configs that are tried first.
+        directory: where everything is saved; the same call again resumes what is there, and more `trials` extend it.
         independent: give each trial keys and a data order of its own; otherwise trials are paired.
-        compute_dtype: dtype of the loss, such as "bfloat16".
-        max_groups: more groups are an error that names the dimension.
-        on_error: "raise", or "continue" with the other groups when `trial` raises for one.
-        save_seconds: seconds between two saves; None saves at the end only, or by `save_calls`.
-        save_calls: calls of a program between two saves.
-        devices: on which to run; None is all of this process.
+        compute_dtype: floating dtype of the loss, such as "bfloat16"; None computes in the dtypes of the trial.
+        max_groups: more groups than this are an error that names the dimension, at least 1.
+        on_error: "raise", or "continue" with the others where `trial` raises for a group, or a rule refuses the numbers
+            of a trial.
+        save_seconds: seconds between two saves, at least 0; None saves at the end only, or by `save_calls`.
+        save_calls: calls of a program between two saves, at least 1; None does not count them.
+        devices: on which to run; None is all devices of this process.
         progress: "auto" (a bar on a terminal or in a notebook, else nothing), "bar", "lines" or "none".
         overwrite: replace what an earlier sweep left in the directory.
 
     Returns:
-        The result: best, trials, curves, and what can be made of them. Ctrl-C and SIGTERM save and end it.
+        The result: best, trials, curves, and pictures and tables of them. Ctrl-C and SIGTERM save and end the sweep,
+        and the result so far is returned.
 
     Raises:
-        TypeError, ValueError: for arguments that do not fit, before anything is compiled or written; for a `trial` that
-            returns something else than (task, optimizer), or whose data depend on a traced number.
+        TypeError, ValueError: for arguments of a wrong type or out of range, before anything is compiled or written;
+            for a `trial` that returns something else than (task, optimizer), whose data depend on a traced number, or
+            whose numbers a rule refuses; for a directory that holds another sweep.
         FileExistsError, PermissionError: if the directory cannot be used.
 
     Example:
@@ -142,18 +145,18 @@ def sweep(
     with contextlib.closing(SweepFolder(path, arguments, overwrite)) as folder:
         earlier = folder.earlier()
         if earlier is not None:
-            engine.groups.restore(earlier)
+            engine.groups.restore(earlier, count)
         return _drive(engine, folder, saves, Scoreboard(progress), resumed=earlier is not None)
 
 
 def resume(
     directory: Path | str, trial: Callable[[dict], tuple] | None = None, progress: str | None = "auto"
 ) -> SweepResult:
-    """Resume the sweep in a directory, in the middle of its trials; one that is done is read back.
+    """Resume the sweep in a directory, from the middle of its trials; one that has finished is read back.
 
     Args:
         directory: of a sweep.
-        trial: the function of the config, where it cannot be imported by its name.
+        trial: the function of the config; None imports it by its name.
         progress: "auto" (a bar on a terminal or in a notebook, else nothing), "bar", "lines" or "none".
 
     Returns:
@@ -214,7 +217,7 @@ def _drive(engine: Engine, folder: SweepFolder | None, saves: Any, board: Scoreb
         if outcome.complete:
             folder.save(snapshot)
         folder.finish(result, snapshot.facts["groups"])
-    except Exception as error:  # what was computed is not lost, whatever became of the disk
+    except Exception as error:  # such as a full disk: the result must not be lost
         note = f"not all of {folder.path} could be written at the end ({type(error).__name__}: {error})"
         warnings.warn(f"sweep: {note}; the result is returned", RuntimeWarning, stacklevel=3)
         result = dataclasses.replace(result, warnings=(*result.warnings, note))
@@ -222,7 +225,7 @@ def _drive(engine: Engine, folder: SweepFolder | None, saves: Any, board: Scoreb
 
 
 def _text(event: Happened, engine: Engine) -> str:
-    """What to print of an event."""
+    """The line to print for an event, or an empty string."""
     facts = event.facts
     match event.what:
         case "proposed" if facts["count"] == engine.trials:
@@ -246,7 +249,7 @@ def _text(event: Happened, engine: Engine) -> str:
 
 
 class _Saves:
-    """When to save: by time, or by count of calls."""
+    """When to save: after some seconds, or after some calls."""
 
     def __init__(self, seconds: float | None, calls: int | None):
         if seconds is not None:

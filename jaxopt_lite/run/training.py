@@ -1,4 +1,4 @@
-"""Driving the training loop: files, clock, signals and progress."""
+"""`fit`: drives the training loop, and owns files, clock, signals and progress."""
 
 import contextlib
 import dataclasses
@@ -58,26 +58,28 @@ def fit(
         task: what is to be learned.
         optimizer: a transformation of this package or of Optax, or a solver (with `batch_size=None`: it needs all
             examples at each step, and no model state); None with `state`.
-        steps: number of steps, at least 1; with `state`, more steps.
+        steps: number of steps, at least 1; with `state`, steps in addition to those already done.
         batch_size: examples in a batch, drawn without replacement; None takes all at each step (batch descent), 1 is
             single-sample descent. An iterator's batches are taken as they come.
-        seed: of initialisation, data order and the steps' keys, at least 0.
-        eval_every: steps between two points of the history; at each, `valid` is evaluated and stopping considered.
+        seed: of initialisation, data order and the steps' keys, an int in [0, 2**32).
+        eval_every: steps between two points of the history, at least 1; at each, `valid` is evaluated and the stopping
+            rules are applied.
         directory: where metrics.jsonl, summary.json and curves.png go; None writes nothing.
-        target: stop when the watched metric reaches it.
-        patience: stop after this many points without improvement of the watched metric.
-        min_grad_norm: stop when the norm of a point's last gradient is at most this.
+        target: stop when the watched metric reaches it, a finite float32.
+        patience: stop after this many points without improvement of the watched metric, at least 1.
+        min_grad_norm: stop when the norm of a point's last gradient is at most this, at least 0.
         restore_best: return the parameters of the best point, by the watched metric, instead of the last.
         params: parameters to begin with, in place of `task.init`'s.
-        callbacks: functions of each `Point`, which then holds the state (the next steps use its memory up: copy what
+        callbacks: functions of each `Point`, which then holds the state (the next steps use up its memory: copy what
             you keep); one that returns True stops the run.
         metric: the watched metric; None is valid.accuracy, or else valid.loss, or train.loss without valid data.
         mode: whether its lowest or its highest value is the best, "min" or "max"; None is "min" for names that end in
-            loss and "max" for those that end in accuracy; others need it.
-        seeds: train this many runs side by side, with seeds seed, seed + 1, ...; all results get a leading axis.
+            loss and "max" for those that end in accuracy; it must be given for others.
+        seeds: train this many runs side by side, at least 1, with seeds seed, seed + 1, ...; all results get a leading
+            axis [seeds]. None trains one run, without the axis.
         state: resume from this state of an earlier run, with its optimizer, seed, parameters and what its stopping
             rules remember: patience, the best point and its parameters, if the watched metric is the same.
-        compute_dtype: dtype of the loss, such as "bfloat16"; parameters and optimizer stay as they are.
+        compute_dtype: floating dtype of the loss, such as "bfloat16"; parameters and optimizer keep theirs.
         progress: "auto" (a bar on a terminal or in a notebook, else nothing), "bar", "lines" or "none".
         overwrite: replace what an earlier run left in the directory.
 
@@ -86,9 +88,10 @@ def fit(
         loss or a parameter is not finite, and, cleanly, with Ctrl-C or SIGTERM.
 
     Raises:
-        TypeError, ValueError: for arguments that do not fit; nothing has been written then.
-        OSError: if the directory holds a run (FileExistsError), or cannot be written. What cannot be written later,
-            when there are steps to lose, is left out with a warning.
+        TypeError, ValueError: for arguments of a wrong type, out of range, or that do not fit together (for types of
+            numbers and strings a `WrongTypeError`, which is both); nothing has been written then.
+        OSError: if the directory holds a run (FileExistsError), or cannot be written. What cannot be written
+            after the first point is left out with a warning, so that no steps are lost.
     """
     plan = Plan(
         steps, batch_size, eval_every, target, patience, min_grad_norm, restore_best, metric, mode, compute_dtype
@@ -129,7 +132,7 @@ def _drive(events, folder, callbacks, progress, interrupted) -> Result:
 
 
 def _is_true(answer: Any) -> bool:
-    """Whether a callback said True, of one run or of all; what it may have returned by chance does not count."""
+    """Whether a callback returned True, a bool or bools of all runs; other values do not stop a run."""
     is_bool = isinstance(answer, bool) or getattr(answer, "dtype", None) == np.bool_
     return is_bool and bool(np.all(answer))
 

@@ -67,7 +67,7 @@ class Groups:
                     raise
                 hints = [note.removeprefix("sweep: ") for note in error.__notes__ if note.startswith("sweep: config")]
                 message = "; ".join([f"{type(error).__name__}: {error}", *hints])
-                if not (isinstance(error, ValueError) and self._can_be_traced(static)):
+                if not self._refuses_numbers(trial):
                     self._fail(trials, message)
                     return message
                 self._fail([trial], message)
@@ -94,17 +94,22 @@ class Groups:
                 error.add_note(f"sweep: {text}")
             raise
 
-    def _can_be_traced(self, static: Static) -> bool:
-        """Whether `trial` returns where numbers are traced, and so are not checked."""
+    def _refuses_numbers(self, trial: int) -> bool:
+        """Whether the user's function refuses the numbers of a trial: it returns where they are traced."""
+        static, numbers = self.static[trial], self.numbers[trial]
 
         def traced(numbers):
             self._trial(static.join(numbers))
 
         try:
-            jax.eval_shape(traced, jax.ShapeDtypeStruct((len(static.names),), np.float32))
-        except Exception:
-            return False
-        return True
+            self._trial(static.join(numbers))
+        except ValueError:
+            try:
+                jax.eval_shape(traced, numbers)
+            except Exception:
+                return False
+            return True
+        return False
 
     def add(self, group: Group, row: np.ndarray, width: int) -> Runner:
         """The runner of a group, a row of whose trials is given."""
@@ -211,8 +216,8 @@ class Groups:
         errors = {str(trial): error for trial, error in ledger.errors.items()}
         return Snapshot({"ledger": ledger.saved(), "pools": pools}, {**facts, "errors": errors})
 
-    def restore(self, saved: Snapshot) -> None:
-        """Resume from a snapshot.
+    def restore(self, saved: Snapshot, trials: int) -> None:
+        """Resume from a snapshot; one of a sweep with that many trials that has ended is only read.
 
         Raises:
             ValueError: if the data or the program of a group are not what they were.
@@ -226,14 +231,14 @@ class Groups:
             runner = self.add(self._group(row), row, was["width"])
             # Version 0.1.0 kept fewer hashes.
             changed = [what for what, now in runner.hashes.items() if was.get(what, now) != now]
-            if changed:
+            if changed and (ledger.running.any() or len(ledger) < trials):
                 raise ValueError(
                     f"resume: the {' and the '.join(changed)} of {was['label']} changed since the sweep was saved, so "
-                    "trials would not be comparable; resume with the same data sets, code, JAX version and backend, or "
-                    "start a new sweep in another directory"
+                    "trials would not be comparable; resume with the same data sets, code, backend and versions of JAX "
+                    "and jaxopt_lite, or start a new sweep in another directory"
                 )
-            trials = np.asarray(pool["trials"]).tolist()
-            if trials:
-                runner.pool.write(trials, [np.asarray(pool["leaves"][str(j)]) for j in range(len(pool["leaves"]))])
+            held = np.asarray(pool["trials"]).tolist()
+            if held:
+                runner.pool.write(held, [np.asarray(pool["leaves"][str(j)]) for j in range(len(pool["leaves"]))])
                 runner.begun = True
         ledger.metric, ledger.highest = facts["metric"], facts["highest"]

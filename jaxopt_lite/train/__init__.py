@@ -1,1 +1,1 @@
-"""Training: tasks, states, steps, the order of the data, and the loop that yields what happened."""
+"""Training: tasks, states, steps, the order of the data, and the loop that yields the points of a run."""

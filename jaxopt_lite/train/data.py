@@ -29,33 +29,33 @@ def batch_order(key: jax.Array, rows: int, batch_size: int, first_step: int, ste
 
     Args:
         key: the run's key.
-        rows: number of examples.
-        batch_size: examples in a batch, at most `rows`.
-        first_step: the first step, from 0 on.
-        steps: number of steps, at least 0; there are 2**31 - 1 at most.
+        rows: number of examples, at least 1.
+        batch_size: examples in a batch, in [1, rows].
+        first_step: the first step, at least 0.
+        steps: number of steps, at least 0; first_step + steps is at most 2**31 - 1.
 
     Returns:
-        Indices, int32 [steps, batch_size].
+        Indices of examples in [0, rows), int32 [steps, batch_size].
 
     Raises:
-        ValueError: if there is no batch of that size, or no such step.
+        ValueError: if batch_size, first_step or steps is out of its range.
     """
     if first_step < 0 or steps < 0 or first_step + steps > MOST_STEPS:
         raise ValueError(f"batch_order: steps must lie in [0, {MOST_STEPS}], got {steps} from {first_step} on")
     return orders(key, rows, batch_size)(first_step, steps)
 
 
-def orders(key: jax.Array, rows: int, batch_size: int) -> Callable[[int, int], np.ndarray]:
+def orders(key: jax.Array, examples: int, batch_size: int) -> Callable[[int, int], np.ndarray]:
     """`batch_order` as a function of (first_step, steps); it keeps the epochs that it permuted last."""
-    if not 1 <= batch_size <= rows:
-        raise ValueError(f"batch_order: batch_size must lie between 1 and the {rows} examples, got {batch_size}")
-    per_epoch = rows // batch_size
-    together = max(1, _BLOCK // rows)  # epochs made in one call
+    if not 1 <= batch_size <= examples:
+        raise ValueError(f"batch_order: batch_size must lie between 1 and the {examples} examples, got {batch_size}")
+    per_epoch = examples // batch_size
+    together = max(1, _BLOCK // examples)  # epochs made in one call
     key = jax.device_put(key, _host(), may_alias=False)  # the steps donate the state that it stands in
 
     @functools.lru_cache(maxsize=2)
     def bits(number: int) -> jax.Array:
-        return _random_bits()(key, np.uint32(number * together), rows, together, _rounds(rows))
+        return _random_bits()(key, np.uint32(number * together), examples, together, _rounds(examples))
 
     @functools.lru_cache(maxsize=1)
     def block(number: int) -> np.ndarray:
@@ -76,22 +76,22 @@ def orders(key: jax.Array, rows: int, batch_size: int) -> Callable[[int, int], n
 
 
 def _permutations(bits: np.ndarray) -> np.ndarray:
-    """`jax.random.permutation(fold_in(key, epoch), rows)` from its bits [rounds, epochs, rows], int32 [epochs, rows].
+    """`jax.random.permutation(fold_in(key, epoch), n)` from its bits [rounds, epochs, n], int32 [epochs, n].
 
-    JAX sorts the rows by random bits, again and again until ties no longer matter. The bits are JAX's; the sorting is
-    NumPy's, which is some fifteen times faster on a CPU: bits and position make one number, so sorting is stable.
+    JAX sorts the examples by random bits, as often as it takes until ties no longer matter. The bits are JAX's; the
+    sorting is NumPy's, about fifteen times faster on a CPU: bits and position make one number, so sorting is stable.
     """
-    _, epochs, rows = bits.shape
-    order = np.broadcast_to(np.arange(rows, dtype=np.uint64), (epochs, rows))
+    _, epochs, n = bits.shape
+    order = np.broadcast_to(np.arange(n, dtype=np.uint64), (epochs, n))
     for of_round in bits:
-        place = np.sort(of_round.astype(np.uint64) << 32 | np.arange(rows, dtype=np.uint64), axis=1) & (2**32 - 1)
+        place = np.sort(of_round.astype(np.uint64) << 32 | np.arange(n, dtype=np.uint64), axis=1) & (2**32 - 1)
         order = np.take_along_axis(order, place.astype(np.int64), axis=1)
     return order.astype(np.int32)
 
 
-def _rounds(rows: int) -> int:
+def _rounds(n: int) -> int:
     """How often `jax.random.permutation` sorts."""
-    return math.ceil(3 * math.log(max(rows, 2)) / math.log(2**32 - 1))
+    return math.ceil(3 * math.log(max(n, 2)) / math.log(2**32 - 1))
 
 
 @functools.lru_cache(maxsize=1)
@@ -99,21 +99,21 @@ def _random_bits() -> Callable:
     return jax.jit(_bits, static_argnums=(2, 3, 4), compiler_options=quickly())
 
 
-def _bits(key, first, rows, epochs, rounds):
-    """The bits by which `jax.random.permutation` sorts, uint32 [rounds, epochs, rows]."""
+def _bits(key, first, n, epochs, rounds):
+    """The bits by which `jax.random.permutation` sorts, uint32 [rounds, epochs, n]."""
 
     def of_epoch(epoch):
         found, chain = [], jax.random.fold_in(key, epoch)
         for _ in range(rounds):
             chain, now = jax.random.split(chain)
-            found.append(jax.random.bits(now, (rows,)))
+            found.append(jax.random.bits(now, (n,)))
         return jnp.stack(found)
 
     return jax.vmap(of_epoch, out_axes=1)(first + jnp.arange(epochs, dtype=jnp.uint32))
 
 
 def _host() -> Any:
-    """The CPU, which has nothing better to do while a step runs elsewhere; None where JAX was told to leave it out."""
+    """The CPU, which is mostly idle while a step runs on another device; None where JAX does not use it."""
     try:
         return jax.local_devices(backend="cpu")[0]
     except RuntimeError:

@@ -48,9 +48,9 @@ class Point(NamedTuple):
     """One row of the history.
 
     Attributes:
-        step: steps done.
-        metrics: float32 values by name; with seeds, arrays [seeds].
-        state: after the step, or None where the generator runs ahead.
+        step: the number of steps done.
+        metrics: float32 by name, arrays of shape (), or [seeds].
+        state: after the step; None where the device works ahead of the points.
     """
 
     step: int
@@ -59,13 +59,13 @@ class Point(NamedTuple):
 
 
 class Snapshot(NamedTuple):
-    """All that a run needs to resume, while nothing is in flight; its arrays are used up by the next steps.
+    """All that a run needs to resume. The next steps use up its arrays: save or copy them before.
 
     Attributes:
-        run: parameters, method, its state, keys, and what the stopping rules remember.
-        rows: the rows of the history.
-        first: the step at which the run began.
-        taken: batches taken from an iterator.
+        run: parameters, optimizer, its state, key, step, and what the stopping rules remember.
+        rows: the rows of the history so far.
+        first: the step at which the run began, 0 unless it resumed from a state.
+        taken: the number of batches taken so far, those of an iterator included.
     """
 
     run: Run
@@ -75,11 +75,11 @@ class Snapshot(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """What a driver may answer to a point.
+    """The answer of a driver to a point.
 
     Attributes:
-        save: yield a `Snapshot` as soon as nothing is in flight.
-        stop: end the run.
+        save: yield a `Snapshot` as soon as nothing is in flight on the device, which may be a point later.
+        stop: end the run, with the status "interrupted".
     """
 
     save: bool = False
@@ -103,17 +103,21 @@ def training(
         task: what is to be learned.
         optimizer: a transformation of this package or of Optax, or a solver.
         plan: lengths, batches and stopping rules.
-        seed: of the run.
+        seed: of the run, an int in [0, 2**32).
         seeds: train this many runs side by side, with seeds seed, seed + 1, ...; None trains one, without the axis.
-        params: parameters to begin with.
-        state: a state or a run to resume from; it holds the optimizer (give the same or None), the key, the parameters
-            and what the stopping rules remember.
-        ahead: let the device begin a point before the one before it is looked at. If false, a point holds the state.
-        snapshot: resume the run that it was taken of, given the same arguments; batches that were taken from an
-            iterator are skipped.
+        params: parameters to begin with, in place of those that `task.init` makes.
+        state: a state or a run to resume from, for plan.steps more steps; it holds the optimizer (give the same or
+            None), the key, the parameters and what the stopping rules remember.
+        ahead: let the device begin a point before the one before it is read. If false, a point holds the state.
+        snapshot: resume the run that it was taken of, up to plan.steps in all, given the same arguments; batches that
+            were taken from an iterator are skipped.
 
     Returns:
         The `Result`.
+
+    Raises:
+        TypeError, ValueError: when the generator is first asked for a point, if the arguments do not fit together, or a
+            solver is given mini-batches, an iterator or a task with a model state.
     """
     _check(task, plan, seed, seeds)
     begun = _begun(task, optimizer, seed, seeds, params, state if snapshot is None else snapshot.run)
@@ -147,7 +151,7 @@ def training(
         if not ends:
             continue
         waiting.append(row)
-        # Look at the point before, while the device works on this one.
+        # Read the point before, while the device works on this one.
         while waiting and not reply.stop and (len(waiting) > 1 or not ahead or reply.save):
             reply = yield from _emit(waiting.pop(0), None if ahead else _state_of(plan, run), rows, reply)
         if reply.stop:
@@ -161,7 +165,7 @@ def training(
     how = MAX_STEPS if done >= last else INTERRUPTED if stopped else OUT_OF_DATA
     if run is None:
         if snapshot is None:
-            raise ValueError("fit: the iterator of batches gave none")
+            raise ValueError("fit: the iterator of batches yielded none")
         run = Run(begun._replace(monitor=None), snapshot.run.tally, begun.monitor)  # it was taken after the last step
     if reply.save:
         yield Snapshot(run, tuple(rows), first, source.taken)
@@ -242,7 +246,7 @@ class _Source:
     """The batches of a run, in stretches of steps that go to the device together.
 
     Attributes:
-        taken: batches taken so far; of an iterator, where it stands.
+        taken: the number of batches taken so far.
     """
 
     def __init__(self, task: Task, plan: Plan, kind: str, state: TrainState, many: bool, taken: int):
@@ -255,7 +259,7 @@ class _Source:
             self._take = lambda done, wanted: (task.train, None, wanted, True)
 
     def stretches(self, done: int) -> Iterator[tuple]:
-        """(data, order, how many steps, whether a point ends with them), when so many steps of the plan are done."""
+        """Stretches of steps after the first `done`: (data, order, number of steps, whether a point ends with them)."""
         steps, every, before = self._plan.steps, self._plan.eval_every, None
         resumed, more = done, True
         while done < steps and more:
@@ -280,9 +284,9 @@ def _stream(source: Any, size: int, skipped: int) -> Callable:
 
 
 def _drawn(task: Task, plan: Plan, state: TrainState, many: bool) -> Callable:
-    """Batches drawn from the examples, each run's from where it has got to: such a function, too."""
-    rows, batch_size = task.rows or 0, plan.batch_size or 0
-    orders = [batches.orders(key, rows, batch_size) for key in (state.key if many else [state.key])]
+    """A function as that of `_stream`, for batches drawn from the examples; each run's begin at the run's step."""
+    examples, batch_size = task.rows or 0, plan.batch_size or 0
+    orders = [batches.orders(key, examples, batch_size) for key in (state.key if many else [state.key])]
     firsts = np.atleast_1d(state.step).tolist()
     size = min(plan.eval_every, max(1, _INDICES // (len(orders) * batch_size)))
 
@@ -297,7 +301,7 @@ def _drawn(task: Task, plan: Plan, state: TrainState, many: bool) -> Callable:
 
 
 def _emit(row: dict, state: Any, rows: list, before: Reply) -> Generator[Point, Reply | None, Reply]:
-    """Yield a point; return the driver's answer, or to stop because every run has ended."""
+    """Yield a point; return the driver's answer, with `stop` also where every run has ended."""
     values = {name: np.asarray(value) for name, value in fetched(row).items()}
     status, is_measured, step = values.pop("status"), values.pop("measured"), int(values.pop("step").max())
     del values["finite"]
@@ -307,7 +311,7 @@ def _emit(row: dict, state: Any, rows: list, before: Reply) -> Generator[Point, 
         values = {name: np.where(is_measured, value, np.float32(np.nan)) for name, value in values.items()}
     values = dict(sorted(values.items(), key=lambda item: (not item[0].startswith(("train.", "valid.")), item[0])))
     rows.append(Row(step, values, status, is_measured))
-    asked = yield Point(step, dict(values), state)  # whose dict may be changed by who is given it
+    asked = yield Point(step, dict(values), state)  # a copy, because a callback may change the dict
     asked = asked if isinstance(asked, Reply) else Reply(stop=asked is True)
     return Reply(before.save or asked.save, asked.stop or bool(np.all(status != RUNNING)))
 

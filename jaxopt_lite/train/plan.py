@@ -1,4 +1,4 @@
-"""How to train: the arguments that `fit` and `sweep` share, checked in one place, and the metric that is watched."""
+"""The arguments that `fit` and `sweep` share, checked in one place, and the choice of the watched metric."""
 
 import dataclasses
 import difflib
@@ -18,7 +18,24 @@ _LARGEST = float(np.finfo(np.float32).max)
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """How long to train, on what batches, and when to stop: see `fit`, whose arguments these are."""
+    """How long to train, on what batches, and when to stop: arguments of `fit`, which describes them.
+
+    Args:
+        steps: number of steps, in [1, 2**31).
+        batch_size: examples in a batch, at least 1; None takes all at each step.
+        eval_every: steps between two points, at least 1.
+        target: value of the watched metric at which to stop, a finite float32; None is never met.
+        patience: points without improvement after which to stop, at least 1; None is never met.
+        min_grad_norm: norm of the gradient at which to stop, at least 0; None is never met.
+        restore_best: whether to return the parameters of the best point.
+        metric: the watched metric, such as "valid.loss"; None is the usual one.
+        mode: "min", "max", or None where the end of the metric's name decides.
+        compute_dtype: floating dtype of the loss; None computes in the dtypes of parameters and data.
+
+    Raises:
+        WrongTypeError: if a number is not a number, or metric not a string. It is a TypeError and a ValueError.
+        ValueError: if an argument is out of its range, or metric is one of the test data.
+    """
 
     steps: int = 2000
     batch_size: int | None = 128
@@ -31,8 +48,8 @@ class Plan:
     mode: str | None = None
     compute_dtype: str | None = None
 
-    who = "fit"  # the function whose arguments these are
-    purpose = "decide when to stop"  # of the metric
+    who = "fit"  # the function whose arguments these are, for messages
+    purpose = "decide when to stop"  # what the metric is for, for messages
 
     def __post_init__(self):
         for name in ("steps", "eval_every", "batch_size", "patience"):
@@ -75,7 +92,11 @@ class Plan:
 
 
 def floating(dtype: Any, who: str, name: str) -> str | None:
-    """The name of a floating dtype; None stays None."""
+    """The name of a floating dtype; None stays None.
+
+    Raises:
+        ValueError: if it is not one.
+    """
     if dtype is None:
         return None
     try:
@@ -88,7 +109,17 @@ def floating(dtype: Any, who: str, name: str) -> str | None:
 
 
 def watched(who: str, metric: str | None, names: Iterable[str], decides: bool = True) -> str:
-    """The watched metric among those that are measured; it must be one of the valid data's where it decides."""
+    """The watched metric among those that are measured.
+
+    Args:
+        who: the function, for messages.
+        metric: what the user named; None is valid.accuracy, else valid.loss, else train.loss.
+        names: the metrics that are measured.
+        decides: whether something is decided by it; then it must be of the valid data where there are any.
+
+    Raises:
+        ValueError: if there is no such metric.
+    """
     names = sorted(names)
     valid = [name for name in names if name.startswith("valid.")]
     if metric is None:
@@ -108,7 +139,11 @@ def watched(who: str, metric: str | None, names: Iterable[str], decides: bool = 
 
 
 def is_highest_best(who: str, metric: str, mode: str | None) -> bool:
-    """Whether a metric's highest value is its best: what `mode` says, or the end of the metric's name."""
+    """Whether a metric's highest value is its best, by `mode`, or by the end of the metric's name.
+
+    Raises:
+        ValueError: if neither decides.
+    """
     ends = {"accuracy": "max", "loss": "min"}
     mode = mode or next((found for end, found in ends.items() if metric.endswith(end)), None)
     if mode is None:

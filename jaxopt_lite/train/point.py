@@ -4,7 +4,7 @@
     seeds      jit(vmap(point))
     a sweep    jit(vmap(vmap(point)))
 
-A `Run` is all that the next point depends on but the data, so a run is saved, resumed and stacked as one value.
+A `Run` is all that the next point depends on except the data, so a run is saved, resumed and stacked as one value.
 """
 
 import dataclasses
@@ -31,12 +31,12 @@ STATUSES = (*_OWN, *(status.name.lower() for status in Status))  # those of solv
 
 
 class Tally(NamedTuple):
-    """What is summed up since the last point.
+    """What was measured since the last point.
 
     Attributes:
-        sums: of the loss and its metrics, scalars by name.
+        sums: of the loss and its metrics over the steps, scalars by name.
         last: learning rates and norms of the last step, float32 scalars by name.
-        steps: int32.
+        steps: how many steps were summed, int32.
     """
 
     sums: dict[str, jax.Array]
@@ -52,7 +52,7 @@ class Monitor(NamedTuple):
         metric: uint32, a hash of the watched metric's name and mode.
         best: float32, the best score so far (higher is better); meaningless while best_step is -1.
         best_step: int32, the step after which it was measured.
-        waited: int32, points since then.
+        waited: int32, points without improvement since then.
         row: float32 by name, all that was measured at that point.
         kept: (params, model_state) of that point where they are asked for, or ().
     """
@@ -67,12 +67,12 @@ class Monitor(NamedTuple):
 
 
 class Run(NamedTuple):
-    """All that a run needs but its data.
+    """All that a run needs except its data.
 
     Attributes:
         state: after the last step.
-        tally: of the point in progress.
-        monitor: of the stopping rules; None in sweeps, where the ledger decides.
+        tally: what was measured in the point in progress.
+        monitor: what the stopping rules remember; None in sweeps, where a policy decides by the ledger.
     """
 
     state: TrainState
@@ -81,12 +81,12 @@ class Run(NamedTuple):
 
 
 class Limits(NamedTuple):
-    """The numbers of the stopping rules, traced: other ones are the same program. An infinity is never met.
+    """The numbers of the stopping rules. They are traced, so that one program serves all; an infinity is never met.
 
     Attributes:
-        target: float32, of the watched metric.
-        patience: int32, points without improvement; 2**31 - 1 is never met.
-        min_grad_norm: float32.
+        target: float32, of the watched metric; +inf is never met.
+        patience: int32, points without improvement, at least 1; 2**31 - 1 is never met.
+        min_grad_norm: float32, of the last gradient of a point; -inf is never met.
     """
 
     target: Any
@@ -95,7 +95,7 @@ class Limits(NamedTuple):
 
     @classmethod
     def of(cls, plan: Plan) -> "Limits":
-        """The limits of a plan, of which None is never met."""
+        """The limits of a plan; what is None there is never met."""
         return cls(
             np.float32(np.inf if plan.target is None else plan.target),
             np.int32(MOST_STEPS if plan.patience is None else min(plan.patience, MOST_STEPS)),
@@ -110,10 +110,10 @@ class Rules:
     Attributes:
         task: of which the functions are used, and no data.
         kind: of the training data: "drawn" (batches are taken by index), "whole", or "stream" (a stack of batches).
-        compute_dtype: of the loss, None for the dtypes that are there.
+        compute_dtype: of the loss; None for the dtypes of parameters and data.
         metric: the watched metric, None for the usual one.
-        mode: "min", "max", or None where the metric's name says it.
-        decides: whether anything is decided by the metric.
+        mode: "min", "max", or None where the end of the metric's name decides.
+        decides: whether the metric decides anything.
         restore_best: whether the parameters of the best point are kept.
         norms: whether learning rates and norms are measured.
     """
@@ -150,7 +150,7 @@ class Rules:
         return jax.tree.map(lambda x: x[index], train)
 
     def score(self, state: TrainState, data: Any) -> dict[str, jax.Array]:
-        """What is measured on data that are not trained on, float32 scalars by name."""
+        """The scores of valid or test data, float32 scalars by name."""
         return scores(self.task, state.params, state.model_state, data, scores_key(state))
 
     def watch(self, names: Any) -> tuple[str, int]:
@@ -173,7 +173,7 @@ class Shapes(NamedTuple):
 
 
 def measured(rules: Rules, state: TrainState, data: tuple[Any, Any], order: Any) -> Shapes:
-    """The shapes that `begin` needs: they take a trace of the step, so ask once.
+    """The shapes that `begin` needs. Finding them traces the step, so call it once.
 
     Args:
         rules: of the run.
@@ -192,7 +192,14 @@ def measured(rules: Rules, state: TrainState, data: tuple[Any, Any], order: Any)
 
 
 def begin(rules: Rules, state: TrainState, shapes: Shapes, monitored: bool = True) -> Run:
-    """The run before the next point. It remembers what the state's monitor does, if that watches the same metric."""
+    """The run before the next point.
+
+    Args:
+        rules: of the run.
+        state: before the next step; its monitor is kept if it watches the same metric and mode.
+        shapes: from `measured`.
+        monitored: whether the run has stopping rules.
+    """
     zero = jnp.zeros([], jnp.int32)
     blank = Tally(_zeros(shapes.sums), _zeros(shapes.last), jnp.copy(zero))
     if not monitored:
@@ -224,14 +231,14 @@ def point(
         rules: of the run.
         run: as `begin` or the point before left it.
         data: (train, valid): pytrees of arrays; of kind "stream", train is a stack of at least n batches.
-        order: the examples of each step, int [at least n, batch], for the kind "drawn"; else anything.
+        order: indices of the examples of each step, int32 [at least n, batch], for the kind "drawn"; else anything.
         n: number of steps, may be traced; 0 only ends the point.
         ends: whether the point ends with these steps, a bool, may be traced.
         limits: of the stopping rules; None where there is no monitor.
 
     Returns:
         The run, and the row: float32 scalars by name, and two bools: "measured", whether the point has ended (else all
-        is zero), and "finite", whether loss and parameters are.
+        values are zero), and "finite", whether loss and parameters are finite.
     """
     train, valid = data
     run = (_solve if isinstance(run.state.optimizer, Solver) else _advance)(rules, run, train, order, n)
@@ -279,7 +286,7 @@ def _advance(rules: Rules, run: Run, train: Any, order: Any, n: Any) -> Run:
 
 
 def _solve(rules: Rules, run: Run, train: Any, order: Any, n: Any) -> Run:
-    """At most n steps of a solver, which may end earlier. What is measured is of where it stands."""
+    """At most n steps of a solver, which may end earlier. The tally holds what its last step measured, not a sum."""
 
     def unfinished(loop):
         i, state = loop

@@ -22,7 +22,7 @@ from jaxopt_lite.train.calls import is_random_key
 __all__ = []
 
 _SMALL = 2**22  # numbers that a program makes, below which compiling it takes longer than running it
-_ADDRESS = re.compile(r" at 0x[0-9a-fA-FX]+")  # of a Python function that is called back; the text shows no more of it
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-FX]+")  # of a Python callback, of which the text shows nothing else
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Program:
         return self._result(_compiled(self._text, device)(*self._split(self._on[device], arguments)))
 
     def memory_on(self, device: Any) -> int | None:
-        """Bytes that a call on a device needs beside its arguments, where the compiler tells."""
+        """Bytes that a call on a device needs beside its arguments; None where the compiler does not report them."""
         found = _compiled(self._text, device).memory_analysis()
         return None if found is None else int(found.temp_size_in_bytes)
 

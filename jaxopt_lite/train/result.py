@@ -1,4 +1,4 @@
-"""What a run of `fit` has come to."""
+"""The result of a run of `fit`: parameters, history, status and message."""
 
 import dataclasses
 from typing import Any, NamedTuple
@@ -18,29 +18,37 @@ __all__ = ["Result"]
 
 
 class Row(NamedTuple):
-    """A row of the history; with seeds, arrays have the axis of seeds."""
+    """A row of the history; all arrays have shape (), or [seeds].
+
+    Attributes:
+        step: the largest number of steps that any of the runs has done.
+        values: float32 by name; NaN for a run that had ended before.
+        status: int32, indices into `STATUSES`.
+        measured: bool, whether the run had not ended before.
+    """
 
     step: int
     values: dict[str, np.ndarray]
     status: np.ndarray
-    measured: np.ndarray  # bool: whether the run had not ended before
+    measured: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Result:
-    """What a run has come to. With `seeds`, arrays have a leading axis, and status and steps are lists.
+    """The result of a run. With `seeds`, arrays have a leading axis [seeds], and status and steps are lists.
 
     Attributes:
         params: the last parameters, or those of the best point where `restore_best` was asked for.
         model_state: the model's state that belongs to params, None for tasks that have none.
-        state: the last state; `fit(..., state=result.state)` goes on from it.
+        state: the last state; `fit(..., state=result.state)` resumes from it.
         history: "step" int [points], and float32 [points] (or [seeds, points]) for each measured name. train.* are
             means over the steps of a point; learning_rate, grad_norm and update_norm are those of its last step.
-        status: why it ended: max_steps, target, patience, min_grad_norm, non_finite, interrupted or out_of_data.
-        steps: number of steps done.
-        metrics: what was measured at the point that params are of, and test.*, evaluated with them. Where the best
-            point was asked for and none was finite, params are the first ones, valid.* are evaluated with them, and
-            what only a step measures is NaN.
+        status: why it ended: max_steps, target, patience, min_grad_norm, non_finite, interrupted or out_of_data; for a
+            solver also a `Status` in lower case, such as converged_gradient.
+        steps: number of steps done, those before a resumed state included.
+        metrics: floats by name (float32 [seeds] with `seeds`): what was measured at the point that params are of, and
+            test.*, evaluated with them. Where the best point was asked for and no point was finite, params are the
+            first ones, valid.* are evaluated with them, and what only a step measures is NaN.
         message: the status in a sentence, with advice.
     """
 
@@ -57,8 +65,8 @@ class Result:
         many = isinstance(self.status, list)
         ended = f"{len(self.status)} runs: {', '.join(sorted(set(self.status)))}" if many else self.status
         names = [name for name in self.metrics if name.startswith(("train.", "valid.", "test."))]
-        said = [f"{'mean ' * many}{name} {np.mean(self.metrics[name]):.5g}" for name in names]
-        return f"Result({', '.join([ended, f'{np.max(self.steps)} steps', *said])})"
+        measured = [f"{'mean ' * many}{name} {np.mean(self.metrics[name]):.5g}" for name in names]
+        return f"Result({', '.join([ended, f'{np.max(self.steps)} steps', *measured])})"
 
 
 _MESSAGES = {
@@ -76,19 +84,20 @@ _MESSAGES = {
 
 
 def _message(names: list[str], **facts: Any) -> str:
+    """The messages of the runs' statuses, each with the number of runs that it is about where they differ."""
     counts, of = {name: names.count(name) for name in names}, len(names)
     return " ".join(f"{n} of {of}: " * (n < of) + _MESSAGES[name].format(**facts) for name, n in counts.items())
 
 
 def _best(monitor: Monitor, metric: str) -> str:
-    """The best point of a run, for its message."""
+    """The part of a message about the best point of a run."""
     if monitor.best_step < 0:
         return "; none of its values was finite"
     return f"; its best was {float(monitor.row[metric]):.5g}, at step {int(monitor.best_step)}"
 
 
-def _of_none(unjudged: np.ndarray) -> str:
-    """The sentence about runs without a finite point, where the best one was asked for."""
+def _no_finite_point(unjudged: np.ndarray) -> str:
+    """The sentence of a message about runs that have no finite point, where the best one was asked for."""
     if not unjudged.any():
         return ""
     of = "" if unjudged.all() else f"{unjudged.sum()} of {unjudged.size}: "
@@ -103,7 +112,10 @@ def score_program(rules: Rules, state: Any, data: Any, many: bool) -> Program:
 def result_of(
     task: Task, plan: Plan, rules: Rules, run: Run, rows: list[Row], how: int, test: Program | None
 ) -> Result:
-    """The result of a run that has ended, or ends now with the status `how`; `test` is its program of the test data."""
+    """The result of a run; those of its seeds that have not ended by themselves get the status `how`.
+
+    `test` is the program of the test data, None where it is not traced yet.
+    """
     monitor, state = run.monitor, run.state
     assert monitor is not None
     codes = np.where(np.asarray(monitor.status) == RUNNING, how, np.asarray(monitor.status))
@@ -133,7 +145,7 @@ def result_of(
             test = test or score_program(rules, chosen, task.test, many)
             scores = fetched(test(chosen, task.test))
             metrics |= {f"test.{name}": x for name, x in scores.items()}
-        except jax.errors.JaxRuntimeError as error:  # most often for lack of memory: the run is not lost by it
+        except jax.errors.JaxRuntimeError as error:  # most often for lack of memory; the run must not be lost
             untested = f" test could not be evaluated: {error!s:.200}"
     metric, _ = rules.watch(rows[0].values)
     best = "" if many else _best(monitor, metric)
@@ -145,5 +157,7 @@ def result_of(
         status=names if many else names[0],
         steps=np.asarray(state.step).tolist(),
         metrics={name: np.asarray(value) if many else float(value) for name, value in metrics.items()},
-        message=_message(names, metric=metric, patience=plan.patience, best=best) + _of_none(unjudged) + untested,
+        message=_message(names, metric=metric, patience=plan.patience, best=best)
+        + _no_finite_point(unjudged)
+        + untested,
     )

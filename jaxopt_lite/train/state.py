@@ -1,4 +1,4 @@
-"""The state of a run: a value that holds everything but the data, the optimizer included."""
+"""The state of a run: a value that holds everything except the data, the optimizer included."""
 
 import itertools
 import weakref
@@ -32,7 +32,7 @@ _INIT, STEPS, SCORES, _NOISE = 2**32 - 1, 2**32 - 2, 2**32 - 3, 2**32 - 4
 
 
 class TrainState(NamedTuple):
-    """A run as a value: all that the next step depends on, but the data.
+    """A run as a value: all that the next step depends on, except the data.
 
     Attributes:
         params: the parameters, in their own dtypes.
@@ -42,9 +42,9 @@ class TrainState(NamedTuple):
         model_state: the model's state, None for tasks that have none.
         key: the random key of the run; the data order and each step's key come from it.
         step: number of steps done, int32.
-        monitor: what the stopping rules of `fit` remember (patience, the best point and its parameters), so that a
-            run that resumes from the state keeps them; None before the first run, and to begin anew:
-            `state._replace(monitor=None)`.
+        monitor: what the stopping rules of `fit` remember (patience, the best point and its parameters), kept by a run
+            that resumes from the state. None where nothing is remembered: before the first run, after a run without
+            such rules, and after `state._replace(monitor=None)`, which resets the rules.
     """
 
     params: Any
@@ -61,7 +61,7 @@ class Solving(NamedTuple):
 
     Attributes:
         method_state: of the solver.
-        status: int32, RUNNING or why the solver has ended; then further steps change nothing.
+        status: int32, RUNNING or why the solver has ended; once it has, further steps change nothing.
         measured: float scalars by name: loss and metrics at params, and the norms of the last step.
     """
 
@@ -122,7 +122,7 @@ def _run_key(who: str, seed: Any) -> jax.Array:
 
 
 def check_seed(who: str, seed: Any, seeds: int = 1) -> None:
-    """Raise unless seed, seed + 1, ... are seeds. JAX takes 32 bits of one: 2**32 would be 0 again."""
+    """Raise a ValueError unless seed, ..., seed + seeds - 1 are in [0, 2**32). JAX uses 32 bits: 2**32 would be 0."""
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
         raise ValueError(f"{who} must be an int of at least 0, got {seed!r:.80}")
     if int(seed) + seeds > 2**32:
@@ -131,7 +131,11 @@ def check_seed(who: str, seed: Any, seeds: int = 1) -> None:
 
 
 def accept_method(who: str, optimizer: Any) -> Method:
-    """The optimizer that a caller gave, a transformation or a solver; of its text the message tells what to do."""
+    """The optimizer that a caller gave, as a transformation or a solver.
+
+    Raises:
+        TypeError: if it is neither; for the text of an optimizer, the message names `parse`.
+    """
     if isinstance(optimizer, str):
         got = f"{optimizer!r:.80}"
         raise TypeError(f"{who}: optimizer must be a transformation, got the string {got}; use jaxopt_lite.parse")
@@ -148,7 +152,7 @@ def first_state(task: Task, optimizer: Method, key: jax.Array, params: Any = Non
     made, model_state = made if task.stateful else (made, None)
     check_params("Task: init", made)
     params = made if params is None else params
-    # Copies, because the steps donate what they are given: nobody else's arrays may be among it.
+    # Copies, because the steps donate what they are given, and these arrays may also be used elsewhere.
     params = jax.tree.map(lambda p: jnp.array(p, jnp.result_type(p), copy=True), params)
     optimizer = arrays_for(optimizer, params)
     opt_state = first_opt_state(task, optimizer, params, key)
@@ -206,7 +210,7 @@ def _solving(task: Task, solver: Solver, params: Any, key: jax.Array) -> Solving
 def solver_objective(task: Task, compute_dtype: str | None, batch: Any, key: jax.Array, params: Any) -> Objective:
     """The loss as a solver sees it, under one key for the whole run, whose key is given.
 
-    With a key for each step, a line search would meet another dropout mask at each trial.
+    With a key for each step, a line search would see another dropout mask at each trial step.
     """
     loss, fixed = loss_of(task, compute_dtype), jax.random.fold_in(key, STEPS)
 
@@ -248,7 +252,11 @@ def adopted(who: str, state: TrainState) -> TrainState:
 
 
 def steps_done(who: str, state: TrainState) -> np.ndarray:
-    """The number of steps that a state is after; of several runs, each one's."""
+    """The number of steps that a state has done, int [] or [seeds].
+
+    Raises:
+        ValueError: if it is not an int in [0, 2**31).
+    """
     steps = np.asarray(state.step)
     if not (np.issubdtype(steps.dtype, np.integer) and np.all((steps >= 0) & (steps <= MOST_STEPS))):
         raise ValueError(f"{who}: the state's step must be an int in [0, {MOST_STEPS}], got {state.step!r:.80}")

@@ -23,21 +23,21 @@ def make_step(loss: Callable | Task, *, stateful: bool = False, compute_dtype: A
     """Compile one step: (TrainState, batch) -> (TrainState, metrics).
 
     The state is donated: its arrays are gone after the call. The step's key is made from the run's key and the step's
-    number. An optimizer that wants `value`, `grad` or `value_fn` (a line search, say) is given them.
+    number. An optimizer that wants `value`, `grad` or `value_fn`, such as a line search, is given them.
 
     Args:
         loss: the loss of a task, in any of its forms, or the task itself.
-        stateful: whether the loss carries a model state (a task says so itself).
+        stateful: whether the loss carries a model state; of a task, its own `stateful` is used.
         compute_dtype: dtype for the loss, such as "bfloat16": parameters and floating data are cast to it, gradients
-            come back in the parameters' dtypes. None computes in the dtypes that are there.
+            come back in the parameters' dtypes. None computes in the dtypes of parameters and data.
 
     Returns:
         The compiled step. Metrics are scalars: loss, the loss's own metrics, learning_rate (for each, if the optimizer
         has several), grad_norm and update_norm.
 
     Raises:
-        TypeError: if the loss is no function.
-        ValueError: if compute_dtype is no floating dtype.
+        TypeError: if loss is neither a function nor a task.
+        ValueError: if compute_dtype is not a floating dtype.
     """
     if not callable(loss) and not isinstance(loss, Task):
         raise TypeError(f"make_step: loss must be a function or a Task, got {describe(loss)}")
@@ -49,7 +49,7 @@ def make_step(loss: Callable | Task, *, stateful: bool = False, compute_dtype: A
     def step(state: TrainState, batch: Any) -> tuple[TrainState, dict[str, jax.Array]]:
         return compiled(state, copied(batch))
 
-    step.__dict__["lower"] = compiled.lower  # for those who look at the program or its cost
+    step.__dict__["lower"] = compiled.lower  # to inspect the program or its cost
     return step
 
 
@@ -69,7 +69,7 @@ def plain_step(task: Task, compute_dtype: Any) -> Callable:
 
 
 class StepParts:
-    """A step, for loops that look at few of their updates."""
+    """A step in two parts, for loops that measure the updates of few of their steps."""
 
     def __init__(self, task: Task, compute_dtype: Any):
         self._task, self._compute_dtype, self._loss = task, compute_dtype, loss_of(task, compute_dtype)
@@ -85,7 +85,7 @@ class StepParts:
         return after, {"loss": info.value, **metrics}, info
 
     def updates(self, state: TrainState, batch: Any, value: jax.Array, grads: Any) -> Any:
-        """The updates of a step again. A step that need not hand them out is faster: they go into the parameters."""
+        """The updates of a step, computed again: a step that does not return them is faster."""
         value_fn = lambda params: self._objective(state, batch).value(params)[0]
         given = {"value": value, "grad": grads, "value_fn": value_fn}
         return state.optimizer.update(grads, state.opt_state, state.params, **given)[0]
@@ -103,7 +103,7 @@ class StepParts:
 
 
 def measure_update(state: TrainState, grads: Any, updates: Any) -> dict[str, jax.Array]:
-    """What is measured of a step beside the loss: the learning rates and the norms."""
+    """What is measured of a step beside the loss, float32 scalars by name: the learning rates and the norms."""
     return {**learning_rates(state.optimizer, state.opt_state), **_norms(grads, updates)}
 
 

@@ -27,8 +27,8 @@ class Task:
     Args:
         init: init(key) -> params; with `stateful`, init(key) -> (params, model_state).
         loss: loss(params, batch, key) -> scalar or (scalar, metrics), metrics a dict of scalars; with `stateful`,
-            loss(params, model_state, batch, key) -> (scalar, (metrics, model_state)). A mean over the batch. No metric
-            is called loss, learning_rate, grad_norm or update_norm: those are measured anyhow.
+            loss(params, model_state, batch, key) -> (scalar, (metrics, model_state)). A mean over the batch. Metrics
+            must not be called loss, learning_rate, grad_norm or update_norm, which are always measured.
         train: a pytree of arrays [n, ...], from which batches [batch_size, ...] are drawn; or an iterator of batches
             (or a function that returns one), taken as they come; or None: batch is None, and the loss makes its own
             data from the key (on-policy tasks). Arrays of other libraries (tensors, data frames of numbers) are
@@ -71,14 +71,14 @@ class Task:
     @property
     def rows(self) -> int | None:
         """Number of training examples, where they are arrays."""
-        return None if self.train is None or self.train_is_iterator else _rows(self.train)
+        return None if self.train is None or self.train_is_iterator else _examples(self.train)
 
     def __repr__(self) -> str:
         functions = {name: getattr(self, name) for name in ("init", "loss", "evaluate")}
-        said = [f"{k}={getattr(f, '__name__', type(f).__name__)}" for k, f in functions.items() if f is not None]
+        parts = [f"{k}={getattr(f, '__name__', type(f).__name__)}" for k, f in functions.items() if f is not None]
         data = {name: getattr(self, name) for name in ("train", "valid", "test")}
-        said += [f"{name}={_amount(of)}" for name, of in data.items() if of is not None]
-        return f"Task({', '.join(said)}{', stateful=True' * self.stateful})"
+        parts += [f"{name}={_amount(of)}" for name, of in data.items() if of is not None]
+        return f"Task({', '.join(parts)}{', stateful=True' * self.stateful})"
 
 
 def check_task(who: str, task: Any) -> None:
@@ -88,12 +88,12 @@ def check_task(who: str, task: Any) -> None:
         raise TypeError(f"{who}: task must be a Task, got {describe(task)}{hint}")
 
 
-def _rows(data: Any) -> int:
+def _examples(data: Any) -> int:
     return jax.tree.leaves(data)[0].shape[0]
 
 
 def _amount(data: Any) -> str:
-    return "an iterator" if is_iterator(data) else f"{_rows(data)} examples"
+    return "an iterator" if is_iterator(data) else f"{_examples(data)} examples"
 
 
 def is_iterator(data: Any) -> bool:
@@ -127,7 +127,7 @@ def _is_array(value: Any) -> bool:
 
 
 def scores(task: Task, params: Any, model_state: Any, data: Any, key: jax.Array) -> dict[str, jax.Array]:
-    """What the task's `evaluate` (or its loss) says of some data."""
+    """What the task's `evaluate` (or its loss) returns for valid or test data, float32 scalars by name."""
     if task.evaluate is not None:
         result = task.evaluate(params, model_state, data) if task.stateful else task.evaluate(params, data)
         return _scalars(result, "evaluate must return", 'return {"loss": ...}')
@@ -215,13 +215,13 @@ def _like(new: Any, old: Any) -> Any:
 
 
 def _arrays(name: str, data: Any) -> Any:
-    """The data on the device, checked: arrays of the task's own, which nobody can change."""
+    """The data on the device, checked, in memory of the task's own."""
     if data is None:
         return None
     leaves, structure = jax.tree_util.tree_flatten_with_path(data)
     if not leaves:
         raise ValueError(f"Task: {name} holds no arrays; leave it out or give arrays [n, ...]")
-    rows, arrays = {}, []
+    examples, arrays = {}, []
     for path, leaf in leaves:
         where = name + jax.tree_util.keystr(path)
         arrays.append(as_array(f"Task: {where}", leaf))
@@ -229,10 +229,10 @@ def _arrays(name: str, data: Any) -> Any:
             raise TypeError(f"Task: {where} must be an array [n, ...], got {describe(leaf)}")
         if len(arrays[-1]) == 0:
             raise ValueError(f"Task: {where} holds no examples, its shape is {tuple(arrays[-1].shape)}")
-        rows[where] = len(arrays[-1])
-    if len(set(rows.values())) > 1:
-        said = ", ".join(f"{where} has {n}" for where, n in rows.items())
-        raise ValueError(f"Task: the arrays of {name} must have equal first dimensions, but {said}")
+        examples[where] = len(arrays[-1])
+    if len(set(examples.values())) > 1:
+        lengths = ", ".join(f"{where} has {n}" for where, n in examples.items())
+        raise ValueError(f"Task: the arrays of {name} must have equal first dimensions, but {lengths}")
     return jax.tree.unflatten(structure, [own(array) for array in arrays])
 
 
@@ -259,7 +259,7 @@ def as_array(who: str, value: Any) -> np.ndarray | jax.Array:
 
 
 def _kept_by_jax(who: str, array: Any) -> Any:
-    """The array in native byte order; raise if JAX would change its numbers without a word."""
+    """The array in native byte order; raise if JAX would change its numbers silently."""
     if isinstance(array, jax.Array):
         return array
     if np.ma.is_masked(array):
@@ -277,10 +277,10 @@ def _kept_by_jax(who: str, array: Any) -> Any:
 
 
 def own(array: Any) -> jax.Array:
-    """The array on the device, in memory that nobody else writes to.
+    """The array on the device, in memory of its own.
 
-    JAX may share the memory of a NumPy array, or read it only later (`jnp.array(copy=True)` too): what its owner does
-    to it would be seen.
+    JAX may share the memory of a NumPy array, or read it only later (`jnp.array(copy=True)` too), so a change that its
+    owner makes would change the data.
     """
     if isinstance(array, jax.Array) or isinstance(jnp.zeros(()), Tracer):  # a trace reads no data
         return jnp.asarray(array)

@@ -313,7 +313,7 @@ def test_data_may_end_with_a_full_stack():
 
 
 def test_an_iterator_gives_something():
-    with pytest.raises(ValueError, match="the iterator of batches gave none"):
+    with pytest.raises(ValueError, match="the iterator of batches yielded none"):
         jo.fit(jo.Task(init, loss, iter([])), WARMED, **RUN)
 
 
