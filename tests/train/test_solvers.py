@@ -241,7 +241,5 @@ def test_a_sweep_over_the_numbers_of_a_solver_is_fit():
     strict=True, raises=pytest.fail.Exception, reason="a sweep ignores batch_size of a solver, in silence"
 )
 def test_a_sweep_refuses_batches_of_a_solver_as_fit_does():
-    with pytest.raises(
-        ValueError, match="lbfgs is a solver, which needs all examples at each step; give batch_size=None"
-    ):
+    with pytest.raises(ValueError, match="sweep: gradient_descent is a solver, which needs all examples at each step"):
         jo.sweep(lambda config: (TASK, jo.solvers.gradient_descent(c2=config["c2"])), {"c2": SPACE["c2"]}, 2, 2, 4, 1)
