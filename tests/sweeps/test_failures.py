@@ -131,10 +131,19 @@ def test_an_error_that_is_no_value_error_is_told_once_for_its_group():
     assert "did you mean 'hidden'?" in told["error"]
 
 
+@pytest.mark.xfail(
+    strict=True, reason="rungs are made for all trials, those that failed at once too: none runs to its end"
+)
+def test_of_the_trials_that_did_not_fail_one_runs_to_its_end():
+    rule = jo.successive_halving(2, asynchronous=True, concurrency=3)
+    result = jo.sweep(heavy, MOMENTA, 12, 16, 4, 2, policy=rule, on_error="continue", progress="none")
+    assert (result.ledger.status == FAILED).sum() == 6 and (result.ledger.status == FINISHED).any()
+
+
 # Resumed and extended
 
 
-@pytest.mark.parametrize("initial", [[], [1.5], [1.5, 1.6], [0.5, 1.5]], ids=str)
+@pytest.mark.parametrize("initial", [[], [1.5, 1.6], [0.5, 1.5]], ids=str)
 def test_an_extended_sweep_is_the_sweep_and_old_failures_stay_alone(tmp_path, initial):
     given = {**GIVEN, "initial": [{"momentum": m} for m in initial], "on_error": "continue", "width": 2}
     first = jo.sweep(heavy, MOMENTA, len(initial) or 3, **given, directory=tmp_path)
