@@ -29,8 +29,8 @@ class Display:
         can_draw = _on_terminal() or _in_notebook()
         if sys.stderr is None or (show == "auto" and not can_draw):  # None: in a program without a console
             show = "none"
-        elif show == "auto":
-            show = "bar"
+        elif show in ("auto", None):
+            show = "bar" if can_draw else "lines"
         self.live = rich() if show == "bar" and can_draw else None
         self.shown = show != "none"
         if self.live is not None:

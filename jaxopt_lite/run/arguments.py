@@ -10,7 +10,7 @@ from jaxopt_lite.core.arguments import WrongTypeError, check_choice
 __all__ = []
 
 
-def check_progress(who: str, progress: Any, options: tuple[str, ...] = ("auto", "bar", "lines", "none")) -> str:
+def check_progress(who: str, progress: Any, options: tuple[str, ...] = ("auto", "bar", "lines", "none")) -> str | None:
     """How to show progress, one of the options. None, which version 0.1.0 had, is deprecated and means "bar".
 
     Raises:
@@ -23,7 +23,7 @@ def check_progress(who: str, progress: Any, options: tuple[str, ...] = ("auto", 
             DeprecationWarning,
             stacklevel=3,
         )
-        return "bar"
+        return None
     return check_choice(who, "progress", progress, options)
 
 

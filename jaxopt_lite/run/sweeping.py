@@ -145,7 +145,7 @@ def sweep(
     with contextlib.closing(SweepFolder(path, arguments, overwrite)) as folder:
         earlier = folder.earlier()
         if earlier is not None:
-            engine.groups.restore(earlier, count)
+            engine.groups.restore(earlier)
         return _drive(engine, folder, saves, Scoreboard(progress), resumed=earlier is not None)
 
 

@@ -103,13 +103,16 @@ class Groups:
 
         try:
             self._trial(static.join(numbers))
-        except ValueError:
-            try:
-                jax.eval_shape(traced, numbers)
-            except Exception:
+        except Exception as error:
+            if not isinstance(error, ValueError):
                 return False
-            return True
-        return False
+        else:
+            return False  # something else was wrong
+        try:
+            jax.eval_shape(traced, numbers)
+        except Exception:
+            return False
+        return True
 
     def add(self, group: Group, row: np.ndarray, width: int) -> Runner:
         """The runner of a group, a row of whose trials is given."""
@@ -216,8 +219,8 @@ class Groups:
         errors = {str(trial): error for trial, error in ledger.errors.items()}
         return Snapshot({"ledger": ledger.saved(), "pools": pools}, {**facts, "errors": errors})
 
-    def restore(self, saved: Snapshot, trials: int) -> None:
-        """Resume from a snapshot; one of a sweep with that many trials that has ended is only read.
+    def restore(self, saved: Snapshot) -> None:
+        """Resume from a snapshot.
 
         Raises:
             ValueError: if the data or the program of a group are not what they were.
@@ -231,7 +234,7 @@ class Groups:
             runner = self.add(self._group(row), row, was["width"])
             # Version 0.1.0 kept fewer hashes.
             changed = [what for what, now in runner.hashes.items() if was.get(what, now) != now]
-            if changed and (ledger.running.any() or len(ledger) < trials):
+            if changed:
                 raise ValueError(
                     f"resume: the {' and the '.join(changed)} of {was['label']} changed since the sweep was saved, so "
                     "trials would not be comparable; resume with the same data sets, code, backend and versions of JAX "

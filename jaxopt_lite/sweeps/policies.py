@@ -36,7 +36,7 @@ import numpy as np
 from jaxopt_lite.core.arguments import INT32_MAX, check_int
 from jaxopt_lite.core.numbers import describe
 from jaxopt_lite.core.values import Value, register, remember_calls
-from jaxopt_lite.sweeps.ledger import DIVERGED, Copy, Ledger
+from jaxopt_lite.sweeps.ledger import DIVERGED, FAILED, Copy, Ledger
 
 __all__ = ["Decision", "Policy", "median_stopping", "policy", "run_all", "successive_halving"]
 
@@ -213,7 +213,7 @@ def _rungs(ledger: Ledger, factor: int, min_steps: int | None) -> list[int]:
     """r, ηr, η²r, ... rounded up to points, and the last step."""
     first = min_steps
     if first is None:
-        largest = int(np.bincount(ledger.batch).max())
+        largest = int(np.bincount(ledger.batch[ledger.status != FAILED]).max(initial=1))
         first = ledger.steps / factor ** int(math.log(largest, factor) + 1e-9)
     elif first >= ledger.steps:
         raise ValueError(

@@ -121,7 +121,7 @@ def test_stopped_anywhere_and_resumed(rule):
         stopped, _, snapshot = small.drive(small.engine(rule, spec=spec), small.stop_at(at))
         assert not stopped.complete
         again = small.engine(rule, spec=spec)
-        again.groups.restore(snapshot, 99)
+        again.groups.restore(snapshot)
         small.same(small.drive(again, lambda event, i: Reply(points=2))[0], whole)
 
 
@@ -288,7 +288,7 @@ def test_more_trials_extend_a_sweep_without_changing_it(whole):
     made = small.engine()
     outcome, _, _ = small.drive(made)
     longer = small.engine(trials=16)
-    longer.groups.restore(made.groups.snapshot(), 99)
+    longer.groups.restore(made.groups.snapshot())
     extended, _, _ = small.drive(longer)
     assert len(extended.ledger) == 16
     for name, curve in outcome.ledger.curves.items():
@@ -312,7 +312,7 @@ def test_another_program_or_other_data_are_refused():
 
     for trial, what in ((other_code, "program"), (other_data, "data")):
         with pytest.raises(ValueError, match=f"the {what} of all trials changed"):
-            small.engine(trial=trial).groups.restore(saved, 99)
+            small.engine(trial=trial).groups.restore(saved)
 
 
 def test_a_grid_runs_whole():

@@ -87,7 +87,7 @@ def test_a_sweep_resumed_in_its_middle_is_the_sweep(kind):
         stopped, _, saved = small.drive(engine(task, plan, seeds), stop)
         assert not stopped.complete and 0 < stopped.ledger.step.sum() < TRIALS * STEPS
         again = engine(task, plan, seeds)
-        again.restore(saved)
+        again.groups.restore(saved)
         small.same(small.drive(again)[0], whole)
 
 

@@ -134,7 +134,6 @@ def test_single_steps_are_those_of_fit(solved):
     assert result.status == "converged_gradient"
 
 
-@pytest.mark.xfail(strict=True, reason="Solving says that further steps change nothing, but make_step's do")
 def test_a_single_step_of_a_solve_that_has_ended_changes_nothing(solved):
     state, _ = jo.make_step(TASK)(jax.tree.map(jnp.copy, solved.state), TRAIN)
     assert_same(state, solved.state)
@@ -237,9 +236,6 @@ def test_a_sweep_over_the_numbers_of_a_solver_is_fit():
             np.testing.assert_array_equal(curve[points:], curve[points - 1])
 
 
-@pytest.mark.xfail(
-    strict=True, raises=pytest.fail.Exception, reason="a sweep ignores batch_size of a solver, in silence"
-)
 def test_a_sweep_refuses_batches_of_a_solver_as_fit_does():
     with pytest.raises(ValueError, match="sweep: gradient_descent is a solver, which needs all examples at each step"):
         jo.sweep(lambda config: (TASK, jo.solvers.gradient_descent(c2=config["c2"])), {"c2": SPACE["c2"]}, 2, 2, 4, 1)
