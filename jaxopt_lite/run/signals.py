@@ -48,3 +48,6 @@ def _end_in_time() -> None:
     if _left:
         nowhere = open(os.devnull, "w")  # noqa: SIM115  (written to when the process ends)
         faulthandler.dump_traceback_later(_PATIENCE, exit=True, file=nowhere)
+        if hasattr(signal, "setitimer"):  # Python stops the watch above before it destroys the last objects
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.setitimer(signal.ITIMER_REAL, 2 * _PATIENCE)
