@@ -120,7 +120,9 @@ def training(
             solver is given mini-batches, an iterator or a task with a model state.
     """
     _check(task, plan, seed, seeds)
-    begun = _begun(task, optimizer, seed, seeds, params, state if snapshot is None else snapshot.run)
+    state = state if snapshot is None else snapshot.run
+    again = functools.partial(_begun, task, optimizer, seed, seeds, params, state)
+    begun = again()
     kind = "stream" if task.train_is_iterator else "whole" if task.rows is None or plan.batch_size is None else "drawn"
     if isinstance(begun.optimizer, Solver) and kind != "whole":
         name = begun.optimizer.factory.spec.name
@@ -140,13 +142,11 @@ def training(
     for data, order, n, ends in source.stretches(done - first):
         arguments = (data, task.valid), order, np.int32(n), np.bool_(ends), Limits.of(plan)
         if run is None or programs is None:
-            programs = _programs(rules, begun, arguments, task.test, seeds is not None)
-            run = programs.begin(begun, order)
-            if snapshot is not None:  # a run that had ended stays ended
-                run = _with_status(run, snapshot.run)
-        if kind == "stream":  # one stack ahead of the device, and no more
-            fetched(run.tally.steps)
-        run, row = programs.point(run, *arguments)
+            programs, run, row = _start(rules, begun, again, arguments, task.test, snapshot)
+        else:
+            if kind == "stream":  # one stack ahead of the device, and no more
+                fetched(run.tally.steps)
+            run, row = programs.point(run, *arguments)
         done += n
         if not ends:
             continue
@@ -175,8 +175,9 @@ def training(
 class _Programs:
     """The compiled functions of a run, all traced before any work is done, so that a fault in one loses nothing."""
 
-    def __init__(self, rules: Rules, begun: TrainState, arguments: tuple, test: Any, many: bool):
-        data, order, *_ = _shapes(arguments)
+    def __init__(self, rules: Rules, shapes: tuple, many: bool):
+        begun, arguments, test = shapes
+        data, order, *_ = arguments
         over = jax.vmap if many else lambda f, in_axes: f
         axis = 0 if rules.kind == "drawn" else None
 
@@ -196,39 +197,58 @@ class _Programs:
         self.begin = Program(over(start, in_axes=(0, axis)), (begun, order), donate=True)
         in_axes = (0, None, axis, None, None, None)
         self.point = Program(over(advance, in_axes=in_axes), (self.begin.shapes, *arguments), donate=True)
-        self.test = None if test is None else score_program(rules, self.begin.shapes.state, _shapes(test), many)
+        self.test = None if test is None else score_program(rules, self.begin.shapes.state, test, many)
 
 
 _KEPT = 32
 _kept: collections.OrderedDict[tuple, _Programs] = collections.OrderedDict()
 
 
-def _programs(rules: Rules, begun: TrainState, arguments: tuple, test: Any, many: bool) -> _Programs:
-    """The programs of a run: those of an earlier one, if the user's functions still compute the same.
+def _start(
+    rules: Rules, begun: TrainState, again: Callable, arguments: tuple, test: Any, snapshot: Snapshot | None
+) -> tuple[_Programs, Run, dict]:
+    """The programs of a run, the run after its first call, and the row.
 
-    To trace a whole point takes long beside a short run. So at each call only the loss with its gradient and the
-    evaluation are traced; what else the programs are made of is known by structures, shapes and `rules`.
+    To trace a whole point takes long beside a short run. So only the user's functions are traced, and programs that
+    were made of functions of the same text, for the same shapes, are used again. While it traces, the device begins
+    with the programs of the last run of the same function objects; if these compute something else now, it begins anew.
     """
-    everything = begun, arguments, test
-    shapes = tuple([str(jax.typeof(x)) for x in jax.tree.leaves(everything)])
-    key = rules.static, jax.tree.structure(everything), shapes, many, _signature(rules, begun, arguments, test, many)
-    if key not in _kept:
-        _kept[key] = _Programs(rules, begun, arguments, test, many)
-        if len(_kept) > _KEPT:
-            _kept.popitem(last=False)
-    _kept.move_to_end(key)
-    return _kept[key]
+    many = begun.key.ndim > 0
+    shapes = _shapes((begun, arguments, test))
+    here = rules.static, jax.tree.structure(shapes), tuple(map(str, jax.tree.leaves(shapes))), many
+    objects = id(rules.task.loss), id(rules.task.evaluate), *here
+
+    def first_call(programs, begun):
+        run = programs.begin(begun, arguments[1])
+        if snapshot is not None:  # a run that had ended stays ended
+            run = _with_status(run, snapshot.run)
+        return programs.point(run, *arguments)
+
+    likely = _kept.get(objects)
+    if likely is not None:
+        started = first_call(likely, begun)
+    computed = *_signature(rules, shapes, many), *here
+    programs = _kept.get(computed) or _Programs(rules, shapes, many)
+    if likely is None or programs is not likely:
+        started = first_call(programs, again() if likely is not None else begun)
+    for key in (objects, computed):
+        _kept[key] = programs
+        _kept.move_to_end(key)
+    while len(_kept) > 2 * _KEPT:
+        _kept.popitem(last=False)
+    return programs, *started
 
 
-def _signature(rules: Rules, begun: TrainState, arguments: tuple, test: Any, many: bool) -> tuple:
+def _signature(rules: Rules, shapes: tuple, many: bool) -> tuple:
     """Equal where the user's functions compute the same."""
-    (train, valid), order, *_ = arguments
+    begun, ((train, valid), order, *_), test = shapes
     one = lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype) if many else x
     order = jax.tree.map(one, order) if rules.kind == "drawn" else order
     held_out = test if valid is None else valid
 
     def compute(state, train, order, data):
-        return rules.slope(state, rules.batch(train, order, 0)), {} if data is None else rules.score(state, data)
+        batch = rules.batch(train, order, 0)
+        return rules.derivative(state, batch), {} if data is None else rules.score(state, data)
 
     return Program(compute, (jax.tree.map(one, begun), train, order, held_out)).signature
 
@@ -239,7 +259,7 @@ def _with_status(run: Run, before: Run) -> Run:
 
 
 def _shapes(arrays: Any) -> Any:
-    return jax.tree.map(lambda x: jax.typeof(x) if isinstance(x, jax.Array) else x, arrays)
+    return jax.tree.map(jax.typeof, arrays)
 
 
 class _Source:
