@@ -155,16 +155,12 @@ REFUSED = {
     "no trials": ({"trials": 0}, ValueError, "sweep: trials must be an int of at least 1, got 0"),
     "no number of trials": ({"trials": None}, ValueError, r"sweep: trials must be given: sobol\(\) has no end"),
     "no seeds": ({"seeds": 0}, ValueError, "sweep: seeds must be an int of at least 1, got 0"),
-    "a seed of 33 bits": ({"seed": 2**32}, ValueError, "seed must be at most 4294967294, got 4294967296: .* 32 bits"),
+    "a seed of 33 bits": ({"seed": 2**32}, ValueError, "seed must be at most 4294967294, because .* 32 bits"),
     "a last seed of 33 bits": ({"seed": 2**32 - 1}, ValueError, "seed must be at most 4294967294, .*got 4294967295"),
     "too many steps": ({"steps": 3 * 10**9}, ValueError, "steps must be at most 2147483647, .*got 3000000000"),
     "too rare": ({"steps": 2**31, "eval_every": 2**31}, ValueError, "steps must be at most 2147483647"),
     "too many seeds": ({"seeds": 2**32}, ValueError, "seeds must be at most 2147483647"),
-    "too large batches": (
-        {"batch_size": 2**40},
-        ValueError,
-        "batch_size=1099511627776 is more than the 20 training examples",
-    ),
+    "too large batches": ({"batch_size": 2**40}, ValueError, "batch_size must be at most 2147483647"),
     "too wide": ({"width": 2**40}, ValueError, "width must be at most 2147483647"),
     "too many trials": ({"trials": 2**31}, ValueError, "trials must be at most 2147483647"),
     "too many points": ({"trials": 2**30 + 1}, ValueError, r"sobol: there are at most 2\*\*30 points"),
@@ -185,10 +181,10 @@ REFUSED = {
         ValueError,
         "trials=6 has no room for the 7 configs of initial",
     ),
-    "save_seconds": ({"save_seconds": "60"}, ValueError, "save_seconds must be a number, got '60'"),
+    "save_seconds": ({"save_seconds": "60"}, ValueError, "save_seconds must be a number of at least 0"),
     "devices": ({"devices": "cpu"}, TypeError, "devices must be a list of devices"),
     "no devices": ({"devices": []}, TypeError, "devices must be a list of devices"),
-    "independent": ({"independent": "no"}, TypeError, "independent must be True or False, got 'no'"),
+    "independent": ({"independent": "no"}, TypeError, "independent must be True or False, got the string 'no'"),
     "batch": ({"batch_size": 100}, ValueError, "batch_size=100 is more than the 20 training examples"),
     "groups": (
         {"space": {**small.SPACE, "hidden": jo.int_uniform(1, 999)}, "max_groups": 4},
@@ -255,7 +251,7 @@ def test_a_traced_number_that_decides_a_shape_is_explained(make):
 
     with pytest.raises(TypeError) as caught:
         sweep(trial, {"layers": jo.int_uniform(2, 4, traced=True)})
-    assert any("are layers here; what decides about shapes" in note for note in caught.value.__notes__)
+    assert any("are here layers; what decides about shapes" in note for note in caught.value.__notes__)
 
 
 def test_trials_that_fail_are_counted_and_explained():

@@ -23,6 +23,7 @@ _OWN = {  # the classes of values that a text may name from a module, and their 
     jo.Schedule: "schedule",
     jo.Sampler: "sampler",
     jo.Policy: "policy",
+    jo.Solver: "solver",
 }
 
 

@@ -125,7 +125,7 @@ def sweep(
     if not isinstance(devices, Sequence) or not devices or not all(isinstance(d, jax.Device) for d in devices):
         raise TypeError(f"sweep: devices must be a list of devices, such as jax.devices()[:1], got {devices!r}")
     progress = check_progress("sweep", progress)
-    initial_table(space, initial)
+    initial_table(space, initial)  # raises what is wrong with them
     count = trial_count(sampler, space, trials, initial)
     if count > 1 and not space.dimensions and not independent:
         raise ValueError(
@@ -135,8 +135,9 @@ def sweep(
 
     ledger = Ledger.empty(space, plan)
     engine = Engine(
-        trial, ledger, plan, sampler, policy, count, initial, width, devices, max_groups, on_error == "continue"
-    )
+        trial, ledger, plan, sampler, policy, count, initial=initial, width=width, devices=devices,
+        max_groups=max_groups, keep_on=on_error == "continue",
+    )  # fmt: skip
     if path is None:
         return _drive(engine, None, None, Scoreboard(progress), resumed=False)
     arguments = {"trial": trial, "space": space, "trials": count, "sampler": sampler, "policy": policy, "width": width}
@@ -213,10 +214,9 @@ def _drive(engine: Engine, folder: SweepFolder | None, saves: Any, board: Scoreb
     if folder is None:
         return result
     try:
-        snapshot = engine.groups.snapshot()
         if outcome.complete:
-            folder.save(snapshot)
-        folder.finish(result, snapshot.facts["groups"])
+            folder.save(engine.groups.snapshot())
+        folder.finish(result, engine.groups.facts())
     except Exception as error:  # such as a full disk: the result must not be lost
         note = f"not all of {folder.path} could be written at the end ({type(error).__name__}: {error})"
         warnings.warn(f"sweep: {note}; the result is returned", RuntimeWarning, stacklevel=3)

@@ -113,8 +113,8 @@ class Engine:
         scores = ledger.last_scores()
         table = propose(self.sampler, ledger.space, self.plan.seed, n, count, self.initial, ledger.table, scores)
         new = ledger.extend(table)
-        self.groups.sort(new)
-        groups = self.groups.require_at_most(self.max_groups)
+        self.groups.assign(new)
+        groups = self.groups.listed(self.max_groups)
         for static in groups:
             if static not in self.groups.runners:  # also one that could not be made for the trials before
                 trials = [i for i in new.tolist() if self.groups.static[i] == static]
@@ -196,7 +196,8 @@ class Engine:
         every, most = ledger.eval_every, self._reply.points or ledger.points
         points = min((leg.target - leg.step) // every, runner.points, most)
         if len(trials):
-            reset = np.isin(trials, [copy.trial for copy in ledger.lineage if copy.reset and copy.step == leg.step])
+            copies = {copy.trial: copy for copy in ledger.lineage if copy.step == leg.step}  # the latest of each trial
+            reset = np.isin(trials, [trial for trial, copy in copies.items() if copy.reset])
             try:
                 yield from self._announce(runner, device)
                 numbers = np.stack([self.groups.numbers[trial] for trial in trials])

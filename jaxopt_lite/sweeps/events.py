@@ -25,7 +25,7 @@ class Happened(NamedTuple):
 
 
 class Advanced(NamedTuple):
-    """A call of a program has ended: some trials advanced from a step by a number of steps."""
+    """A call of a program has ended: some trials advanced from a step by at most `steps`; `ledger.step` has how far."""
 
     trials: np.ndarray
     step: int

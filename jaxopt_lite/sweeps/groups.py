@@ -47,7 +47,7 @@ class Groups:
         """What runs a trial."""
         return self.runners[self.static[trial]]
 
-    def sort(self, trials: Sequence[int] | np.ndarray) -> None:
+    def assign(self, trials: Sequence[int] | np.ndarray) -> None:
         """Find the group and the numbers of trials anew."""
         for trial, config in zip(trials, self._ledger.space.configs(self._ledger.table[trials])):
             static, numbers = split(config)
@@ -122,20 +122,20 @@ class Groups:
         active = ledger.space.active(row[None])[0]
         dimensions = [d for d, is_active in zip(ledger.space.dimensions, active, strict=True) if is_active]
         ledger.decays |= {d.name for d in dimensions if ".".join(d.path) in group.decays}
-        members = self.static.count(group.static)
-        runner = self.runners[group.static] = Runner(group, row, width, members, self._devices, self._stored)
+        trials = self.static.count(group.static)
+        runner = self.runners[group.static] = Runner(group, row, width, trials, self._devices, self._stored)
         return runner
 
     def check(self, trials: np.ndarray) -> None:
         """Raise if an optimizer refuses the numbers of a trial, or note that it failed; programs check nothing."""
         for static, runner in self.runners.items():
-            members = [i for i in trials.tolist() if self.static[i] == static and self._ledger.running[i]]
-            refused = runner.group.out_of_range(np.stack([self.numbers[i] for i in members])) if members else {}
+            own = [i for i in trials.tolist() if self.static[i] == static and self._ledger.running[i]]
+            refused = runner.group.out_of_range(np.stack([self.numbers[i] for i in own])) if own else {}
             for i, message in refused.items():
                 if not self._keep_on:
-                    config = self._ledger.space.configs(self._ledger.table[[members[i]]])[0]
-                    raise ValueError(f"sweep: {message}, for trial {members[i]} with {config}: narrow the space")
-                self._fail([members[i]], f"ValueError: {message}")
+                    config = self._ledger.space.configs(self._ledger.table[[own[i]]])[0]
+                    raise ValueError(f"sweep: {message}, for trial {own[i]} with {config}: narrow the space")
+                self._fail([own[i]], f"ValueError: {message}")
 
     def _fail(self, trials: Sequence[int], message: str) -> None:
         self._ledger.status[trials] = FAILED
@@ -149,7 +149,7 @@ class Groups:
             self.runner(copy.trial).pool.drop([copy.trial])
             self._ledger.copy(copy)
         changed = np.array([copy.trial for copy in copies])
-        self.sort(changed)
+        self.assign(changed)
         self.check(changed)
         for copy, state, static in zip(copies, read, sources, strict=True):
             if self.static[copy.trial] != static:
@@ -171,8 +171,8 @@ class Groups:
     def unread(self) -> tuple[list[str], str]:
         """The dimensions that `trial` never reads, and a message that tells what it reads.
 
-        None where some group might read more: one that could not be made or whose reading is not known, or one with an
-        option that no trial has.
+        No names where some group might read more: one that could not be made, whose reading is not known, or that has
+        an option which no trial has.
         """
         space, table, runners = self._ledger.space, self._ledger.table, list(self.runners.values())
         readings = [runner.group.reading for runner in runners if runner.group.reading is not None]
@@ -192,8 +192,8 @@ class Groups:
         text = f"trial never reads {', '.join(names)}, {what} of the space; it reads {flat(read) or 'nothing'}"
         return names, text + (f", and asks for {flat(missing - read)}, which no config has" if missing - read else "")
 
-    def require_at_most(self, most: int) -> list[Static]:
-        """The groups, in the order of their first trials; raise, naming the dimension that makes so many."""
+    def listed(self, most: int) -> list[Static]:
+        """The groups, in the order of their first trials; if they are more than `most`, raise and name the culprit."""
         groups, space = list(dict.fromkeys(self.static)), self._ledger.space
         if len(groups) <= most:
             return groups
@@ -206,16 +206,19 @@ class Groups:
             "traced number (traced=True, if shapes do not depend on it), or raise max_groups"
         )
 
+    def facts(self) -> list[dict[str, Any]]:
+        """What is saved of each group beside its states: label, width, and hashes of programs and data."""
+        runners = self.runners.values()
+        return [{"label": r.group.static.label, "width": r.width, **r.hashes} for r in runners]
+
     def snapshot(self) -> Snapshot:
         """All that is needed to resume; nothing may be in flight."""
-        pools, groups = {}, []
+        pools, ledger = {}, self._ledger
         for i, runner in enumerate(self.runners.values()):
             trials = runner.pool.trials
             leaves = {str(j): leaf for j, leaf in enumerate(runner.pool.read(trials))} if trials else {}
             pools[str(i)] = {"row": runner.row, "trials": np.array(trials, np.int64), "leaves": leaves}
-            groups.append({"label": runner.group.static.label, "width": runner.width, **runner.hashes})
-        ledger = self._ledger
-        facts = {"groups": groups, "metric": ledger.metric, "highest": ledger.highest, "trials": len(ledger)}
+        facts = {"groups": self.facts(), "metric": ledger.metric, "highest": ledger.highest, "trials": len(ledger)}
         errors = {str(trial): error for trial, error in ledger.errors.items()}
         return Snapshot({"ledger": ledger.saved(), "pools": pools}, {**facts, "errors": errors})
 
@@ -227,7 +230,7 @@ class Groups:
         """
         ledger, facts = self._ledger, saved.facts
         ledger.restore(saved.arrays["ledger"], {int(trial): error for trial, error in facts["errors"].items()})
-        self.sort(np.arange(len(ledger)))
+        self.assign(np.arange(len(ledger)))
         for i, was in enumerate(facts["groups"]):
             pool = saved.arrays["pools"][str(i)]
             row = np.asarray(pool["row"], np.float64)

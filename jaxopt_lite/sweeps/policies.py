@@ -10,8 +10,8 @@
 **The protocol.** A policy is asked, by `decide(ledger)`, whenever no trial has steps to do: at the beginning, and each
 time all have reached the target that it last set. It answers with a `Decision`, and is a pure function of the `Ledger`:
 it keeps nothing between calls, and draws random numbers, if any, from `ledger.seed` and the trials' steps. So a sweep
-that was killed resumes with the same decisions. The sweep ends when no target is raised; trials that still wait then
-are stopped.
+that was killed resumes with the same decisions. When no target is raised, trials that
+still wait are stopped, and the sampler is asked for its next batch; the sweep ends after the last one.
 
 A policy of your own is a function `decide`, made by a factory:
 
@@ -71,8 +71,8 @@ class Policy(Value):
 
         Raises:
             TypeError: if the rule returns no `Decision`.
-            ValueError: if its arrays have other lengths, a target is no multiple of eval_every, or a copy's source has
-                ended or is at another step.
+            ValueError: if its arrays have other lengths, a target is no multiple of eval_every, or a copy's source
+                ends, is at another step, or has not begun.
         """
         decision = self.built(ledger)
         if not isinstance(decision, Decision):
@@ -93,8 +93,10 @@ class Policy(Value):
                     f"steps={ledger.steps}, got {decision.target[wrong][0]}"
                 )
         for copy in decision.copies:
-            if not ledger.running[copy.source] or ledger.step[copy.source] != copy.step:
-                raise ValueError(f"{self!r}: trial {copy.source} is not at step {copy.step}, so none can copy it")
+            ends = not ledger.running[copy.source] or (decision.stop is not None and decision.stop[copy.source])
+            if ends or copy.step == 0 or ledger.step[copy.source] != copy.step:
+                why = "ends here" if ends else f"is not at step {copy.step}, or has not begun"
+                raise ValueError(f"{self!r}: trial {copy.source} {why}, so none can copy it")
         return decision
 
 
@@ -113,7 +115,7 @@ def run_all():
 def median_stopping(interval: int | None = None, warmup: int = 0, min_trials: int = 5):
     """Stop a trial whose best score so far is worse than the median of the other trials' running means at that step.
 
-    Points at which the metric was NaN are left out, and so are trials that have no score yet: they are not judged.
+    Points at which the metric was not finite are left out. Trials that have no score yet are not judged.
 
     Args:
         interval: steps between decisions; None decides at each point.

@@ -47,9 +47,9 @@ class Pool:
         """Numbers of the trials that have a row."""
         return sorted(self._place)
 
-    def reserve(self, device: int, n: int) -> int:
-        """Make room for n more rows of a device, and return where they lie."""
-        home = HOST if self._spilled else device
+    def reserve(self, device: int, n: int) -> None:
+        """Make room for n more rows of a device."""
+        home = self._home(device)
         missing = n - len(self._free[home])
         if missing > 0:
             old = self._size[home]
@@ -58,14 +58,13 @@ class Pool:
             self._rows[home] = [join(pair) for pair in zip(self._rows[home], self._blank(home, more))]
             self._free[home] += range(old, old + more)
             self._size[home] += more
-        return home
 
     def gather(self, trials: Sequence[int], width: int, device: int) -> list:
         """The rows of trials, [width, seeds, ...] on a device; slots beyond the trials repeat the first one.
 
         A trial that has no row gets one, with anything in it; one that ran on another device moves.
         """
-        home = HOST if self._spilled else device
+        home = self._home(device)
         elsewhere = [trial for trial in trials if self._place.get(trial, (home,))[0] != home]
         if elsewhere:
             moved = self.read(elsewhere)
@@ -79,7 +78,7 @@ class Pool:
 
     def scatter(self, trials: Sequence[int], packed: list, device: int) -> None:
         """Put the first slots back as the rows of trials."""
-        home, rows = self.reserve(device, 0), np.array(self._places(trials, device), np.int32)
+        home, rows = self._home(device), np.array(self._places(trials, device), np.int32)
         if self._spilled:
             for array, new in zip(self._rows[home], packed):
                 array[rows] = np.asarray(new)[: len(rows)]
@@ -118,9 +117,13 @@ class Pool:
         """The rows of trials on a device; those that have none get one."""
         for trial in trials:
             if trial not in self._place:
-                home = self.reserve(device, 1)
+                home = self._home(device)
+                self.reserve(device, 1)
                 self._place[trial] = home, self._free[home].pop()
         return [self._place[trial][1] for trial in trials]
+
+    def _home(self, device: int) -> int:
+        return HOST if self._spilled else device
 
     def _blank(self, home: int, n: int) -> list:
         blank = [np.zeros((n, *shape), dtype) for shape, dtype in self._shapes]
@@ -172,7 +175,7 @@ class Runner:
         self.compiled: set[int] = set()  # the devices on which it has been compiled
         memory = _memory(devices[0])
         spilled = memory is not None and group.bytes * trials > _SPILL * memory * len(devices)
-        self.pool = Pool(group.packed, group.plan.seeds, devices, spilled)
+        self.pool = Pool(group.packed_shapes, group.plan.seeds, devices, spilled)
         for device in range(len(devices)):  # enough for most sweeps; growing later means compiling for another shape
             self.pool.reserve(device, math.ceil(min(trials, max(width, _ROOM // max(group.bytes, 1))) / len(devices)))
         self._orders = functools.lru_cache(maxsize=4096)(self._order_of)
@@ -207,8 +210,8 @@ class Runner:
         width, m = self.width, len(trials)
         slots = np.concatenate([np.arange(m), np.zeros(width - m, np.int64)])  # the rest repeats the first
         mode = np.where(reset, RESET, KEEP) if step else np.full(m, FRESH)
-        members = tuple(trials[slots].tolist()) if self.group.plan.independent else ()
-        order = self._segments(members, step, points)
+        own = tuple(trials[slots].tolist()) if self.group.plan.independent else ()
+        order = self._segments(own, step, points)
         packed = self.pool.gather(trials.tolist(), width, device)
         on, plan = self.devices[device], self.group.plan
         if (self.group.digest, on) not in self._stored:
@@ -220,7 +223,7 @@ class Runner:
             mode[slots].astype(np.int8),
             self._stored[self.group.digest, on],
             order,
-            _keys(plan.seed, plan.seeds, members),
+            _keys(plan.seed, plan.seeds, own),
             np.int32(step),
             np.int32(points),
         )
@@ -236,7 +239,7 @@ class Runner:
 
     def state(self, trial: int) -> Any:
         """The parameters, optimizer's state and model's state of one trial, with a leading axis of seeds."""
-        return unpack(self._packed(trial), self.group.rows)
+        return unpack(self._packed(trial), self.group.row_shapes)
 
     def test_scores(self, trial: int, numbers: np.ndarray, step: int) -> dict[str, np.ndarray]:
         """The scores of one trial on the test data, float32 [seeds] by name."""
@@ -252,25 +255,25 @@ class Runner:
         key = key if trial is None else jax.random.fold_in(key, trial)
         return orders(key, self.group.examples or 0, self.group.plan.batch_size or 0)
 
-    def _segment(self, members: tuple[int, ...], step: int, points: int) -> np.ndarray:
+    def _segment(self, trials: tuple[int, ...], step: int, points: int) -> np.ndarray:
         """The examples of a call's steps, int32 [(width,) seeds, points, steps, batch], padded to the longest call."""
         plan = self.group.plan
-        shape, steps = self.group.arguments(self.width)[4].shape, points * plan.eval_every
+        shape, steps = self.group.order_shape(self.width), points * plan.eval_every
         order = np.zeros(shape, np.int32)
         if self.group.examples is not None:
             seeds = range(plan.seed, plan.seed + plan.seeds)
-            each = [[self._orders(seed, trial)(step, steps) for seed in seeds] for trial in members or (None,)]
+            each = [[self._orders(seed, trial)(step, steps) for seed in seeds] for trial in trials or (None,)]
             order[..., :points, :, :] = np.reshape(each, (*shape[:-3], points, *shape[-2:]))
         return order
 
 
 @functools.lru_cache(maxsize=64)
-def _keys(seed: int, seeds: int, members: tuple[int, ...]) -> jax.Array:
-    """Keys [seeds], those of `fit` with seed, seed + 1, ...; with members, keys [members, seeds] of their own."""
+def _keys(seed: int, seeds: int, trials: tuple[int, ...]) -> jax.Array:
+    """Keys [seeds], those of `fit` with seed, seed + 1, ...; with trials, keys [trials, seeds] of their own."""
     keys = jnp.stack([run_key(seed + s) for s in range(seeds)])
-    if not members:
+    if not trials:
         return keys
-    return jnp.stack([jax.vmap(jax.random.fold_in, (0, None))(keys, trial) for trial in members])
+    return jnp.stack([jax.vmap(jax.random.fold_in, (0, None))(keys, trial) for trial in trials])
 
 
 def usual_width(group: Group, trials: int, device: Any) -> int:

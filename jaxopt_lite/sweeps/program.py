@@ -108,7 +108,7 @@ class Group:
         self.digest = digest(self.data)
         with self._explained():
             self.decays = self._check_data()
-            self.rows, self.shapes = self._trace()
+            self.row_shapes, self.shapes = self._trace()
 
     def out_of_range(self, numbers: np.ndarray) -> dict[int, str]:
         """Which of some configs' numbers [n, k] the optimizer's rules refuse, each by itself: their messages.
@@ -139,12 +139,12 @@ class Group:
     @functools.cached_property
     def bytes(self) -> int:
         """Size of a trial's state, all its seeds."""
-        return self.plan.seeds * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(self.packed))
+        return self.plan.seeds * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(self.packed_shapes))
 
     @functools.cached_property
-    def packed(self) -> list[jax.ShapeDtypeStruct]:
+    def packed_shapes(self) -> list[jax.ShapeDtypeStruct]:
         """A member's state as plain arrays."""
-        return jax.eval_shape(pack, self.rows)
+        return jax.eval_shape(pack, self.row_shapes)
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -159,16 +159,21 @@ class Group:
         each = plan.eval_every * (plan.batch_size or 1) * plan.seeds * (width if plan.independent else 1)
         return max(1, min(plan.steps // plan.eval_every, _INDICES // each))
 
+    def order_shape(self, width: int) -> tuple[int, ...]:
+        """The examples of a call's steps: [(width,) seeds, points, eval_every, batch]."""
+        plan = self.plan
+        each = (width, plan.seeds) if plan.independent else (plan.seeds,)
+        return *each, self.points(width), plan.eval_every, (plan.batch_size or 0) if self.examples else 0
+
     def arguments(self, width: int) -> tuple:
         """Shapes of the program's arguments: packed rows, numbers, mode, data, order, keys, step, points."""
         seeds, plan, shape = self.plan.seeds, self.plan, jax.ShapeDtypeStruct
-        each, points = (width, seeds) if plan.independent else (seeds,), self.points(width)
-        order = (*each, points, plan.eval_every, plan.batch_size if self.examples else 0)
+        each = (width, seeds) if plan.independent else (seeds,)
         keys = jax.eval_shape(lambda: jnp.broadcast_to(run_key(0), each))
-        rows = [shape((width, seeds, *leaf.shape), leaf.dtype) for leaf in self.packed]
+        rows = [shape((width, seeds, *leaf.shape), leaf.dtype) for leaf in self.packed_shapes]
         numbers, scalar = shape((width, len(self.static.names)), jnp.float32), shape((), jnp.int32)
         mode = shape((width,), jnp.int8)
-        return rows, numbers, mode, _shapes(self.data), shape(order, jnp.int32), keys, scalar, scalar
+        return rows, numbers, mode, _shapes(self.data), shape(self.order_shape(width), jnp.int32), keys, scalar, scalar
 
     def program(self, width: int) -> Program:
         """Trace the program for a width."""
@@ -190,12 +195,14 @@ class Group:
         found = {"test data": digest(test)}
         if test is not None and self.task.valid is None:
             score = functools.partial(self._test_scores, self._first, 0)
-            found["evaluation of the test data"] = Program(score, (self.packed, _KEY, _shapes(test))).fingerprint
+            found["evaluation of the test data"] = Program(score, (self.packed_shapes, _KEY, _shapes(test))).fingerprint
         return found
 
     def _test_scores(self, numbers: np.ndarray, step: int, packed: list, key: jax.Array, test: Any) -> dict:
         """What is measured of one member on the test data."""
-        rules, state = self._run_of(*self._make(jnp.asarray(numbers)), unpack(packed, self.rows), key, jnp.int32(step))
+        rules, state = self._rules_and_state(
+            *self._make(jnp.asarray(numbers)), unpack(packed, self.row_shapes), key, jnp.int32(step)
+        )
         return rules.score(state, test)
 
     def _make(self, numbers: Any) -> tuple[Task, Method]:
@@ -208,7 +215,7 @@ class Group:
         return made[0], accept_method("sweep", made[1])
 
     def _check_data(self) -> frozenset[str]:
-        """Raise if a data set is computed from a traced number, or is not the same each time.
+        """Raise if a data set is computed from a traced number, or its shapes are not the same each time.
 
         Returns:
             The names of the numbers that reach a decay of the optimizer.
@@ -243,14 +250,16 @@ class Group:
         def begun(numbers, key, data, order):
             task, optimizer = self._make(numbers)
             state = first_state(task, optimizer, key)
-            rules, state = self._run_of(task, optimizer, _rows_of(state), key, state.step)
+            rules, state = self._rules_and_state(task, optimizer, _rows_of(state), key, state.step)
             found.append(measured(rules, state, data, order))
             return _rows_of(state)
 
         numbers = jax.ShapeDtypeStruct((len(self.static.names),), jnp.float32)
         return jax.eval_shape(begun, numbers, _KEY, _shapes(self.data), order), found[0]
 
-    def _run_of(self, task: Task, optimizer: Method, rows: Rows, key: jax.Array, step: Any) -> tuple[Rules, TrainState]:
+    def _rules_and_state(
+        self, task: Task, optimizer: Method, rows: Rows, key: jax.Array, step: Any
+    ) -> tuple[Rules, TrainState]:
         rules = Rules(task, "drawn" if self.examples else "whole", self.plan.compute_dtype, norms=False)
         optimizer = arrays_for(optimizer, rows.params)
         return rules, TrainState(rows.params, optimizer, rows.opt_state, rows.model_state, key, step)
@@ -264,10 +273,10 @@ class Group:
     def _member(self, most, packed, numbers, mode, any_new, key, order, data, step, n) -> tuple[list, dict, jax.Array]:
         """Advance one member by n points of at most `most`; curves float32 by name, and whether it was finite, bool."""
         task, optimizer = self._make(numbers)
-        rows = unpack(packed, self.rows)
+        rows = unpack(packed, self.row_shapes)
         fresh = lambda rows: self._refresh(task, optimizer, mode, rows, key)
         rows = jax.lax.cond(any_new, fresh, lambda rows: rows, rows)
-        rules, state = self._run_of(task, optimizer, rows, key, step)
+        rules, state = self._rules_and_state(task, optimizer, rows, key, step)
 
         def advance(i, loop):
             run, curves, finite = loop

@@ -54,7 +54,9 @@ class Plan:
     def __post_init__(self):
         for name in ("steps", "eval_every", "batch_size", "patience"):
             most = INT32_MAX if name in ("steps", "batch_size") else None
-            self._set(name, check_int(self.who, name, getattr(self, name), 1, most, none=name[:1] in "bp"))
+            self._set(
+                name, check_int(self.who, name, getattr(self, name), 1, most, none=name in ("batch_size", "patience"))
+            )
         for name, least in (("target", -np.inf), ("min_grad_norm", 0)):
             if getattr(self, name) is not None:
                 self._set(name, self._score(name, getattr(self, name), least))

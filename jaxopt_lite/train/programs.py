@@ -1,7 +1,7 @@
 """A traced function as a program: what it captured is an argument, and equal texts share an executable.
 
-The text of a program is its jaxpr. `fit` and sweeps trace at each call, so that a global, an attribute or a closure
-that has changed is seen, and compile once for each text.
+The text of a program is its jaxpr. `fit` and sweeps trace the user's functions at each call (`Task.init` once for each
+task), so that a global, an attribute or a closure that has changed is seen, and compile once for each text.
 """
 
 import dataclasses
@@ -31,6 +31,7 @@ class _Text:
 
     digest: bytes
     donated: int  # how many of its first arguments are donated
+    once: bool
     jaxpr: Any = dataclasses.field(compare=False)
 
 
@@ -41,9 +42,10 @@ class Program:
         function: to be traced, with `arguments`, arrays or their shapes.
         arguments: pytrees; calls must give the same structures, shapes and dtypes.
         donate: whether calls use up the memory of the first argument.
+        once: whether it runs once for each run, so that compiling it takes longer unless it makes large arrays.
     """
 
-    def __init__(self, function: Callable, arguments: tuple, donate: bool = False):
+    def __init__(self, function: Callable, arguments: tuple, donate: bool = False, once: bool = False):
         self._arguments = arguments
         # A jitted function is traced by JAX once for each structure of its arguments, any other one here.
         traced = (function if hasattr(function, "trace") else jax.jit(function)).trace(*arguments)
@@ -52,7 +54,7 @@ class Program:
         # Copies of NumPy's arrays: see `calls.copied`.
         self.captured = [x if isinstance(x, jax.Array) else np.array(x) for x in traced.jaxpr.consts]
         donated = len(jax.tree.leaves(arguments[0])) if donate else 0
-        self._text = _Text(_digest(self._jaxpr), donated, self._jaxpr)
+        self._text = _Text(_digest(self._jaxpr), donated, once, self._jaxpr)
         self._on: dict[Any, list] = {}
 
     @property
@@ -95,7 +97,7 @@ class Program:
 
 def compiled_once(function: Callable, *arguments: Any) -> Any:
     """Call a function of `jax.jit` by a program that it shares with all functions of the same text."""
-    program = Program(function, arguments)
+    program = Program(function, arguments, once=True)
     return program(*arguments) if program.is_whole else function(*arguments)
 
 
@@ -118,8 +120,8 @@ def _jitted(text: _Text) -> Callable:
         # Copies of what is handed through: JAX would return the very arrays that it was given, and steps donate them.
         return [jnp.copy(x) if id(v) in given else x for v, x in zip(text.jaxpr.outvars, results, strict=True)]
 
-    is_small = not text.donated and sum(v.aval.size for v in text.jaxpr.outvars) < _SMALL
-    return jax.jit(run, donate_argnums=0, compiler_options=quickly() if is_small else None)
+    is_quick = text.once and sum(v.aval.size for v in text.jaxpr.outvars) < _SMALL
+    return jax.jit(run, donate_argnums=0, compiler_options=quickly() if is_quick else None)
 
 
 def quickly() -> dict[str, Any]:

@@ -70,7 +70,8 @@ class Result:
 
 
 _MESSAGES = {
-    **{status.name.lower(): status.message for status in Status},
+    # What a solver advises about `tol` is for `minimize`.
+    **{status.name.lower(): status.message.partition(". ")[0] + "." for status in Status},
     "max_steps": "All steps were done.",
     "target": "The target was reached.",
     "patience": "{metric} has not improved for {patience} points{best}.",
