@@ -225,7 +225,7 @@ ERRORS = {
         "tiny",
         "--policy",
         "owned",
-    ): "tiny may define it (@jo.transformation, @jo.schedule, @jo.sampler, @jo.policy)",
+    ): "tiny may define it (@jo.transformation, @jo.schedule, @jo.sampler, @jo.policy, @jo.solver)",
     ("sweep", "tiny", "--policy", "corners"): "--policy 'corners' is not a policy",
     ("sweep", "tiny", "--trials", "2", "--on-error", "stop"): "on_error must be 'raise' or 'continue', got 'stop'",
     ("sweep", "tiny", "--trials", "2", "--compute-dtype", "int8"): "compute_dtype",
