@@ -11,7 +11,7 @@ __all__ = []
 
 
 def check_progress(who: str, progress: Any, options: tuple[str, ...] = ("auto", "bar", "lines", "none")) -> str | None:
-    """How to show progress, one of the options. None, which version 0.1.0 had, is deprecated: a bar on a terminal, else lines.
+    """How to show progress, one of the options. None is deprecated: a bar on a terminal, else lines.
 
     Raises:
         ValueError: if it is not one of the options.
