@@ -4,7 +4,6 @@ It is pure: it yields a `Point` for each row of the history and takes back a `Re
 progress are the driver's. A driver that wants to save is given a `Snapshot`, from which the run resumes bit for bit.
 """
 
-import collections
 import dataclasses
 import functools
 from collections.abc import Callable, Generator, Iterator
@@ -200,8 +199,8 @@ class _Programs:
         self.test = None if test is None else score_program(rules, self.begin.shapes.state, test, many)
 
 
-_KEPT = 32
-_kept: collections.OrderedDict[tuple, _Programs] = collections.OrderedDict()
+_KEPT = 64
+_kept: dict[tuple, _Programs] = {}  # the most recently used ones last
 
 
 def _start(
@@ -232,10 +231,10 @@ def _start(
     if likely is None or programs is not likely:
         started = first_call(programs, again() if likely is not None else begun)
     for key in (objects, computed):
+        _kept.pop(key, None)
         _kept[key] = programs
-        _kept.move_to_end(key)
-    while len(_kept) > 2 * _KEPT:
-        _kept.popitem(last=False)
+    for oldest in list(_kept)[:-_KEPT]:
+        _kept.pop(oldest, None)
     return programs, *started
 
 

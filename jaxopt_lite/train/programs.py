@@ -109,7 +109,7 @@ def _compiled(text: _Text, device: Any) -> Any:
     return _jitted(text).lower(shapes(donated), shapes(text.jaxpr.constvars), shapes(rest)).compile()
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=256)
 def _jitted(text: _Text) -> Callable:
     given = {id(v) for v in (*text.jaxpr.constvars, *text.jaxpr.invars)}
 
