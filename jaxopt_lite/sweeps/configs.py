@@ -37,7 +37,7 @@ _NUMBER = _Leaves(None)
 
 
 @dataclasses.dataclass(frozen=True)
-class Static:
+class StaticPart:
     """The static part of a config: all of it but the traced numbers. Equal parts share one program.
 
     Attributes:
@@ -64,7 +64,7 @@ class Static:
         return _map(lambda path, part: _join(part, rest), self.skeleton)
 
 
-def split(config: Config) -> tuple[Static, np.ndarray]:
+def split(config: Config) -> tuple[StaticPart, np.ndarray]:
     """Take a config of a space apart: its static part, and its traced numbers, float32 [k].
 
     Traced are NumPy float32 scalars, and the hyperparameters of optimizers and schedules.
@@ -96,7 +96,7 @@ def split(config: Config) -> tuple[Static, np.ndarray]:
         return copied(part)
 
     skeleton = _map(cut, config)
-    static = Static(tuple(keys), skeleton, tuple(names), ", ".join(labels) or "all trials")
+    static = StaticPart(tuple(keys), skeleton, tuple(names), ", ".join(labels) or "all trials")
     return static, np.array(numbers, np.float32)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxopt_lite.sweeps.configs import Reading, Static, split
+from jaxopt_lite.sweeps.configs import Reading, StaticPart, split
 from jaxopt_lite.sweeps.events import Snapshot
 from jaxopt_lite.sweeps.ledger import FAILED, RUNNING, Copy, Ledger
 from jaxopt_lite.sweeps.pool import Runner, usual_width
@@ -39,9 +39,9 @@ class Groups:
         self._trial, self._ledger, self._plan, self._devices = trial, ledger, plan, devices
         self._width, self._keep_on = width, keep_on
         self._stored: dict[tuple, Any] = {}  # data on devices, shared by the groups
-        self.static: list[Static] = []
+        self.static: list[StaticPart] = []
         self.numbers: list[np.ndarray] = []
-        self.runners: dict[Static, Runner] = {}
+        self.runners: dict[StaticPart, Runner] = {}
 
     def runner(self, trial: int) -> Runner:
         """What runs a trial."""
@@ -53,7 +53,7 @@ class Groups:
             static, numbers = split(config)
             self.static[trial : trial + 1], self.numbers[trial : trial + 1] = [static], [numbers]
 
-    def begin(self, static: Static, trials: list[int]) -> str | None:
+    def begin(self, static: StaticPart, trials: list[int]) -> str | None:
         """Make the program of a group by the first of its trials whose own numbers are not refused.
 
         Returns:
@@ -192,7 +192,7 @@ class Groups:
         text = f"trial never reads {', '.join(names)}, {what} of the space; it reads {flat(read) or 'nothing'}"
         return names, text + (f", and asks for {flat(missing - read)}, which no config has" if missing - read else "")
 
-    def listed(self, most: int) -> list[Static]:
+    def listed(self, most: int) -> list[StaticPart]:
         """The groups, in the order of their first trials; if they are more than `most`, raise and name the culprit."""
         groups, space = list(dict.fromkeys(self.static)), self._ledger.space
         if len(groups) <= most:

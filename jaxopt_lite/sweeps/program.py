@@ -21,7 +21,7 @@ from jaxopt_lite.core.arguments import INT32_MAX, check_bool, check_int
 from jaxopt_lite.core.hyperparameters import arrays, hyperparameters, parameters_of, replace
 from jaxopt_lite.core.method import Solver
 from jaxopt_lite.core.numbers import describe
-from jaxopt_lite.sweeps.configs import Observed, Reading, Static
+from jaxopt_lite.sweeps.configs import Observed, Reading, StaticPart
 from jaxopt_lite.train.calls import is_random_key
 from jaxopt_lite.train.plan import Plan
 from jaxopt_lite.train.point import Rules, Shapes, begin, measured, point
@@ -90,7 +90,7 @@ class Group:
     """
 
     def __init__(
-        self, trial: Callable, static: Static, numbers: np.ndarray, plan: SweepPlan, reading: Reading | None = None
+        self, trial: Callable, static: StaticPart, numbers: np.ndarray, plan: SweepPlan, reading: Reading | None = None
     ):
         self.trial, self.static, self.plan, self._first, self.reading = trial, static, plan, numbers, reading
         with self._explained():
