@@ -114,7 +114,7 @@ def test_adan_s_decay_never_overshoots_zero():
 
 
 def test_momentum_of_rmsprop_and_lars_acts_on_steps_of_the_learning_rate():
-    # A rate that falls to zero does not stop them at once: what they have gathered goes on.
+    # A rate that falls to zero does not stop them at once: their momentum continues.
     falling = jo.piecewise_constant_schedule(0.1, {1: 0.0})
     for recipe in (jo.rmsprop(falling, momentum=0.5), jo.lars(falling, momentum=0.5)):
         one, _ = descend(recipe, GRADS[:1])

@@ -1,4 +1,4 @@
-"""A run is saved and goes on bit for bit: optimizer and state through pickle, or through text and a file of arrays."""
+"""A run is saved and resumes bit for bit: optimizer and state through pickle, or through text and a file of arrays."""
 
 import io
 import pickle
