@@ -260,7 +260,8 @@ class Group:
     def _rules_and_state(
         self, task: Task, optimizer: Method, rows: Rows, key: jax.Array, step: Any
     ) -> tuple[Rules, TrainState]:
-        rules = Rules(task, "drawn" if self.examples else "whole", self.plan.compute_dtype, norms=False)
+        kind = "drawn" if self.examples else "whole"
+        rules = Rules(task.loss, task.evaluate, task.stateful, kind, self.plan.compute_dtype, norms=False)
         optimizer = arrays_for(optimizer, rows.params)
         return rules, TrainState(rows.params, optimizer, rows.opt_state, rows.model_state, key, step)
 

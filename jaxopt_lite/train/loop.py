@@ -4,7 +4,6 @@ It is pure: it yields a `Point` for each row of the history and takes back a `Re
 progress are the driver's. A driver that wants to save is given a `Snapshot`, from which the run resumes bit for bit.
 """
 
-import dataclasses
 import functools
 from collections.abc import Callable, Generator, Iterator
 from typing import Any, NamedTuple
@@ -126,8 +125,10 @@ def training(
     if isinstance(begun.optimizer, Solver) and kind != "whole":
         name = begun.optimizer.factory.spec.name
         raise ValueError(f"fit: {name} is a solver, which needs all examples at each step; give batch_size=None")
-    functions = dataclasses.replace(task, train=None, valid=None, test=None)  # kept programs keep no data
-    rules = Rules(functions, kind, plan.compute_dtype, plan.metric, plan.mode, plan.decides, plan.restore_best)
+    rules = Rules(
+        *(task.loss, task.evaluate, task.stateful, kind, plan.compute_dtype),
+        *(plan.metric, plan.mode, plan.decides, plan.restore_best),
+    )
     done = int(np.max(np.asarray(begun.step)))
     first, rows, taken = (done, [], 0) if snapshot is None else (snapshot.first, list(snapshot.rows), snapshot.taken)
     last = first + plan.steps
@@ -215,7 +216,7 @@ def _start(
     many = begun.key.ndim > 0
     shapes = _shapes((begun, arguments, test))
     here = rules.static, jax.tree.structure(shapes), tuple(map(str, jax.tree.leaves(shapes))), many
-    objects = id(rules.task.loss), id(rules.task.evaluate), *here
+    objects = id(rules.loss), id(rules.evaluate), *here
 
     def first_call(programs, begun):
         run = programs.begin(begun, arguments[1])
@@ -343,6 +344,8 @@ def _state_of(plan: Plan, run: Run) -> TrainState:
 def _check(task: Task, plan: Plan, seed: int, seeds: int | None) -> None:
     """Raise unless the arguments fit together."""
     check_task("fit", task)
+    if not isinstance(plan, Plan):
+        raise TypeError(f"training: plan must be a Plan, got {describe(plan)}")
     if seeds is not None and (isinstance(seeds, bool) or not isinstance(seeds, (int, np.integer)) or seeds < 1):
         raise ValueError(f"fit: seeds must be an int of at least 1 (the number of runs), got {seeds!r:.80}")
     check_seed("fit: seed", seed, seeds or 1)

@@ -10,6 +10,7 @@ A `Run` is all that the next point depends on except the data, so a run is saved
 import dataclasses
 import functools
 import zlib
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -108,7 +109,9 @@ class Rules:
     """What shapes the program of a run.
 
     Attributes:
-        task: of which the functions are used, and no data.
+        loss: of a task, in any of its forms.
+        evaluate: of a task, or None.
+        stateful: of a task, whether the loss carries a model state.
         kind: of the training data: "drawn" (batches are taken by index), "whole", or "stream" (a stack of batches).
         compute_dtype: of the loss; None for the dtypes of parameters and data.
         metric: the watched metric, None for the usual one.
@@ -118,8 +121,10 @@ class Rules:
         norms: whether learning rates and norms are measured.
     """
 
-    task: Task
-    kind: str
+    loss: Callable
+    evaluate: Callable | None = None
+    stateful: bool = False
+    kind: str = "whole"
     compute_dtype: str | None = None
     metric: str | None = None
     mode: str | None = None
@@ -128,14 +133,19 @@ class Rules:
     norms: bool = True
 
     @functools.cached_property
+    def task(self) -> Task:
+        """The functions as a task without data."""
+        return Task(lambda key: None, self.loss, evaluate=self.evaluate, stateful=self.stateful)
+
+    @functools.cached_property
     def step(self) -> StepParts:
         """One step; built once, so that a run traces it as seldom as possible."""
         return StepParts(self.task, self.compute_dtype)
 
     @property
     def static(self) -> tuple:
-        """All but the task's functions."""
-        return self.task.stateful, *(getattr(self, field.name) for field in dataclasses.fields(self)[1:])
+        """All but the functions."""
+        return tuple(getattr(self, field.name) for field in dataclasses.fields(self)[2:])
 
     def derivative(self, state: TrainState, batch: Any) -> Any:
         """The loss with all that it returns, and a derivative: by both, its gradient is known."""

@@ -225,3 +225,8 @@ def test_arguments_of_a_wrong_type_are_named(name, value):
     given = {"task": TASK, "optimizer": OPTIMIZER, "steps": 2, **LENGTHS, name: value}
     with pytest.raises((TypeError, ValueError), match=rf"^(fit|init_state)\b.*\b{name} "):
         jo.fit(**given)
+
+
+def test_a_plan_of_another_type_is_named():
+    with pytest.raises(TypeError, match="training: plan must be a Plan, got"):
+        next(jo.training(RAMP, jo.sgd(1.0), {"steps": 3}))
