@@ -104,7 +104,7 @@ def check_choice(who: str, name: str, value: Any, options: tuple[str, ...]) -> s
     """An argument that must be one of some strings.
 
     Raises:
-        ValueError: if it is none of them.
+        ValueError: if it is not one of them.
     """
     if not isinstance(value, str) or value not in options:
         *others, last = map(repr, options)

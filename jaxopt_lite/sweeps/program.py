@@ -32,7 +32,7 @@ from jaxopt_lite.train.task import Task
 __all__ = []
 
 STOPPING = ("target", "patience", "min_grad_norm", "restore_best")  # of a plan: in sweeps, policies stop trials
-KEEP, FRESH, RESET = range(3)  # a slot's state is there; is to be made; is there, but for the optimizer's
+KEEP, FRESH, RESET = range(3)  # a slot's state is kept; made; kept, except the optimizer's, which is made
 _INDICES = 2**22  # of examples that go to the device in one call
 
 

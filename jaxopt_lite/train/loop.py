@@ -31,7 +31,7 @@ from jaxopt_lite.train.point import (
     point,
     unmeasured,
 )
-from jaxopt_lite.train.programs import Program
+from jaxopt_lite.train.programs import Program, Same
 from jaxopt_lite.train.result import Result, Row, result_of, score_program
 from jaxopt_lite.train.state import MOST_STEPS, Method, TrainState, accept_method, adopted, check_seed, init_state
 from jaxopt_lite.train.task import Task, check_task
@@ -227,7 +227,10 @@ def _start(
     likely = _kept.get(objects)
     if likely is not None:
         started = first_call(likely, begun)
-    computed = *_signature(rules, shapes, many), *here
+    traced = _trace_functions(rules, shapes, many)
+    computed = *traced.signature, *here
+    if traced.calls_back:  # what is called back is known by the objects alone; they are kept, so that no id is reused
+        computed = *computed, Same(rules.loss), Same(rules.evaluate)
     programs = _kept.get(computed) or _Programs(rules, shapes, many)
     if likely is None or programs is not likely:
         started = first_call(programs, again() if likely is not None else begun)
@@ -239,8 +242,8 @@ def _start(
     return programs, *started
 
 
-def _signature(rules: Rules, shapes: tuple, many: bool) -> tuple:
-    """Equal where the user's functions compute the same."""
+def _trace_functions(rules: Rules, shapes: tuple, many: bool) -> Program:
+    """The user's functions as a program that is traced and not run, to know what they compute."""
     begun, ((train, valid), order, *_), test = shapes
     one = lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype) if many else x
     order = jax.tree.map(one, order) if rules.kind == "drawn" else order
@@ -250,7 +253,7 @@ def _signature(rules: Rules, shapes: tuple, many: bool) -> tuple:
         batch = rules.batch(train, order, 0)
         return rules.derivative(state, batch), {} if data is None else rules.score(state, data)
 
-    return Program(compute, (jax.tree.map(one, begun), train, order, held_out)).signature
+    return Program(compute, (jax.tree.map(one, begun), train, order, held_out))
 
 
 def _with_status(run: Run, before: Run) -> Run:

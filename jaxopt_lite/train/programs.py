@@ -29,7 +29,7 @@ _ADDRESS = re.compile(r" at 0x[0-9a-fA-FX]+")  # of a Python callback, of which 
 class _Text:
     """A jaxpr, equal to every other one of the same digest; the arrays that it captured are arguments."""
 
-    digest: bytes
+    digest: tuple[bytes, int]
     donated: int  # how many of its first arguments are donated
     once: bool
     jaxpr: Any = dataclasses.field(compare=False)
@@ -67,8 +67,13 @@ class Program:
 
     @property
     def signature(self) -> tuple[bytes, str]:
-        """Equal, in this process, for programs that compute the same: of the text and the captured arrays."""
-        return self._text.digest, digest(self.captured)
+        """Of the text and the captured arrays: equal for programs that compute the same, but for their callbacks."""
+        return self._text.digest[0], digest(self.captured)
+
+    @property
+    def calls_back(self) -> bool:
+        """Whether it calls Python functions while it runs."""
+        return self._text.digest[1] != 0
 
     @property
     def fingerprint(self) -> str:
@@ -93,6 +98,19 @@ class Program:
 
     def _result(self, leaves: list) -> Any:
         return jax.tree.unflatten(self._structure, leaves)
+
+
+class Same:
+    """An object that equals nothing but itself, whatever it is."""
+
+    def __init__(self, of: Any):
+        self.of = of
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Same) and self.of is other.of
+
+    def __hash__(self) -> int:
+        return id(self.of)
 
 
 def compiled_once(function: Callable, *arguments: Any) -> Any:
@@ -129,18 +147,20 @@ def quickly() -> dict[str, Any]:
     return {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else {}
 
 
-_digests: weakref.WeakKeyDictionary[Any, bytes] = weakref.WeakKeyDictionary()  # by jaxpr
+_digests: weakref.WeakKeyDictionary[Any, tuple[bytes, int]] = weakref.WeakKeyDictionary()  # by jaxpr
 
 
-def _digest(jaxpr: Any) -> bytes:
-    """Bytes that two jaxprs of this process share only if they compute the same."""
+def _digest(jaxpr: Any) -> tuple[bytes, int]:
+    """What two jaxprs share only if they compute the same, as long as one of them is kept.
+
+    Of a Python callback the text shows no more than an address, so a jaxpr that has one equals only itself.
+    """
     if jaxpr not in _digests:
         text = str(jaxpr)
         # A jitted function inside keeps the arrays that it captured, and the text leaves them out.
         text += "".join(map(digest, _captured_within(jaxpr)))
-        if _ADDRESS.search(text):
-            text += str(id(jaxpr))
-        _digests[jaxpr] = hashlib.sha256(text.encode()).digest()
+        plain = _ADDRESS.sub("", text)
+        _digests[jaxpr] = hashlib.sha256(plain.encode()).digest(), 0 if plain == text else id(jaxpr)
     return _digests[jaxpr]
 
 

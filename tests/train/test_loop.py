@@ -242,6 +242,30 @@ def test_a_loss_is_seen_to_have_changed(monkeypatch):
     assert jo.fit(task, jo.sgd(1.0), 2).params["w"] == -12
 
 
+def test_callbacks_of_a_loss_are_its_own_and_compile_once():
+    """Their programs have the same text."""
+    seen = []
+
+    def calling(name):
+        note = lambda: seen.append(name)
+
+        def loss(params, batch, key):
+            jax.debug.callback(note)
+            return params["w"]
+
+        return jo.Task(lambda key: {"w": 0.0}, loss)
+
+    for name in "abcd":
+        seen.clear()
+        task = calling(name)
+        jo.fit(task, jo.sgd(1.0), 2)
+        first = len(COMPILES)
+        jo.fit(task, jo.sgd(1.0), 2)
+        jax.effects_barrier()
+        assert set(seen) == {name} and len(COMPILES) == first
+        del task
+
+
 def test_given_parameters_are_begun_with_and_stay():
     params = init(jax.random.key(9))
     result = jo.fit(LINEAR, jo.sgd(0.0), **RUN, params=params)
