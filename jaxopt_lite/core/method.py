@@ -16,6 +16,8 @@ slowest line search in it.
 """
 
 import enum
+import functools
+import typing
 from collections.abc import Callable
 from typing import Any, NamedTuple, ParamSpec
 
@@ -30,6 +32,7 @@ from jaxopt_lite.core.values import Value, register, remember_calls
 __all__ = ["Info", "Objective", "Solver", "Status", "advance", "solver"]
 
 P = ParamSpec("P")
+KINDS = ("minimize", "least_squares", "root", "fixed_point", "bracket")
 
 
 class Status(enum.IntEnum):
@@ -86,8 +89,9 @@ class Info(NamedTuple):
 
     Attributes:
         value: the objective, a scalar.
-        aux: what the objective returned beside it, or None.
-        grads: the gradient, like params (of complex parameters the direction of ascent).
+        aux: what the objective returned beside it, see `Objective.value`.
+        grads: the gradient, like params (of complex parameters the direction of ascent); of a solver of equations the
+            residuals.
         updates: new params minus old ones.
         status: int32, RUNNING or why the solver has ended.
         evaluations: int32, how often f was evaluated.
@@ -102,12 +106,17 @@ class Info(NamedTuple):
 
 
 class Objective:
-    """The function that a solver minimizes, with its tolerance and bounds. It is used within one trace only.
+    """The function of a problem, with its tolerance and bounds. It is used within one trace only.
+
+    A problem is given by f, which returns a scalar, or by residuals: a tree r(params), of which the value to be
+    minimized is ½ Σ ρ(|rᵢ|²). Equations ask for residuals of zero.
 
     Args:
-        f: params -> scalar, or (scalar, aux) with `has_aux`.
-        has_aux: whether f returns a pair.
-        tol: tolerance of the gradient, a number; see `converged`.
+        f: params -> scalar, or (scalar, aux) with `has_aux`; None for a problem given by residuals.
+        residual: params -> tree of arrays, or (tree, aux) with `has_aux`.
+        rho: the robust loss ρ of squared residuals, an elementwise function; None is the identity.
+        has_aux: whether f or residual returns a pair.
+        tol: the tolerance, a number; see `converged`.
         lower: a tree like params, or None: lower bounds.
         upper: a tree like params, or None: upper bounds.
         key: a random key for methods that draw numbers, or None.
@@ -115,18 +124,24 @@ class Objective:
 
     def __init__(
         self,
-        f: Callable,
+        f: Any = None,
         *,
+        residual: Any = None,
+        rho: Any = None,
         has_aux: bool = False,
         tol: Any = None,
         lower: Any = None,
         upper: Any = None,
         key: Any = None,
     ):
-        self.f, self.has_aux, self.tol, self.lower, self.upper, self.key = f, has_aux, tol, lower, upper, key
+        self.f, self._residual, self.rho, self.has_aux = f, residual, rho, has_aux
+        self.tol, self.lower, self.upper, self.key = tol, lower, upper, key
 
     def value(self, params: Any) -> tuple[jax.Array, Any]:
-        """The value, a scalar of at least float32, and aux."""
+        """The value, a scalar of at least float32, and aux: of residuals the pair of them and the user's aux."""
+        if self._residual is not None:
+            residuals, aux = self.residual(params)
+            return self.cost(residuals), aux
         result = self.f(params)
         value, aux = result if self.has_aux else (result, None)
         value = jnp.asarray(value)
@@ -145,6 +160,44 @@ class Objective:
     def hvp(self, params: Any, vector: Any) -> Any:
         """The Hessian at params times a vector, both trees like params; forward over reverse."""
         return jax.jvp(lambda p: self.value_and_grad(p)[2], (params,), (vector,))[1]
+
+    def residual(self, params: Any) -> tuple[Any, Any]:
+        """The residuals, a tree of at least float32, and aux: the pair of them and the user's aux, as in `value`."""
+        result = self._residual(params)
+        residuals, aux = result if self.has_aux else (result, None)
+        residuals = tree.widen(jax.tree.map(jnp.asarray, residuals))
+        return residuals, (residuals, aux)
+
+    def linearize(self, params: Any) -> tuple[Any, Any, Callable]:
+        """The residuals, aux, and the function v -> J v with trees v like params, J v like the residuals.
+
+        Its transpose, u -> Jᵀu, is `jax.linear_transpose(push, params)`.
+        """
+        residuals, push, aux = jax.linearize(self.residual, params, has_aux=True)
+        return residuals, aux, push
+
+    def jacobian(self, params: Any) -> tuple[jax.Array, Any, jax.Array]:
+        """The residuals as a vector [m], aux, and the Jacobian [m, n], by forward mode for n <= m, else by reverse.
+
+        Vectors are those of `tree.to_vector`, so complex leaves count twice.
+        """
+
+        def flat(x):
+            residuals, aux = self.residual(tree.from_vector(x, params))
+            return tree.to_vector(residuals), aux
+
+        x = tree.to_vector(params)
+        residuals, push, aux = jax.linearize(flat, x, has_aux=True)
+        if x.size <= residuals.size:
+            return residuals, aux, jax.vmap(push, out_axes=1)(jnp.eye(x.size, dtype=x.dtype))
+        pull = jax.linear_transpose(push, x)
+        return residuals, aux, jax.vmap(lambda u: pull(u)[0])(jnp.eye(residuals.size, dtype=residuals.dtype))
+
+    def cost(self, residuals: Any) -> jax.Array:
+        """½ Σ ρ(|rᵢ|²), a scalar."""
+        rho = self.rho or (lambda z: z)
+        terms = [jnp.sum(rho(tree.abs_sq(r))) for r in jax.tree.leaves(residuals)]
+        return sum(terms[1:], start=terms[0]) / 2
 
     def converged(self, norm: jax.Array, value: jax.Array, first_norm: jax.Array) -> jax.Array:
         """Whether ‖g‖ = 0 or ‖g‖ <= tol min(‖g₀‖, max(1, |f|)), a bool scalar.
@@ -167,6 +220,16 @@ class Solver(Value):
     noun = "a solver"
     traced = True
 
+    @property
+    def solves(self) -> str:
+        """The kind of problem that it solves."""
+        return self.factory.solves
+
+    @property
+    def takes_bounds(self) -> bool:
+        """Whether it takes bounds."""
+        return self.factory.bounds
+
     def init(self, objective: Objective, params: Any) -> Any:
         """The initial state of a solve. f is not evaluated."""
         return self.built[0](objective, params)
@@ -176,7 +239,15 @@ class Solver(Value):
         return self.built[1](objective, params, state)
 
 
-def solver(function: Callable[P, Any]) -> Callable[P, Solver]:
+@typing.overload
+def solver(function: Callable[P, Any], /) -> Callable[P, Solver]: ...
+
+
+@typing.overload
+def solver(*, solves: str = "minimize", bounds: bool = False) -> Callable[[Callable[P, Any]], Callable[P, Solver]]: ...
+
+
+def solver(function: Any = None, /, *, solves: str = "minimize", bounds: bool = False) -> Any:
     """Make a factory of solvers from a function that returns a pair (init, step).
 
     A solver of this package prints and parses with its folder, such as `solvers.lbfgs()`.
@@ -185,11 +256,22 @@ def solver(function: Callable[P, Any]) -> Callable[P, Solver]:
         function: the function to decorate. It returns `init(objective, params) -> state` and `step(objective, params,
             state) -> (params, state, info)`. Annotations mean what they mean for `transformation`: number types are
             leaves, all others are static.
+        solves: the kind of problem: "minimize", "least_squares", "root", "fixed_point" or "bracket" (an equation in
+            one unknown between two ends, which stand in `objective.lower` and `objective.upper`).
+        bounds: whether it takes bounds.
+
+    Raises:
+        ValueError: if `solves` is anything else.
     """
+    if function is None:
+        return functools.partial(solver, solves=solves, bounds=bounds)
+    if solves not in KINDS:
+        raise ValueError(f"solver: solves must be one of {', '.join(map(repr, KINDS))}, got {solves!r}")
     factory: Any = remember_calls(function, Solver)
     package, _, folder = function.__module__.partition(".")
     if package == __name__.partition(".")[0]:
         factory.spelling = f"{folder.partition('.')[0]}.{function.__name__}"
+    factory.solves, factory.bounds = solves, bounds
     return factory
 
 
