@@ -25,7 +25,6 @@ __all__ = [
     "cond_update",
     "copy",
     "dtype_of",
-    "from_vector",
     "global_norm",
     "inlined",
     "keep_dtypes",
@@ -38,7 +37,6 @@ __all__ = [
     "scale",
     "spread",
     "spread_mask",
-    "to_vector",
     "unboxed",
     "where",
     "widen",
@@ -305,31 +303,6 @@ def _sum_of_squares(leaves: list[jax.Array]) -> jax.Array:
 def real_full_like(p: Any, value: Any) -> jax.Array:
     """An array of p's shape and sharding in its real dtype: second moments of complex parameters are real."""
     return jnp.full_like(p, value, dtype=real_dtype(dtype_of(p)))
-
-
-def to_vector(tree: Any) -> jax.Array:
-    """All leaves as one real vector, of their widest real dtype and at least float32.
-
-    A complex leaf is its real parts, then its imaginary parts, so that norms and inner products are those of the tree.
-    """
-    leaves = [jnp.ravel(leaf) for leaf in jax.tree.leaves(widen(tree))]
-    parts = [part for x in leaves for part in ((x.real, x.imag) if jnp.iscomplexobj(x) else (x,))]
-    dtype = jnp.result_type(*[part.dtype for part in parts]) if parts else jnp.float32
-    return jnp.concatenate([part.astype(dtype) for part in parts]) if parts else jnp.zeros(0, dtype)
-
-
-def from_vector(vector: jax.Array, like: Any) -> Any:
-    """The inverse of `to_vector`: a tree with the structure, shapes and dtypes of `like`."""
-    leaves, structure = jax.tree.flatten(like)
-    sizes = [jnp.size(leaf) * (1 + jnp.iscomplexobj(leaf)) for leaf in leaves]
-    restored, start = [], 0
-    for leaf, size in zip(leaves, sizes, strict=True):
-        part = vector[start : start + size]
-        if jnp.iscomplexobj(leaf):
-            part = jax.lax.complex(part[: size // 2], part[size // 2 :])
-        restored.append(cast(part.reshape(jnp.shape(leaf)), dtype_of(leaf)))
-        start += size
-    return structure.unflatten(restored)
 
 
 def paths(tree: Any) -> Any:

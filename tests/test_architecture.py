@@ -19,7 +19,7 @@ PLAN = (
     {
         "core": (
             *("numbers", "arguments", "text", "parameters", "values"),  # the remembered call
-            *("schedule", "checks", "transformation", "recipe", "method", "hyperparameters", "lifting"),
+            *("schedule", "checks", "transformation", "recipe", "vectors", "method", "hyperparameters", "lifting"),
             *("layout",),  # where the leaves of a state belong
         )
     },

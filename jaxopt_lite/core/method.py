@@ -28,6 +28,7 @@ import numpy as np
 from jaxopt_lite import tree
 from jaxopt_lite.core.transformation import apply_updates
 from jaxopt_lite.core.values import Value, register, remember_calls
+from jaxopt_lite.core.vectors import from_vector, to_vector
 
 __all__ = ["Info", "Objective", "Solver", "Status", "advance", "solver"]
 
@@ -179,14 +180,14 @@ class Objective:
     def jacobian(self, params: Any) -> tuple[jax.Array, Any, jax.Array]:
         """The residuals as a vector [m], aux, and the Jacobian [m, n], by forward mode for n <= m, else by reverse.
 
-        Vectors are those of `tree.to_vector`, so complex leaves count twice.
+        Vectors are those of `to_vector`, so complex leaves count twice.
         """
 
         def flat(x):
-            residuals, aux = self.residual(tree.from_vector(x, params))
-            return tree.to_vector(residuals), aux
+            residuals, aux = self.residual(from_vector(x, params))
+            return to_vector(residuals), aux
 
-        x = tree.to_vector(params)
+        x = to_vector(params)
         residuals, push, aux = jax.linearize(flat, x, has_aux=True)
         if x.size <= residuals.size:
             return residuals, aux, jax.vmap(push, out_axes=1)(jnp.eye(x.size, dtype=x.dtype))
