@@ -62,6 +62,8 @@ from jaxopt_lite.optimizers import (
 from jaxopt_lite.report.curves import plot_history
 from jaxopt_lite.report.overview import plot_sweep
 from jaxopt_lite.report.result import Best, SweepResult, Trial
+from jaxopt_lite.run.equations import fixed_point, root
+from jaxopt_lite.run.fitting import least_squares
 from jaxopt_lite.run.minimizing import minimize
 from jaxopt_lite.run.sweeping import resume, sweep
 from jaxopt_lite.run.training import fit
@@ -86,7 +88,7 @@ from jaxopt_lite.schedules.shapes import (
     piecewise_interpolate_schedule,
     polynomial_schedule,
 )
-from jaxopt_lite.solve import Solution, SolveState
+from jaxopt_lite.solve.solution import Solution, SolveState
 from jaxopt_lite.sweeps.adaptive import cma_es, tpe
 from jaxopt_lite.sweeps.distributions import (
     Distribution,

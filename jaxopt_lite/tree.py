@@ -27,6 +27,7 @@ __all__ = [
     "dtype_of",
     "global_norm",
     "inlined",
+    "is_random_key",
     "keep_dtypes",
     "map_leaves",
     "paths",
@@ -73,6 +74,11 @@ def real_dtype(dtype: Any) -> Any:
 def dtype_of(x: Any) -> Any:
     """The dtype that JAX computes with for a leaf; fast for its own arrays."""
     return x.dtype if isinstance(x, jax.Array) else jnp.result_type(x)
+
+
+def is_random_key(value: Any) -> bool:
+    """Whether a value is an array of keys, of JAX's newer form."""
+    return hasattr(value, "dtype") and jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
 
 
 def cast(x: Any, dtype: Any) -> Any:

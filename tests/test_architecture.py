@@ -21,6 +21,7 @@ PLAN = (
             *("numbers", "arguments", "text", "parameters", "values"),  # the remembered call
             *("schedule", "checks", "transformation", "recipe", "vectors", "method", "hyperparameters", "lifting"),
             *("layout",),  # where the leaves of a state belong
+            *("programs", "traced"),  # functions known by what they compute
         )
     },
     {"schedules": ("shapes", "phases"), "losses": (), "problems": ()},
@@ -33,8 +34,8 @@ PLAN = (
     },
     {"optimizers": (), "solvers": ("krylov", "linesearch", "descent", "quasi_newton"), "search": ()},
     {
-        "solve": (),
-        "train": ("task", "calls", "programs", "state", "plan", "step", "data", "point", "result", "loop"),
+        "solve": ("problem", "solution", "implicit", "custom"),
+        "train": ("task", "calls", "state", "plan", "step", "data", "point", "result", "loop"),
         "sharding": (),
     },
     {
@@ -47,7 +48,22 @@ PLAN = (
     },
     {"checkpoint": (), "log": ("records", "progress", "scoreboard")},
     {"report": ("analysis", "scales", "curves", "panels", "overview", "exports", "result")},
-    {"run": ("signals", "arguments", "minimizing", "training", "contents", "files", "sweeping")},
+    {
+        "run": (
+            "signals",
+            "arguments",
+            "problems",
+            "solving",
+            "minimizing",
+            "fitting",
+            "equations",
+            "batches",
+            "training",
+            "contents",
+            "files",
+            "sweeping",
+        )
+    },
     {"__init__": ()},  # the face of the package, `import jaxopt_lite as jo`; the command line alone is built on it
     {"cli": ("app", "names", "sweeps", "runs", "main")},
 )

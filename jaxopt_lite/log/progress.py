@@ -1,4 +1,4 @@
-"""Progress on standard error while a run trains."""
+"""Progress on standard error while a run trains or a problem is solved."""
 
 import contextlib
 import datetime
@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 
 __all__ = ["Progress"]
+
+_SHOWN = ("train.loss", "value", "grad_norm", "solved")  # and all of `valid`
 
 
 class Display:
@@ -130,7 +132,7 @@ def _in_notebook() -> bool:
 
 
 def _shown(metrics: dict[str, Any]) -> list[tuple[str, Any]]:
-    names = [name for name in metrics if name == "train.loss" or name.startswith("valid.")]
+    names = [name for name in metrics if name in _SHOWN or name.startswith("valid.")]
     return [(name, metrics[name]) for name in names if np.isfinite(metrics[name]).any()]
 
 

@@ -27,8 +27,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxopt_lite.core.programs import digest
 from jaxopt_lite.core.values import Value
-from jaxopt_lite.train.programs import digest
 
 __all__ = []
 

@@ -13,10 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxopt_lite.core.programs import Program
 from jaxopt_lite.sweeps.program import FRESH, KEEP, RESET, Group, Measured, run_key, unpack
 from jaxopt_lite.train.calls import fetched
 from jaxopt_lite.train.data import orders
-from jaxopt_lite.train.programs import Program
 
 __all__ = []
 

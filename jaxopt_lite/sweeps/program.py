@@ -21,11 +21,10 @@ from jaxopt_lite.core.arguments import INT32_MAX, check_bool, check_int
 from jaxopt_lite.core.hyperparameters import arrays, hyperparameters, parameters_of, replace
 from jaxopt_lite.core.method import Solver
 from jaxopt_lite.core.numbers import describe
+from jaxopt_lite.core.programs import Program, digest
 from jaxopt_lite.sweeps.configs import Observed, Reading, StaticPart
-from jaxopt_lite.train.calls import is_random_key
 from jaxopt_lite.train.plan import Plan
 from jaxopt_lite.train.point import Rules, Shapes, begin, measured, point
-from jaxopt_lite.train.programs import Program, digest
 from jaxopt_lite.train.state import Method, TrainState, accept_method, arrays_for, first_opt_state, first_state
 from jaxopt_lite.train.task import Task
 
@@ -363,14 +362,14 @@ def _shapes(arrays: Any) -> Any:
 
 def pack(rows: Any) -> list:
     """The leaves of a state, random keys as their words."""
-    return [jax.random.key_data(leaf) if is_random_key(leaf) else leaf for leaf in jax.tree.leaves(rows)]
+    return [jax.random.key_data(leaf) if tree.is_random_key(leaf) else leaf for leaf in jax.tree.leaves(rows)]
 
 
 def unpack(packed: list, like: Any) -> Any:
     """The inverse of `pack`, given shapes of the state."""
     leaves, structure = jax.tree.flatten(like)
     impl = lambda shape: jax.random.key_impl(jnp.empty((), shape.dtype))  # it takes arrays only
-    wrap = lambda x, shape: jax.random.wrap_key_data(x, impl=impl(shape)) if is_random_key(shape) else x
+    wrap = lambda x, shape: jax.random.wrap_key_data(x, impl=impl(shape)) if tree.is_random_key(shape) else x
     return jax.tree.unflatten(structure, [wrap(x, shape) for x, shape in zip(packed, leaves, strict=True)])
 
 

@@ -4,15 +4,9 @@ import threading
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 __all__ = []
-
-
-def is_random_key(value: Any) -> bool:
-    """Whether a value is an array of keys, of JAX's newer form."""
-    return hasattr(value, "dtype") and jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
 
 
 def copied(arguments: Any) -> Any:

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxopt_lite.train.programs import quickly
+from jaxopt_lite.core.programs import quickly
 from jaxopt_lite.train.state import MOST_STEPS
 from jaxopt_lite.train.task import as_array, may_give_batches
 

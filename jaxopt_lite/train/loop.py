@@ -15,6 +15,7 @@ import numpy as np
 from jaxopt_lite.core.hyperparameters import hyperparameters
 from jaxopt_lite.core.method import Solver
 from jaxopt_lite.core.numbers import describe
+from jaxopt_lite.core.programs import Program, Same
 from jaxopt_lite.train import data as batches
 from jaxopt_lite.train.calls import fetched
 from jaxopt_lite.train.plan import Plan
@@ -31,7 +32,6 @@ from jaxopt_lite.train.point import (
     point,
     unmeasured,
 )
-from jaxopt_lite.train.programs import Program, Same
 from jaxopt_lite.train.result import Result, Row, result_of, score_program
 from jaxopt_lite.train.state import MOST_STEPS, Method, TrainState, accept_method, adopted, check_seed, init_state
 from jaxopt_lite.train.task import Task, check_task

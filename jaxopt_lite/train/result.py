@@ -7,10 +7,10 @@ import jax
 import numpy as np
 
 from jaxopt_lite.core.method import Status
+from jaxopt_lite.core.programs import Program
 from jaxopt_lite.train.calls import fetched
 from jaxopt_lite.train.plan import Plan
 from jaxopt_lite.train.point import RUNNING, STATUSES, Monitor, Rules, Run
-from jaxopt_lite.train.programs import Program
 from jaxopt_lite.train.state import TrainState
 from jaxopt_lite.train.task import Task
 

@@ -15,10 +15,10 @@ from jaxopt_lite.core.checks import check_params
 from jaxopt_lite.core.hyperparameters import arrays
 from jaxopt_lite.core.method import Objective, Solver, Status, default_tol
 from jaxopt_lite.core.numbers import describe
+from jaxopt_lite.core.programs import compiled_once
 from jaxopt_lite.core.transformation import GradientTransformation
 from jaxopt_lite.core.values import Value
-from jaxopt_lite.train.calls import copied, is_random_key
-from jaxopt_lite.train.programs import compiled_once
+from jaxopt_lite.train.calls import copied
 from jaxopt_lite.train.task import Task, check_task, loss_of
 
 __all__ = ["TrainState", "init_state"]
@@ -112,7 +112,7 @@ def _run_key(who: str, seed: Any) -> jax.Array:
         check_seed(who, seed)
         return jax.random.key(int(seed))
     if isinstance(seed, (np.ndarray, jax.Array)):
-        if isinstance(seed, jax.Array) and is_random_key(seed) and seed.ndim == 0:
+        if isinstance(seed, jax.Array) and tree.is_random_key(seed) and seed.ndim == 0:
             return seed
         if seed.dtype == np.uint32 and seed.shape == jax.random.key_data(jax.random.key(0)).shape:
             return jax.random.wrap_key_data(jnp.asarray(copied(seed)))
@@ -140,7 +140,12 @@ def accept_method(who: str, optimizer: Any) -> Method:
         got = f"{optimizer!r:.80}"
         raise TypeError(f"{who}: optimizer must be a transformation, got the string {got}; use jaxopt_lite.parse")
     if isinstance(optimizer, Solver) or getattr(getattr(optimizer, "spec", None), "makes", None) is Solver:
-        return Solver.accept(optimizer, who, "optimizer")
+        solver = Solver.accept(optimizer, who, "optimizer")
+        if solver.solves != "minimize":
+            raise ValueError(
+                f"{who}: {solver.factory.spec.name} solves {solver.solves} problems, and a loss is minimized"
+            )
+        return solver
     return GradientTransformation.accept(optimizer, who, "optimizer")
 
 
@@ -179,7 +184,7 @@ def first_opt_state(task: Task, optimizer: Method, params: Any, key: jax.Array) 
         name, dtype = jax.tree_util.keystr(path).lower(), getattr(leaf, "dtype", None)
         words = jax.random.key_data(jax.random.key(0)).shape
         is_raw = dtype == jnp.uint32 and leaf.shape[-1:] == words and ("key" in name or "rng" in name)
-        if not is_raw and not is_random_key(leaf):
+        if not is_raw and not tree.is_random_key(leaf):
             return leaf
         of_rule = jax.random.fold_in(jax.random.fold_in(key, _NOISE), next(places))
         first, second = jax.random.bits(of_rule, (2,), jnp.uint32)
@@ -231,7 +236,7 @@ def adopted(who: str, state: TrainState) -> TrainState:
     steps = steps_done(who, state)
     of_raw = isinstance(state.key, (np.ndarray, jax.Array)) and state.key.dtype == np.uint32 and state.key.ndim
     key = jax.random.wrap_key_data(jnp.asarray(state.key)) if of_raw else state.key
-    key = key if is_random_key(key) else _run_key(f"{who}: the state's key", key)
+    key = key if tree.is_random_key(key) else _run_key(f"{who}: the state's key", key)
     params = jax.tree.map(lambda p: jnp.array(p, jnp.result_type(p), copy=True), state.params)
     optimizer = accept_method(who, state.optimizer)
     converted, runs = arrays_for(optimizer, params), key.shape

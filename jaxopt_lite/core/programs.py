@@ -17,7 +17,7 @@ import jax.core
 import jax.numpy as jnp
 import numpy as np
 
-from jaxopt_lite.train.calls import is_random_key
+from jaxopt_lite import tree
 
 __all__ = []
 
@@ -151,17 +151,23 @@ _digests: weakref.WeakKeyDictionary[Any, tuple[bytes, int]] = weakref.WeakKeyDic
 
 
 def _digest(jaxpr: Any) -> tuple[bytes, int]:
-    """What two jaxprs share only if they compute the same, as long as one of them is kept.
-
-    Of a Python callback the text shows no more than an address, so a jaxpr that has one equals only itself.
-    """
+    """What two jaxprs share only if they compute the same, as long as one of them is kept."""
     if jaxpr not in _digests:
-        text = str(jaxpr)
-        # A jitted function inside keeps the arrays that it captured, and the text leaves them out.
-        text += "".join(map(digest, _captured_within(jaxpr)))
-        plain = _ADDRESS.sub("", text)
-        _digests[jaxpr] = hashlib.sha256(plain.encode()).digest(), 0 if plain == text else id(jaxpr)
+        found, is_whole = text_digest(jaxpr)
+        _digests[jaxpr] = found, 0 if is_whole else id(jaxpr)
     return _digests[jaxpr]
+
+
+def text_digest(jaxpr: Any) -> tuple[bytes, bool]:
+    """A hash of the text of a jaxpr, and whether that shows all that it computes.
+
+    Of a Python callback the text shows no more than an address.
+    """
+    text = str(jaxpr)
+    # A jitted function inside keeps the arrays that it captured, and the text leaves them out.
+    text += "".join(map(digest, _captured_within(jaxpr)))
+    plain = _ADDRESS.sub("", text)
+    return hashlib.sha256(plain.encode()).digest(), plain == text
 
 
 def _captured_within(jaxpr: Any) -> Iterator[Any]:
@@ -178,7 +184,7 @@ def digest(arrays: Any) -> str:
     """A hash of a pytree of arrays: paths, shapes, dtypes and bytes."""
     found = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path(arrays):
-        array = np.asarray(jax.random.key_data(leaf) if is_random_key(leaf) else leaf)
+        array = np.asarray(jax.random.key_data(leaf) if tree.is_random_key(leaf) else leaf)
         found.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
         found.update(np.ascontiguousarray(array).tobytes())
     return found.hexdigest()[:16]

@@ -1,0 +1,143 @@
+"""`minimize_batch`: one objective from many starts at once."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxopt_lite.core.arguments import check_bool
+from jaxopt_lite.core.method import Status
+from jaxopt_lite.core.numbers import describe
+from jaxopt_lite.log.progress import Progress
+from jaxopt_lite.run.arguments import check_progress
+from jaxopt_lite.run.minimizing import Differentiate
+from jaxopt_lite.run.minimizing import Progress as Shown
+from jaxopt_lite.run.problems import Ready, floating, is_traced, prepare
+from jaxopt_lite.solve.batch import Axes, begin_batch, narrowed, run_lanes, solutions_of, solve_batch
+from jaxopt_lite.solve.solution import Solution
+from jaxopt_lite.solvers import lbfgs, lbfgsb
+
+__all__ = ["minimize_batch"]
+
+ROUND = 10  # steps between two looks at which lanes have ended
+LEAST = 8  # lanes of the narrowest batch
+
+
+def minimize_batch(
+    f: Callable[..., Any],
+    starts: Any,
+    method: Any = None,
+    args: tuple = (),
+    bounds: Any = None,
+    tol: float | None = None,
+    max_steps: int = 1000,
+    has_aux: bool = False,
+    key: jax.Array | None = None,
+    *,
+    args_axes: Any = None,
+    gather: bool = False,
+    progress: Shown = "none",
+    differentiate: Differentiate = "implicit",
+) -> Solution:
+    """Minimize f(params, *args) from many starts at once, each lane a solve of its own with its own status.
+
+    It is `vmap` of `minimize` with checks, and with `gather` lanes that have not ended are moved into smaller batches.
+    A lane's numbers depend on the width of its batch in the last bits, as XLA's sums and products do; within one width
+    they do not depend on what the other lanes do.
+
+    Args:
+        f: as for `minimize`, of the parameters of one lane.
+        starts: a pytree whose leaves have a leading axis [lanes, ...].
+        method: as for `minimize`.
+        args: further arguments of f.
+        bounds: as for `minimize`, the same for all lanes.
+        tol: as for `minimize`.
+        max_steps: the largest number of steps of each lane, at least 1.
+        has_aux: whether f returns a pair.
+        key: a random key, split into one for each lane.
+        args_axes: None, if all lanes have the same args; 0, if each array in args has a leading axis [lanes, ...]; or a
+            tuple of these, one for each argument.
+        gather: every 10 steps, halve the width of the batch where the unfinished lanes fit. It pays where an evaluation
+            is dear: a program is compiled for each width, and the host waits for each round. Not under jit.
+        progress: as for `minimize`, by lanes that have ended. Not under jit.
+        differentiate: as for `minimize`; with `gather` or progress the solutions are constants.
+
+    Returns:
+        A `Solution` of arrays with a leading axis [lanes, ...]; `message` is a list.
+
+    Raises:
+        TypeError: as for `minimize`.
+        ValueError: as for `minimize`, and if leaves have no common leading axis, or gather or progress is asked for
+            under a trace.
+    """
+    who = "minimize_batch"
+    check_bool(who, "gather", gather)
+    check_progress(who, progress, ("none", "auto", "bar", "lines"))
+    starts = floating(who, starts)
+    lanes = _lanes(who, "starts", starts)
+    axes = _axes(who, args, args_axes, lanes, key)
+    first = jax.tree.map(lambda x: x[0], starts)
+    leaves = [
+        x if axis is None else jnp.asarray(x)[0] for x, axis in zip(jax.tree.leaves(args), axes.args, strict=True)
+    ]
+    ready = prepare(
+        *(who, "minimize", f, first, method, lbfgs() if bounds is None else lbfgsb()),
+        **dict(args=jax.tree.unflatten(jax.tree.structure(args), leaves), bounds=bounds, tol=tol),
+        **dict(max_steps=max_steps, has_aux=has_aux, key=key, differentiate=differentiate),
+    )
+    keys = None if key is None else jax.random.split(key, lanes)
+    ready = dataclasses.replace(ready, given=ready.given._replace(args=args, key=keys))
+    if not gather and progress == "none":
+        return solve_batch(ready.problem, axes, ready.given, starts, ready.max_steps)
+    if is_traced(ready.given, starts):
+        raise ValueError(f"{who}: gather and progress run on the host, and cannot be used under jit, grad or vmap")
+    return _rounds(ready, axes, starts, lanes, gather, progress)
+
+
+def _lanes(who: str, name: str, batch: Any) -> int:
+    """The length of the leading axis of all leaves."""
+    sizes = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(batch):
+        if np.ndim(leaf) == 0:
+            raise ValueError(
+                f"{who}: {name}{jax.tree_util.keystr(path)} has no leading axis [lanes, ...]; use minimize for one start"
+            )
+        sizes.setdefault(np.shape(leaf)[0], jax.tree_util.keystr(path))
+    if len(sizes) != 1 or 0 in sizes:
+        found = ", ".join(f"{size} at {name}{path}" for size, path in sizes.items())
+        raise ValueError(f"{who}: all leaves must have one leading axis of at least 1 lane, got {found}")
+    return next(iter(sizes))
+
+
+def _axes(who: str, args: Any, args_axes: Any, lanes: int, key: Any) -> Axes:
+    if not isinstance(args, tuple):
+        raise TypeError(f"{who}: args must be a tuple of the further arguments, got {describe(args)}; write (x,)")
+    each = args_axes if isinstance(args_axes, tuple) else (args_axes,) * len(args)
+    if len(each) != len(args) or any(axis is not None and axis != 0 for axis in each):
+        raise ValueError(f"{who}: args_axes must be None, 0 or a tuple of them for {len(args)} args, got {args_axes!r}")
+    for i, (axis, arg) in enumerate(zip(each, args, strict=True)):
+        if axis == 0 and _lanes(who, f"args[{i}]", arg) != lanes:
+            raise ValueError(f"{who}: args[{i}] must have a leading axis of {lanes}, as the starts have")
+    by_leaf = [axis for axis, arg in zip(each, args, strict=True) for _ in jax.tree.leaves(arg)]
+    return Axes(tuple(by_leaf), None, None if key is None else 0)
+
+
+def _rounds(ready: Ready, axes: Axes, starts: Any, n: int, gather: bool, progress: str) -> Solution:
+    """Run rounds of some steps until all lanes have ended."""
+    problem, given = ready.problem, ready.given
+    states = begin_batch(problem, axes, given, starts)
+    lanes, running = np.arange(n, dtype=np.int32), np.ones(n, bool)
+    bar = Progress(n, progress)
+    try:
+        while running.any():
+            lanes = narrowed(running, len(lanes), LEAST) if gather else lanes
+            states, still = run_lanes(problem, axes, given, states, lanes, ROUND, ready.max_steps)
+            running = np.array(still)
+            converged = np.isin(np.asarray(states.status), [int(s) for s in Status if s.converged])
+            bar.update(n - int(running.sum()), {"solved": float(converged.mean())})
+    finally:
+        bar.close()
+    return solutions_of(states, problem.kind)

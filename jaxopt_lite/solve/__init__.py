@@ -1,0 +1,1 @@
+"""Problems, the loop that solves them, and derivatives of their solutions."""

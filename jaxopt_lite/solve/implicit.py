@@ -1,0 +1,170 @@
+"""Solutions as functions of the numbers of their problem: derivatives by the implicit function theorem.
+
+A solution x(θ) satisfies G(x, θ) = 0: the gradient, the residuals of equations, or g(x) - x of a fixed point. So
+
+    ∂G/∂x dx = -∂G/∂θ dθ          Blondel et al., 2022, arXiv:2105.15183, Eq. (2)
+
+The linear system is solved by products with ∂G/∂x only: by conjugate gradients where it is symmetric, else by LSMR.
+Parameters on a bound move with the bound, and the others by the rows of the system that are left.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxopt_lite.core.vectors import from_vector, to_vector
+from jaxopt_lite.solve.problem import Given, Problem, objective_of
+from jaxopt_lite.solve.solution import Solution, SolveState, begin, run, run_unrolled, solution_of
+from jaxopt_lite.solvers.krylov import cg, lsmr
+
+__all__ = ["implicit_tangent", "solve", "zero_tangents"]
+
+KRYLOV_STEPS = 10  # products with the matrix, in multiples of the number of unknowns
+
+
+def solve(problem: Problem, given: Given, start: Any, state: SolveState | None, max_steps: Any) -> Solution:
+    """Solve a problem from a start, or from the state of an earlier solve, within a trace.
+
+    The solution is differentiable with respect to args, captured arrays and bounds, in the problem's way.
+    """
+    if problem.differentiate == "unrolled":
+        return _unrolled(problem, given, start, state, max_steps)
+    if problem.differentiate == "none":
+        given = jax.tree.map(jax.lax.stop_gradient, given)
+        start, state = jax.tree.map(jax.lax.stop_gradient, (start, state))
+    return _implicit(problem, given, start, state, max_steps)
+
+
+def _begun(problem, given, objective, start, state):
+    return begin(given.method, objective, start) if state is None else state
+
+
+def _unrolled(problem, given, start, state, max_steps):
+    objective = objective_of(problem, given)
+    state = _begun(problem, given, objective, start, state)
+    state = run_unrolled(given.method, objective, state, max_steps, problem.unrolled_steps)
+    return solution_of(state, problem.kind)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _implicit(problem: Problem, given: Given, start: Any, state: Any, max_steps: Any) -> Solution:
+    objective = objective_of(problem, given)
+    state = _begun(problem, given, objective, start, state)
+    return solution_of(run(given.method, objective, state, max_steps), problem.kind)
+
+
+@_implicit.defjvp
+def _(problem, primals, tangents):
+    given, tangent = primals[0], tangents[0]
+    solution = _implicit(problem, *primals)
+    params, is_equation = solution.params, problem.kind in ("root", "fixed_point", "bracket")
+
+    def optimality(x, numbers):  # G
+        objective = objective_of(problem, _with(given, numbers))
+        return to_vector(objective.residual(x)[0] if is_equation else objective.value_and_grad(x)[2])
+
+    numbers, d_numbers = ((g.captured, g.args, g.f_scale) for g in (given, tangent))
+    moved = None if is_equation else _moved_bounds(params, given, tangent)
+    d_params = implicit_tangent(optimality, params, numbers, d_numbers, moved, symmetric=not is_equation)
+
+    def measured(x, numbers):
+        value, aux = objective_of(problem, _with(given, numbers)).value(x)
+        return (value, None, aux) if problem.kind == "minimize" else (value, *aux)
+
+    d_value, d_residuals, d_aux = jax.jvp(measured, (params, numbers), (d_params, d_numbers))[1]
+    zeros = zero_tangents(solution)
+    return solution, Solution(
+        *(d_params, d_value, d_aux, d_residuals, zeros.grad_norm, zeros.status, zeros.steps, zeros.evaluations),
+        *(zeros.state, zeros.factor, zeros.variance),
+    )
+
+
+def _with(given: Given, numbers: tuple) -> Given:
+    captured, args, f_scale = numbers
+    return given._replace(captured=captured, args=args, f_scale=f_scale)
+
+
+def _moved_bounds(params: Any, given: Given, tangent: Given) -> tuple[jax.Array, jax.Array] | None:
+    """Which parameters stand on a bound, and the tangents of these bounds, as vectors."""
+    if given.lower is None:
+        return None
+    x, low, high = to_vector(params), to_vector(given.lower), to_vector(given.upper)
+    d_low, d_high = to_vector(tangent.lower), to_vector(tangent.upper)
+    on = (x <= low) | (x >= high)
+    return on, jnp.where(on, jnp.where(x <= low, d_low, d_high), 0)
+
+
+def implicit_tangent(
+    optimality: Callable, params: Any, numbers: Any, tangent: Any, moved: Any = None, *, symmetric: bool
+) -> Any:
+    """The tangent of params with G(params, numbers) = 0, a tree like params.
+
+    Args:
+        optimality: G, (params, numbers) -> a vector [n] for n parameters.
+        params: the solution.
+        numbers: a pytree.
+        tangent: of the numbers.
+        moved: None, or the parameters that do not obey G but move as told: bools [n], and their tangents [n].
+        symmetric: whether ∂G/∂params is symmetric and positive semi-definite.
+    """
+    x = to_vector(params)
+    fixed, d_fixed = (jnp.zeros(x.shape, bool), jnp.zeros_like(x)) if moved is None else moved
+    at = lambda x: optimality(from_vector(x, params), numbers)
+    matvec = lambda v: jax.jvp(at, (x,), (v,))[1]
+    right = -jax.jvp(lambda numbers: optimality(params, numbers), (numbers,), (tangent,))[1]
+    free = lambda v: jnp.where(fixed, 0, v)
+    if moved is not None:
+        right = right - matvec(d_fixed)
+
+    def operator(v):
+        return jnp.where(fixed, v, matvec(free(v)))
+
+    if symmetric:
+        operator_or_free = lambda v: jnp.where(fixed, v, free(matvec(free(v))))
+        return from_vector(_solve_symmetric(operator_or_free, free(right)) + d_fixed, params)
+    return from_vector(_solve_square(operator, free(right)) + d_fixed, params)
+
+
+def _solve_symmetric(matvec: Callable, b: jax.Array) -> jax.Array:
+    tol, steps = jnp.finfo(b.dtype).eps, KRYLOV_STEPS * max(b.size, 10)
+    inverse = lambda matvec, b: cg(matvec, b, tol=tol, max_steps=steps)
+    return jax.lax.custom_linear_solve(matvec, b, inverse, symmetric=True)
+
+
+def _solve_square(matvec: Callable, b: jax.Array) -> jax.Array:
+    tol, steps = jnp.finfo(b.dtype).eps, KRYLOV_STEPS * max(b.size, 10)
+
+    def inverse(matvec, b):
+        transposed = jax.linear_transpose(matvec, b)
+        return lsmr(matvec, lambda u: transposed(u)[0], b, b, tol=tol, max_steps=steps)
+
+    return jax.lax.custom_linear_solve(matvec, b, inverse, inverse)
+
+
+def zero_tangents(primals: Any) -> Any:
+    """Tangents of zero for a pytree: of the leaf's dtype for floats, of JAX's float0 for others."""
+
+    def zero(x):
+        is_float = jnp.issubdtype(x.dtype, jnp.inexact)
+        return jnp.zeros_like(x) if is_float else np.zeros(x.shape, jax.dtypes.float0)
+
+    return jax.tree.map(zero, primals)
+
+
+solve_program = functools.partial(jax.jit, static_argnums=0)(solve)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def begin_program(problem: Problem, given: Given, start: Any) -> SolveState:
+    """`begin` as a program, compiled once for each problem, method and shapes."""
+    return begin(given.method, objective_of(problem, given), start)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def run_program(problem: Problem, given: Given, state: SolveState, max_steps: Any) -> SolveState:
+    """`run` as a program."""
+    return run(given.method, objective_of(problem, given), state, max_steps)

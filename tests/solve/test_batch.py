@@ -1,0 +1,61 @@
+"""Many solves in one program: lanes end by themselves, gathering changes no status, bad batches are named."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxopt_lite as jo
+from tests.solvers.problems import rosenbrock
+
+STARTS = jax.random.normal(jax.random.key(0), (20, 2)) * 2
+
+
+def test_a_batch_is_vmap_and_gathering_changes_little(capsys):
+    batch = jo.minimize_batch(rosenbrock, STARTS)
+    mapped = jax.jit(jax.vmap(lambda start: jo.minimize(rosenbrock, start)))(STARTS)
+    jax.tree.map(np.testing.assert_array_equal, batch.params, mapped.params)
+    assert batch.converged.all() and len(batch.message) == 20
+    gathered = jo.minimize_batch(rosenbrock, STARTS, gather=True, progress="lines")
+    assert "20/20" in capsys.readouterr().err
+    assert gathered.converged.all() and jax.tree.structure(gathered) == jax.tree.structure(batch)
+    np.testing.assert_allclose(gathered.params, batch.params, 1e-2)
+    assert abs(int(gathered.evaluations.sum()) - int(batch.evaluations.sum())) < 0.1 * int(batch.evaluations.sum())
+
+
+def test_lanes_have_their_own_args_keys_and_statuses():
+    f = lambda x, c, scale: jnp.where(c["c"][0] < 0, jnp.nan, 1.0) * jnp.sum(scale * (x - c["c"]) ** 2)
+    centres = {"c": jnp.array([[1.0, 2.0], [-1.0, 0.0], [3.0, 4.0]])}
+    for gather in (False, True):
+        batch = jo.minimize_batch(f, jnp.zeros((3, 2)), args=(centres, 2.0), args_axes=(0, None), gather=gather)
+        assert batch.status.tolist() == [1, jo.Status.NON_FINITE, 1]
+        np.testing.assert_allclose(batch.params[::2], centres["c"][::2], 1e-4)
+    same = jo.minimize_batch(
+        f, jnp.zeros((1, 2)), args=(jax.tree.map(lambda x: x[:1], centres), 2.0), args_axes=(0, None)
+    )
+    np.testing.assert_allclose(same.params[0], [1, 2], 1e-4)
+
+
+def test_a_batch_is_differentiated_and_bounded():
+    total = lambda t: jo.minimize_batch(
+        lambda x, t: jnp.sum((x - t) ** 2), STARTS, args=(t,), bounds=(None, 1.0)
+    ).params.sum()
+    np.testing.assert_allclose(jax.grad(total)(0.5), 40, 1e-4)
+    np.testing.assert_allclose(jax.grad(total)(1.5), 0, atol=1e-6)
+
+
+def test_mistakes_are_named():
+    f = lambda x: jnp.sum(x**2)
+    for call, words in (
+        (lambda: jo.minimize_batch(f, 1.0), "has no leading axis"),
+        (lambda: jo.minimize_batch(f, {"a": jnp.ones((3, 2)), "b": jnp.ones((2, 2))}), "one leading axis.*3 at starts"),
+        (lambda: jo.minimize_batch(f, jnp.ones((0, 2))), "at least 1 lane"),
+        (lambda: jo.minimize_batch(lambda x, a: f(x), STARTS, args=(jnp.ones(3),), args_axes=0), "leading axis of 20"),
+        (lambda: jo.minimize_batch(f, STARTS, args_axes=(0,)), "args_axes must be"),
+        (lambda: jax.jit(lambda s: jo.minimize_batch(f, s, gather=True).params)(STARTS), "cannot be used under jit"),
+        (lambda: jo.minimize_batch(f, STARTS, gather=1), "gather must be"),
+    ):
+        with pytest.raises((ValueError, TypeError), match=words):
+            call()
+    with pytest.raises(TypeError, match=r"shape \(20,\).*minimize_batch"):
+        jo.minimize(lambda x: jnp.sum(x**2, axis=-1), STARTS)
