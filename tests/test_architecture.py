@@ -31,7 +31,14 @@ PLAN = (
             *("guards", "wrappers", "stacking"),  # what is put around a rule
         )
     },
-    {"optimizers": (), "solvers": ("linesearch", "descent", "quasi_newton"), "search": ()},
+    {
+        "optimizers": (),
+        "solvers": (
+            *("linesearch", "descent", "quasi_newton"),
+            *("robust", "linear_model", "box", "squares", "levenberg_marquardt", "gauss_newton"),  # sums of squares
+        ),
+        "search": (),
+    },
     {
         "solve": (),
         "train": ("task", "calls", "programs", "state", "plan", "step", "data", "point", "result", "loop"),
