@@ -32,7 +32,14 @@ PLAN = (
             *("guards", "wrappers", "stacking"),  # what is put around a rule
         )
     },
-    {"optimizers": (), "solvers": ("krylov", "linesearch", "descent", "quasi_newton"), "search": ()},
+    {
+        "optimizers": (),
+        "solvers": (
+            *("krylov", "linesearch", "descent", "quasi_newton"),
+            *("robust", "linear_model", "box", "squares", "levenberg_marquardt", "gauss_newton"),  # sums of squares
+        ),
+        "search": (),
+    },
     {
         "solve": ("problem", "solution", "implicit", "custom"),
         "train": ("task", "calls", "state", "plan", "step", "data", "point", "result", "loop"),

@@ -1,0 +1,43 @@
+"""Levenberg-Marquardt: steps that minimize the linear model of the residuals within a trust region.
+
+p = -(JᵀJ + α D²)⁻¹ Jᵀr, with α >= 0 such that |D p| <= Δ        Levenberg, 1944; Marquardt, 1963; Moré, 1978
+"""
+
+import jax.numpy as jnp
+
+from jaxopt_lite.core.method import solver
+from jaxopt_lite.core.numbers import Positive
+from jaxopt_lite.solvers.linear_model import steps
+from jaxopt_lite.solvers.squares import squares_method
+
+__all__ = ["levenberg_marquardt"]
+
+
+@solver(solves="least_squares", bounds=True)
+def levenberg_marquardt(first_radius: Positive = 100.0):
+    """Levenberg-Marquardt with Moré's scaling and trust region, for at most some hundred parameters.
+
+    Dⱼ is the largest norm so far of column j of the Jacobian, so the units of parameters do not matter. Δ shrinks where
+    the cost decreases by less than a quarter of what the model predicts, and grows above three quarters. The linear
+    problems are solved by the QR factorization of J, and may have fewer residuals than parameters.
+
+    Args:
+        first_radius: Δ at the start, above 0, in units of |D x| there (or 1, where x = 0). Less, such as 0.1, keeps
+            a solve from a start that is good from leaving it.
+
+    Reference: Moré, "The Levenberg-Marquardt Algorithm: Implementation and Theory", 1978, Algorithm 7.1, as in LMDER of
+        MINPACK; the tests of convergence are those of `squares`.
+    """
+
+    def resize(trial):
+        t = trial
+        # The minimum of the parabola through both values and the slope at the old point, within [0.1, 0.5].
+        inside = 0.5 * t.slope / jnp.where(t.gain < 0, t.slope + 0.5 * t.gain, 1)
+        factor = jnp.where(t.gain < 0, jnp.clip(inside, 0.1, 0.5), 0.5)
+        factor = jnp.where((t.gain > -99) & jnp.isfinite(factor), factor, 0.1)  # 99: a norm ten times as large
+        shrunk = factor * jnp.minimum(t.radius, 10 * t.length)
+        grows = (t.ratio >= 0.75) | (t.whole & (t.ratio > 0.25))
+        later = jnp.where(t.ratio > 0.25, jnp.where(grows, 2 * t.length, t.radius), shrunk)
+        return jnp.where(t.first, first_radius * jnp.where(t.size > 0, t.size, 1), later)
+
+    return squares_method(steps, resize)
