@@ -36,12 +36,12 @@ PLAN = (
         "optimizers": (),
         "solvers": (
             *("krylov", "linesearch", "descent", "quasi_newton"),
-            *("robust", "linear_model", "box", "squares", "levenberg_marquardt", "gauss_newton"),  # sums of squares
+            *("robust", "linear_model", "bounded_step", "squares", "levenberg_marquardt", "gauss_newton"),  # sums of squares
         ),
         "search": (),
     },
     {
-        "solve": ("problem", "solution", "implicit", "custom"),
+        "solve": ("problem", "solution", "implicit", "batch", "custom"),
         "train": ("task", "calls", "state", "plan", "step", "data", "point", "result", "loop"),
         "sharding": (),
     },
