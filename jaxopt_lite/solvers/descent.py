@@ -15,7 +15,8 @@ import jax.numpy as jnp
 from jaxopt_lite import tree
 from jaxopt_lite.core.method import Info, Objective, Status, solver
 from jaxopt_lite.core.numbers import Fraction, Positive, concrete
-from jaxopt_lite.solvers import linesearch
+from jaxopt_lite.solvers import linesearch, probes
+from jaxopt_lite.solvers.box import box_of, clip, move, reduced
 
 __all__ = ["DescentState", "check_search", "dot", "gradient_descent", "line_search_method"]
 
@@ -33,10 +34,13 @@ class DescentState(NamedTuple):
     search: linesearch.Search
     memory: Any  # what the method keeps to compute directions, such as pairs (s, y)
     steepest: jax.Array  # bool: whether the direction is that of the gradient, with an empty memory
-    first_norm: jax.Array  # of the gradient at the start
+    norm: jax.Array  # of the gradient; with bounds without the parameters that they hold
+    first_norm: jax.Array  # of the gradient at the start, or the largest seen from there where f is higher
     least_norm: jax.Array  # of the gradients so far
     idle: jax.Array  # int32
     begun: jax.Array  # bool: whether the start has been evaluated
+    opening: jax.Array  # bool: whether no step has been accepted yet
+    probe: jax.Array  # int32: which probe the next evaluation is, or NO
 
 
 def dot(a: Any, b: Any) -> jax.Array:
@@ -45,34 +49,32 @@ def dot(a: Any, b: Any) -> jax.Array:
     return sum(products, start=jnp.zeros(()))
 
 
-def along(params: Any, t: Any, direction: Any) -> Any:
-    """x + t d."""
-    return jax.tree.map(lambda x, d: x + t.astype(x.real.dtype) * d, params, direction)
-
-
 def line_search_method(
     empty: Callable[[Any], Any],
-    direct: Callable[[Any, Any, Any, Any], tuple[Any, Any, Any]],
+    direct: Callable[..., tuple[Any, Any, Any]],
     c1: Any,
     c2: Any,
     first_step: Any,
     tries: int,
+    *,
+    bounded: bool = False,
 ) -> tuple[Callable, Callable]:
     """The pair (init, step) of a method that searches along directions of descent.
 
     Args:
         empty: params -> the memory at the start, to which the method falls back where a direction fails.
-        direct: (memory, s, y, g) -> (memory, d, t): from the last step, the change of the gradient and the gradient,
-            the new memory, a direction, and the step to try first.
+        direct: (memory, s, y, g, x, box) -> (memory, d, t): from the last step, the change of the gradient, the
+            gradient, the parameters and their bounds or None, the new memory, a direction, and the step to try first.
         c1: of the sufficient decrease.
         c2: of the curvature.
-        first_step: the length of the first trial step, for gradients of norm 1 and more; shorter for smaller ones.
+        first_step: the length of the first trial step, for gradients of norm 1 and more; shorter for smaller ones,
+            except at a start where the gradient may be small enough to end: there it is max(1, ‖x‖), see `probes`.
         tries: trials in one search.
+        bounded: whether to keep within the objective's bounds; f is never evaluated outside.
     """
 
-    def steepest(params, grads, value):
+    def steepest(params, grads, value, norm):
         """Memory, direction and search along the negative gradient: at the start, and where another direction fails."""
-        norm = tree.global_norm(grads).astype(value.dtype)
         t = first_step * jnp.minimum(1, 1 / jnp.where(norm == 0, 1, norm))
         return empty(params), jax.tree.map(jnp.negative, grads), linesearch.begin(value, -(norm**2), t)
 
@@ -81,64 +83,94 @@ def line_search_method(
         zeros = lambda like: jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), like)
         zero, still = jnp.zeros([], value.dtype), jax.tree.map(jnp.zeros_like, params)
         search = linesearch.begin(zero, zero, 0.0)  # t = 0: the first evaluation is at the start
+        yes, no, count = jnp.array(True), jnp.array(False), jnp.zeros([], jnp.int32)
         return DescentState(
             *(zero, zeros(aux), still, still, search, empty(params)),
-            *(jnp.array(True), zero, zero, jnp.zeros([], jnp.int32), jnp.array(False)),
+            *(yes, zero, zero, zero, count, no, yes, count),
         )
 
     def step(objective: Objective, params: Any, state: DescentState) -> tuple[Any, DescentState, Info]:
-        search, begun = state.search, state.begun
-        trial = along(params, search.t, state.direction)
+        search, begun, probing = state.search, state.begun, state.probe != probes.NO
+        box = box_of(objective, params) if bounded else None
+        trial = move(params, search.t, state.direction, box)
+        beside = tree.where(state.probe == probes.FAR, probes.far(params), probes.near(params))
+        trial = tree.where(probing, clip(beside, box), trial)
         value, aux, grads = objective.value_and_grad(trial)
-        slope = dot(grads, state.direction).astype(value.dtype)
+        free_grads = reduced(trial, grads, box)
+        norm = tree.global_norm(free_grads).astype(value.dtype)
+        ahead = jax.tree.map(jnp.negative, reduced(trial, jax.tree.map(jnp.negative, state.direction), box))
+        slope = dot(grads, ahead).astype(value.dtype)
         next_search, accepted, failed = linesearch.judge(search, value, slope, c1, c2, tries)
-        accepted, failed = accepted | ~begun, failed & begun
+        accepted, failed = (accepted & ~probing) | ~begun, failed & begun & ~probing
+        next_search = tree.where(probing, search, next_search)
 
         # Accepted: search along the next direction, or the steepest where that does not descend.
         s, y = (jax.tree.map(jnp.subtract, *pair) for pair in ((trial, params), (grads, state.grads)))
-        memory, direction, t = direct(state.memory, s, y, grads)
-        down = dot(grads, direction).astype(value.dtype)
+        memory, direction, t = direct(state.memory, s, y, grads, trial, box)
+        ahead = jax.tree.map(jnp.negative, reduced(trial, jax.tree.map(jnp.negative, direction), box))
+        down = dot(grads, ahead).astype(value.dtype)
         descends = begun & (down < 0) & jnp.isfinite(down)
         following = (memory, direction, linesearch.begin(value, down, t))
-        following = tree.where(descends, following, steepest(params, grads, value))
+        following = tree.where(descends, following, steepest(trial, free_grads, value, norm))
         # Failed: start a search along the steepest direction; if the failed one was along it, the solve ends.
         kept = (state.memory, state.direction, next_search)
-        otherwise = tree.where(failed, steepest(params, state.grads, state.value), kept)
-        memory, direction, next_search = tree.where(accepted, following, otherwise)
+        again = steepest(params, reduced(params, state.grads, box), state.value, state.norm)
+        memory, direction, next_search = tree.where(accepted, following, tree.where(failed, again, kept))
         is_steepest = jnp.where(accepted, ~descends, state.steepest | failed)
 
-        norm = tree.global_norm(grads).astype(value.dtype)
-        first_norm = jnp.where(begun, state.first_norm, norm)
-        rounding = linesearch.ROUNDING * jnp.finfo(value.dtype).eps * jnp.abs(value)
+        # The gradients that this one is measured by. Those of the first search count where f is higher than here.
+        magnitude = jnp.maximum(1, jnp.abs(jnp.where(begun, state.value, value)))
+        higher = state.opening & (value > state.value) & jnp.isfinite(norm)
+        raw_norm = tree.global_norm(grads).astype(value.dtype) if bounded else norm
+        is_small = jnp.where(begun, state.norm, norm) <= jnp.sqrt(objective.tol) * magnitude
+        seen = jnp.where(is_small, probes.SLACK, 1) * raw_norm
+        first_norm = jnp.where(higher, jnp.maximum(state.first_norm, seen), state.first_norm)
+        first_norm = jnp.where(begun, first_norm, norm)
+        first = jnp.where(is_small & ~begun, (probes.reach(trial) / norm).astype(value.dtype), next_search.t)
+        next_search = next_search._replace(t=first, first=jnp.where(begun, next_search.first, first))
+        noise = tree.global_norm(y).astype(value.dtype)
+        eps, length = jnp.finfo(value.dtype).eps, tree.global_norm(s)
+        may_be_noise = state.norm * length <= 10 * eps * noise * probes.reach(params)
+        at_floor = (state.probe >= probes.NEAR) & (state.norm <= noise)
+
+        rounding = linesearch.ROUNDING * eps * jnp.abs(value)
         progress = (state.value - value > rounding) | (norm < PROGRESS * state.least_norm) | ~begun
         idle = jnp.where(accepted, jnp.where(progress, 0, state.idle + 1), state.idle)
         least_norm = jnp.where(begun, jnp.minimum(state.least_norm, jnp.where(accepted, norm, jnp.inf)), norm)
         unmoved = jnp.all(jnp.array([jnp.all(new == old) for new, old in zip(*map(jax.tree.leaves, (trial, params)))]))
         expected = -search.slope0 * search.first  # decrease, of the first trial of the search
         is_over = failed & state.steepest
+        stalls = (idle >= IDLE) | (begun & unmoved) | (is_over & (expected <= 100 * rounding))
+
+        here = (trial, value, aux, grads, norm)
+        there = (params, state.value, state.aux, state.grads, state.norm)
+        new_params, here_value, here_aux, here_grads, here_norm = tree.where(accepted, here, there)
         status = jnp.select(
             [
+                value == -jnp.inf,
                 ~begun & ~(jnp.isfinite(value) & jnp.isfinite(norm)),
-                accepted & objective.converged(norm, value, first_norm),
-                begun & (value == -jnp.inf),
-                (idle >= IDLE) | begun & unmoved | is_over & (expected <= 100 * rounding),
-                is_over,
+                objective.converged(here_norm, here_value, first_norm) | at_floor,
+                state.probe == probes.LAST,
+                is_over & ~stalls,
             ],
             [
-                *(Status.NON_FINITE, Status.CONVERGED_GRADIENT, Status.UNBOUNDED, Status.STALLED),
+                *(Status.UNBOUNDED, Status.NON_FINITE, Status.CONVERGED_GRADIENT, Status.STALLED),
                 Status.LINE_SEARCH_FAILED,
             ],
             Status.RUNNING,
         ).astype(jnp.int32)
+        doubt = state.opening & begun & ~probing & (search.tries == 0) & ~failed & ~(value < state.value)
+        doubt = doubt & (is_small | may_be_noise)
+        which = jnp.where(state.norm <= objective.tol * magnitude, probes.FAR, probes.NEAR)
+        probe = jnp.where(stalls & ~probing, probes.LAST, jnp.where(doubt, which, probes.NO)).astype(jnp.int32)
 
-        here = (trial, value, aux, grads)
-        new_params, value, aux, grads = tree.where(accepted, here, (params, state.value, state.aux, state.grads))
         updates = jax.tree.map(jnp.subtract, new_params, params)
         new_state = DescentState(
-            *(value, aux, grads, direction, next_search, memory, is_steepest),
-            *(first_norm, least_norm, idle, jnp.array(True)),
+            *(here_value, here_aux, here_grads, direction, next_search, memory, is_steepest),
+            *(here_norm, first_norm, least_norm, idle, jnp.array(True), state.opening & ~(accepted & begun), probe),
         )
-        return new_params, new_state, Info(value, aux, grads, updates, status, jnp.ones([], jnp.int32))
+        shown = reduced(new_params, here_grads, box)
+        return new_params, new_state, Info(here_value, here_aux, shown, updates, status, jnp.ones([], jnp.int32))
 
     return init, step
 
@@ -169,7 +201,7 @@ def gradient_descent(c1: Fraction = 1e-4, c2: Fraction = 0.9, first_step: Positi
     """
     check_search("gradient_descent", c1, c2, tries)
 
-    def direct(memory, s, y, g):
+    def direct(memory, s, y, g, x, box):
         curvature = dot(s, y)
         t = jnp.where(curvature > 0, dot(s, s) / jnp.where(curvature > 0, curvature, 1), first_step)
         return memory, jax.tree.map(jnp.negative, g), t

@@ -57,7 +57,7 @@ def lbfgs(
         real = jnp.result_type(float, *[p.real.dtype for p in jax.tree.leaves(params)])
         return Pairs(zeros, zeros, jnp.zeros(memory, real), jnp.ones([], real))
 
-    def direct(pairs, s, y, g):
+    def direct(pairs, s, y, g, x, box):
         pairs = _remember(pairs, s, y)
         t = jnp.ones([], pairs.gamma.dtype)
         return pairs, jax.tree.map(jnp.negative, _two_loops(pairs, g)), t
