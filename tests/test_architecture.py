@@ -35,8 +35,20 @@ PLAN = (
     {
         "optimizers": (),
         "solvers": (
-            *("krylov", "linesearch", "descent", "quasi_newton"),
-            *("robust", "linear_model", "bounded_step", "squares", "levenberg_marquardt", "gauss_newton"),  # sums of squares
+            *(
+                "krylov",
+                "box",
+                "linesearch",
+                "probes",
+                "descent",
+                "quasi_newton",
+                "conjugate",
+                "accelerated",
+                "bounded",
+            ),
+            *("trust_region", "newton", "dogleg", "nelder_mead"),
+            *("robust", "linear_model", "bounded_step", "squares", "levenberg_marquardt", "gauss_newton"),
+            *("equations", "hybrid", "newton_root", "broyden", "bracketing", "fixed_point", "anderson"),
         ),
         "search": (),
     },

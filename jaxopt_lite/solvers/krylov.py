@@ -75,7 +75,7 @@ def cg(operator: Callable, b: Any, *, tol: Any, max_steps: Any, preconditioner: 
     one, rz, count = jnp.ones_like(norm_b), inner(b, z), jnp.zeros([], jnp.int32)
 
     def is_running(carry):
-        _, r, _, rz, _, least, _, idle, k = carry
+        *_, rz, _, least, _, idle, k = carry
         return (least > tol) & (rz > 0) & jnp.isfinite(rz) & (idle < PATIENCE) & (k < max_steps)
 
     def step(carry):
@@ -130,7 +130,8 @@ def lsmr(push: Callable, pull: Callable, b: Any, like: Any, *, damp: Any = 0.0, 
     zero, one = jnp.zeros_like(norm_b), jnp.ones_like(norm_b)
 
     first = {
-        "x": zeros, "u": u, "v": v, "h": v, "hbar": zeros, "k": jnp.zeros([], jnp.int32), "done": (norm_b == 0) | ~(alpha > 0),
+        "x": zeros, "u": u, "v": v, "h": v, "hbar": zeros, "k": jnp.zeros([], jnp.int32),
+        "done": (norm_b == 0) | ~(alpha > 0),
         "alpha": alpha, "alphabar": alpha, "rho": one, "rhobar": one, "cbar": one, "sbar": zero, "zeta": zero,
         "zetabar": alpha,
         # For the norms of r, of A and of its inverse.
