@@ -1,6 +1,7 @@
 """Solvers: methods that own the objective, such as `jo.solvers.lbfgs()`, for `jo.minimize`, `jo.fit` and sweeps."""
 
 from jaxopt_lite.solvers.descent import gradient_descent
+from jaxopt_lite.solvers.equations import broyden, newton
 from jaxopt_lite.solvers.quasi_newton import lbfgs
 
-__all__ = ["gradient_descent", "lbfgs"]
+__all__ = ["broyden", "gradient_descent", "lbfgs", "newton"]
