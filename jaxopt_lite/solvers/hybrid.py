@@ -1,0 +1,166 @@
+"""A step for n equations in n unknowns, F(x) = 0, from a linear model: Powell's hybrid of Newton and steepest descent.
+
+    p = -J⁻¹ F                        Newton's step
+    g = D⁻¹JᵀF,  c = -(‖g‖/‖JD⁻¹g‖)² g    the least ‖F + Js‖ along the steepest descent of ½‖F‖², in units of D
+    s = D⁻¹ (the point where the path 0 -> c -> Dp leaves the ball of radius Δ)       Powell, 1970
+
+D holds the norms of the columns of J, so the units of the unknowns do not matter. All numbers of a `Model` but the
+norm of F are relative to that norm, so neither do the units of F.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxopt_lite import tree
+from jaxopt_lite.solvers import krylov
+
+__all__ = ["Model", "dense_model", "dogleg", "epsilon", "implicit_model", "norm"]
+
+FLOOR = 8.0  # residuals below this times ε |J||x| are rounding
+SOLVED = 0.1  # ‖F + Jp‖ / ‖F‖ up to which p counts as Newton's step
+
+
+class Model(NamedTuple):
+    """The linear model at a point. Vectors have one element for each unknown or equation, [n]."""
+
+    norm: jax.Array  # ‖F‖
+    unit: jax.Array  # F / ‖F‖
+    scale: jax.Array  # D
+    newton: jax.Array  # D p / ‖F‖
+    gradient: jax.Array  # g / ‖F‖
+    push_newton: jax.Array  # J p / ‖F‖
+    push_gradient: jax.Array  # J D⁻¹ g / ‖F‖
+    small: jax.Array  # bool: |pⱼ| <= tol |xⱼ| for all j, or below rounding in every equation
+    floor: jax.Array  # bool: |Fᵢ| is rounding for all i
+    flat: jax.Array  # bool: a stationary point of ‖F‖
+    solved: jax.Array  # bool: p is Newton's step
+    sizes: jax.Array  # |p|
+    finite: jax.Array  # bool: F and J are finite
+
+
+def norm(x: jax.Array) -> jax.Array:
+    """‖x‖ without over- or underflow, of the dtype of x."""
+    return tree.global_norm(x).astype(x.dtype)
+
+
+def epsilon(*trees: Any) -> float:
+    """The largest ε of all leaves; at least that of float32 for narrower ones."""
+    dtypes = [tree.real_dtype(tree.compute_dtype(tree.dtype_of(leaf))) for leaf in jax.tree.leaves(trees)]
+    return max([float(jnp.finfo(dtype).eps) for dtype in dtypes], default=float(jnp.finfo(jnp.float32).eps))
+
+
+def dense_model(r: jax.Array, J: jax.Array, x: jax.Array, widest: jax.Array, tol: Any, eps: float) -> Model:
+    """The model from a matrix.
+
+    p minimizes ‖F + Jp‖² + λ²‖Dp‖² with λ at the rounding of J, by QR of J D⁻¹ over λ I: the least-norm step where J is
+    singular, and finite always.
+
+    Args:
+        r: F(x), [n].
+        J: the Jacobian or an approximation, [n, n].
+        x: [n].
+        widest: the largest norms of the columns so far, [n]; 0 for a column that was always zero.
+        tol: relative tolerance for |p|.
+        eps: ε of the coarsest leaf.
+    """
+    n = x.size
+    size, u = _unit(r)
+    columns = column_norms(J)
+    D = _filled(jnp.maximum(widest, columns))
+    A = J / D
+    ridge = n * jnp.finfo(x.dtype).eps * jnp.eye(n, dtype=x.dtype)
+    Q, R = jnp.linalg.qr(jnp.concatenate([A, ridge]))
+    z = -jax.scipy.linalg.solve_triangular(R, Q[:n].T @ u)
+    g = A.T @ u
+    p = _finite(size * (z / D))
+    terms = jnp.abs(J) @ jnp.abs(x)  # [n], the size of the terms of each equation
+    effects = jnp.max(jnp.abs(J) / _nonzero(terms)[:, None], axis=0, initial=0.0)  # of xⱼ on any equation
+    sizes = jnp.abs(p)
+    small = jnp.all((sizes <= tol * jnp.abs(x)) | (sizes * effects <= 4 * eps))
+    floor = jnp.all(jnp.abs(r) <= FLOOR * eps * terms)
+    flat = jnp.all(jnp.abs(J.T @ u) <= tol * columns)
+    return _model(size, u, D, z, g, A @ z, A @ g, small, floor, flat, sizes)
+
+
+def implicit_model(r: jax.Array, push: Callable, x: jax.Array, tol: Any, eps: float, steps: Any) -> Model:
+    """The model from products with J, p by LSMR; D is 1.
+
+    Args:
+        r: F(x), [n].
+        push: v -> J v.
+        x: [n].
+        tol: relative tolerance for |p|.
+        eps: ε of the coarsest leaf.
+        steps: the largest number of steps of LSMR.
+    """
+    size, u = _unit(r)
+    pull = krylov.adjoint(push, x)
+    z = krylov.lsmr(push, pull, -u, x, tol=jnp.finfo(x.dtype).eps ** (2 / 3), max_steps=steps)
+    g = pull(u)
+    pushed, sizes = push(x), jnp.abs(size * z)
+    floor = size <= FLOOR * eps * norm(pushed)  # ‖Jx‖ is no more than the size of the terms
+    push_g = push(g)
+    flat = norm(g) ** 2 <= tol * norm(push_g)  # the angle between F and Jg, which is 0 for orthogonal J
+    return _model(size, u, jnp.ones_like(x), z, g, push(z), push_g, jnp.all(sizes <= tol * jnp.abs(x)), floor, flat, sizes)
+
+
+def _model(size, u, D, z, g, push_z, push_g, small, floor, flat, sizes) -> Model:
+    left = norm(u + push_z)
+    solved = left <= SOLVED
+    return Model(size, u, D, z, g, push_z, push_g, small & solved, floor, flat & ~solved, solved, sizes, jnp.isfinite(left))
+
+
+def dogleg(model: Model, radius: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """The step within the radius.
+
+    Args:
+        model: at the point.
+        radius: Δ, for ‖D s‖.
+
+    Returns:
+        s [n]; ‖D s‖; the share of ‖F‖² that the model expects to vanish, in [0, 1]; and whether s is Newton's step.
+    """
+    z, g = model.newton, model.gradient
+    size, norm_z, norm_g = model.norm, norm(z), norm(g)
+    delta = radius / _nonzero(size)
+    t = (norm_g / _nonzero(norm(model.push_gradient))) ** 2
+    t = jnp.where(t * norm_g <= delta, t, delta / _nonzero(norm_g))  # the Cauchy point, or the ball's edge before it
+    full = norm_z <= delta
+    # ‖c + τ (z - c)‖ = δ
+    d = z + t * g
+    a, b, e = jnp.sum(d * d), -t * jnp.sum(g * d), jnp.maximum(delta**2 - (t * norm_g) ** 2, 0)
+    root = jnp.sqrt(jnp.maximum(b * b + a * e, 0))
+    tau = jnp.where(b > 0, e / _nonzero(b + root), (root - b) / _nonzero(a))
+    tau = jnp.where(full, 1, jnp.clip(_finite(tau), 0, 1))
+    share = jnp.where(full, 0, t * (1 - tau))
+    step = tau * z - share * g
+    push = tau * model.push_newton - share * model.push_gradient
+    expected = -jnp.sum((2 * model.unit + push) * push)
+    return size * (step / model.scale), size * norm(step), expected, full & model.solved
+
+
+def column_norms(J: jax.Array) -> jax.Array:
+    """‖Jⱼ‖, [n], without over- or underflow."""
+    largest = jnp.max(jnp.abs(J), axis=0, initial=0.0)
+    return largest * jnp.sqrt(jnp.sum((J / _nonzero(largest)) ** 2, axis=0))
+
+
+def _filled(scale):
+    """The scale, with the largest in the place of zeros, and ones if all are zero."""
+    return jnp.where(scale > 0, scale, _nonzero(jnp.max(scale, initial=0.0)))
+
+
+def _unit(r):
+    size = norm(r)
+    return size, r / _nonzero(size)
+
+
+def _nonzero(x):
+    return jnp.where(x == 0, 1, x)
+
+
+def _finite(x):
+    return jnp.where(jnp.isfinite(x), x, 0)
