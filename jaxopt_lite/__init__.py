@@ -62,8 +62,9 @@ from jaxopt_lite.optimizers import (
 from jaxopt_lite.report.curves import plot_history
 from jaxopt_lite.report.overview import plot_sweep
 from jaxopt_lite.report.result import Best, SweepResult, Trial
+from jaxopt_lite.run.batches import minimize_batch
 from jaxopt_lite.run.equations import fixed_point, root
-from jaxopt_lite.run.fitting import least_squares
+from jaxopt_lite.run.fitting import curve_fit, least_squares
 from jaxopt_lite.run.minimizing import minimize
 from jaxopt_lite.run.sweeping import resume, sweep
 from jaxopt_lite.run.training import fit
@@ -88,6 +89,7 @@ from jaxopt_lite.schedules.shapes import (
     piecewise_interpolate_schedule,
     polynomial_schedule,
 )
+from jaxopt_lite.solve.custom import custom_fixed_point, custom_root
 from jaxopt_lite.solve.solution import Solution, SolveState
 from jaxopt_lite.sweeps.adaptive import cma_es, tpe
 from jaxopt_lite.sweeps.distributions import (
@@ -234,12 +236,16 @@ __all__ = [
     "constant_schedule",
     "cosine_decay_schedule",
     "cosine_onecycle_schedule",
+    "curve_fit",
+    "custom_fixed_point",
+    "custom_root",
     "cyclic_triangular_schedule",
     "elastic_net_penalty",
     "ema",
     "ema_params",
     "exponential_decay",
     "fit",
+    "fixed_point",
     "freeze",
     "grid",
     "halton",
@@ -254,6 +260,7 @@ __all__ = [
     "l2_penalty",
     "lamb",
     "lars",
+    "least_squares",
     "lift",
     "lineage",
     "linear_onecycle_schedule",
@@ -266,6 +273,7 @@ __all__ = [
     "masked",
     "median_stopping",
     "minimize",
+    "minimize_batch",
     "nadam",
     "nadamw",
     "noisy_sgd",
@@ -292,6 +300,7 @@ __all__ = [
     "replay",
     "resume",
     "rmsprop",
+    "root",
     "routing_table",
     "rprop",
     "run_all",

@@ -46,7 +46,7 @@ PLAN = (
                 "accelerated",
                 "bounded",
             ),
-            *("trust_region", "newton", "dogleg", "nelder_mead"),
+            *("trust_region", "newton_cg", "dogleg", "nelder_mead"),
             *("robust", "linear_model", "bounded_step", "squares", "levenberg_marquardt", "gauss_newton"),
             *("equations", "hybrid", "newton_root", "broyden", "bracketing", "fixed_point", "anderson"),
         ),

@@ -28,7 +28,9 @@ def box_of(objective: Objective, params: Any) -> Box:
         if bounds is None:
             return jax.tree.map(lambda x: jnp.full_like(x, infinity), params)
         if any(jnp.iscomplexobj(x) for x in jax.tree.leaves(params)):
-            raise TypeError("bounds of complex parameters have no meaning; minimize over their real and imaginary parts")
+            raise TypeError(
+                "bounds of complex parameters have no meaning; minimize over their real and imaginary parts"
+            )
         return jax.tree.map(lambda x, b: jnp.broadcast_to(tree.cast(b, x.dtype), x.shape), params, bounds)
 
     return Box(like(objective.lower, -jnp.inf), like(objective.upper, jnp.inf))
@@ -58,7 +60,9 @@ def move(params: Any, t: Any, direction: Any, box: Box | None) -> Any:
         return jnp.where(new - low <= rounding, low, jnp.where(high - new <= rounding, high, new))
 
     # A parameter that does not move keeps its bits, unless it stood outside.
-    still = jax.tree.map(lambda x, new, s: jnp.where(new == x, x, s), params, moved, jax.tree.map(snap, params, moved, *box))
+    still = jax.tree.map(
+        lambda x, new, s: jnp.where(new == x, x, s), params, moved, jax.tree.map(snap, params, moved, *box)
+    )
     return clip(still, box)
 
 

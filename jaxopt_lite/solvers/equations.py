@@ -83,7 +83,12 @@ def equation_method(who: str, radius: Any, quasi: bool, linear_steps: int | None
             )
         dtype = jnp.result_type(r.dtype, x.dtype)
         zeros = lambda like: jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), like)
-        zero, vector, count, no = jnp.zeros([], dtype), jnp.zeros(x.size, dtype), jnp.zeros([], jnp.int32), jnp.array(False)
+        zero, vector, count, no = (
+            jnp.zeros([], dtype),
+            jnp.zeros(x.size, dtype),
+            jnp.zeros([], jnp.int32),
+            jnp.array(False),
+        )
         model = hybrid.Model(zero, *(vector,) * 6, *(no,) * 4, vector, no)
         return EquationState(
             *(zeros(residuals), zeros(aux), model, jnp.zeros((x.size, x.size), dtype) if quasi else ()),
@@ -120,7 +125,9 @@ def equation_method(who: str, radius: Any, quasi: bool, linear_steps: int | None
             matrix = jnp.where(finite, J, state.matrix)
             widest = jnp.where(refresh & finite, jnp.maximum(widest, hybrid.column_norms(J)), widest)
             # A rejected step teaches the matrix too, so the model at the old point changes.
-            model = _model(jnp.where(accepted, r, old.norm * old.unit), matrix, jnp.where(accepted, x_trial, x), widest, tol, eps)
+            model = _model(
+                jnp.where(accepted, r, old.norm * old.unit), matrix, jnp.where(accepted, x_trial, x), widest, tol, eps
+            )
         else:
             if dense:
                 widest = jnp.where(accepted & finite, jnp.maximum(widest, hybrid.column_norms(J)), widest)

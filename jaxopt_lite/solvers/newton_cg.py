@@ -69,7 +69,9 @@ def newton_cg(first_radius: Positive = 1.0, *, products: int = 200):
         looks = at_end | exact & near
         size = sum(leaf.size * (1 + jnp.iscomplexobj(leaf)) for leaf in jax.tree.leaves(g))
         length = tree.global_norm(signs).astype(radius.dtype)
-        probe = steihaug(hessian, signs, length, jnp.full_like(radius, jnp.inf), 0.0, jnp.where(looks, min(size, products), 0))
+        probe = steihaug(
+            hessian, signs, length, jnp.full_like(radius, jnp.inf), 0.0, jnp.where(looks, min(size, products), 0)
+        )
         out = inner(g, probe.direction)
         size_out = tree.global_norm(probe.direction).astype(radius.dtype)
         t = jnp.where(out > 0, -radius, radius) / jnp.where(size_out == 0, 1, size_out)
