@@ -1,5 +1,6 @@
 """Methods that learn the curvature from differences of gradients, s = x₊ - x and y = g₊ - g.
 
+BFGS      d = -H g, with H kept as a matrix                    Broyden, Fletcher, Goldfarb, Shanno, 1970
 L-BFGS    d = -H g, with H from the last m pairs (s, y)        Liu & Nocedal, 1989
 """
 
@@ -10,9 +11,66 @@ import jax.numpy as jnp
 
 from jaxopt_lite.core.method import solver
 from jaxopt_lite.core.numbers import Fraction, Positive
+from jaxopt_lite.core.vectors import from_vector, to_vector
 from jaxopt_lite.solvers.descent import check_search, dot, line_search_method
 
-__all__ = ["lbfgs"]
+__all__ = ["bfgs", "lbfgs"]
+
+
+class Matrix(NamedTuple):
+    """The inverse Hessian of BFGS on the vector of all parameters."""
+
+    inverse: jax.Array  # H, [n, n]
+    fresh: jax.Array  # bool: whether H is the identity, of no scale yet
+
+
+@solver
+def bfgs(c1: Fraction = 1e-4, c2: Fraction = 0.9, first_step: Positive = 1.0, *, tries: int = 20):
+    """BFGS: quasi-Newton steps with a dense inverse Hessian, for up to some thousands of parameters.
+
+    A step costs O(n²), and the state holds n² numbers; `lbfgs` needs 2 m n. A complex parameter counts twice in n.
+
+    Args:
+        c1: c₁, the share of the expected decrease that a step must bring, in [0, 1]; below 1/2 to be of use.
+        c2: c₂, the share of the slope that may be left, in [0, 1], above c₁.
+        first_step: length of the first trial step, above 0, in units of the parameters; later ones begin at 1.
+        tries: evaluations in one line search, at least 1.
+
+    Raises:
+        ValueError: if c1 is not less than c2, or tries is less than 1.
+
+    Reference: Nocedal & Wright, "Numerical Optimization", 2006, Algorithm 6.1; the first H by Eq. (6.20).
+    """
+    check_search("bfgs", c1, c2, tries)
+
+    def empty(params):
+        x = to_vector(params)
+        return Matrix(jnp.eye(x.size, dtype=x.dtype), jnp.array(True))
+
+    def direct(matrix, s, y, g, x, box):
+        matrix = _updated(matrix, to_vector(s), to_vector(y))
+        d = -matrix.inverse @ to_vector(g)
+        return matrix, from_vector(d, g), jnp.ones([], d.dtype)
+
+    return line_search_method(empty, direct, c1, c2, first_step, tries)
+
+
+def _updated(matrix: Matrix, s: jax.Array, y: jax.Array) -> Matrix:
+    """(I - ρ s yᵀ) H (I - ρ y sᵀ) + ρ s sᵀ with ρ = 1 / s·y, Eq. (6.17), unless s·y is not safely positive."""
+    sy, yy, is_good = curvature(s @ y, s @ s, y @ y)
+    rho = 1 / sy
+    scale = jnp.where(matrix.fresh, sy / yy, 1)  # Eq. (6.20)
+    h = scale * matrix.inverse
+    hy = h @ y
+    h = h - rho * (jnp.outer(s, hy) + jnp.outer(hy, s)) + (rho * rho * (y @ hy) + rho) * jnp.outer(s, s)
+    is_good = is_good & jnp.all(jnp.isfinite(h))
+    return Matrix(jnp.where(is_good, h, matrix.inverse), matrix.fresh & ~is_good)
+
+
+def curvature(sy: jax.Array, ss: jax.Array, yy: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """s·y, y·y, and whether s·y is safely positive (Nocedal & Wright, Section 7.2); both are 1 where it is not."""
+    is_good = (sy > jnp.finfo(sy.dtype).eps * jnp.sqrt(ss) * jnp.sqrt(yy)) & jnp.isfinite(sy) & jnp.isfinite(yy)
+    return jnp.where(is_good, sy, 1), jnp.where(is_good, yy, 1), is_good
 
 
 class Pairs(NamedTuple):
@@ -66,16 +124,14 @@ def lbfgs(
 
 
 def _remember(pairs: Pairs, s: Any, y: Any) -> Pairs:
-    """The pairs with a new one, unless its curvature s·y is not safely positive (Nocedal & Wright, Section 7.2)."""
-    sy, ss, yy = dot(s, y), dot(s, s), dot(y, y)
-    eps = jnp.finfo(sy.dtype).eps
-    is_good = (sy > eps * jnp.sqrt(ss) * jnp.sqrt(yy)) & jnp.isfinite(sy) & jnp.isfinite(yy)
+    """The pairs with a new one, unless its curvature s·y is not safely positive."""
+    sy, yy, is_good = curvature(dot(s, y), dot(s, s), dot(y, y))
     shift = lambda old, new: jnp.concatenate([old[1:], new[None].astype(old.dtype)])
     new = Pairs(
         jax.tree.map(shift, pairs.s, s),
         jax.tree.map(shift, pairs.y, y),
-        shift(pairs.inverse, 1 / jnp.where(is_good, sy, 1)),
-        (sy / jnp.where(is_good, yy, 1)).astype(pairs.gamma.dtype),
+        shift(pairs.inverse, 1 / sy),
+        (sy / yy).astype(pairs.gamma.dtype),
     )
     return jax.tree.map(lambda a, b: jnp.where(is_good, a, b), new, pairs)
 

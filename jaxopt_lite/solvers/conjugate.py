@@ -1,0 +1,103 @@
+"""Nonlinear conjugate gradients, d = -g + β d₋, with y = g - g₋ of the last step:
+
+    fr              β = g·g / g₋·g₋                                   Fletcher & Reeves, 1964
+    pr+             β = max(0, g·y / g₋·g₋)                           Polak & Ribière, 1969; Powell, 1984
+    hs              β = max(0, g·y / d₋·y)                            Hestenes & Stiefel, 1952
+    dy              β = g·g / d₋·y                                    Dai & Yuan, 1999
+    hager_zhang     β = max(η, (y - 2 d₋ y·y / d₋·y)·g / d₋·y),       Hager & Zhang, 2005
+                    η = -1 / (‖d₋‖ min(0.01, ‖g₋‖))
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxopt_lite import tree
+from jaxopt_lite.core.method import solver
+from jaxopt_lite.core.numbers import Fraction, Positive
+from jaxopt_lite.solvers.descent import check_search, dot, line_search_method
+
+__all__ = ["nonlinear_cg"]
+
+FORMULAS = ("pr+", "hs", "fr", "dy", "hager_zhang")
+FLOOR = 0.01  # η of Hager & Zhang, Eq. (1.6)
+
+
+class Last(NamedTuple):
+    """The last direction, empty at the start."""
+
+    direction: Any
+    slope: jax.Array  # g₋·d₋; 0 where there is none
+    gg: jax.Array  # g₋·g₋
+    step: jax.Array  # the length that was taken along it, in units of d₋
+
+
+@solver
+def nonlinear_cg(
+    c1: Fraction = 1e-4, c2: Fraction = 0.1, first_step: Positive = 1.0, *, beta: str = "pr+", tries: int = 20
+):
+    """Nonlinear conjugate gradients with a line search: the memory of one direction, for very many parameters.
+
+    Where a direction does not descend, the next one is that of the gradient. The first trial of a search assumes the
+    decrease of first order of the last step (Nocedal & Wright, p. 59).
+
+    Args:
+        c1: c₁, the share of the expected decrease that a step must bring, in [0, 1]; below 1/2 to be of use.
+        c2: c₂, the share of the slope that may be left, in [0, 1], above c₁; below 1/2 for directions that descend.
+        first_step: length of the first trial step, above 0, in units of the parameters.
+        beta: the formula: "pr+", "hs", "fr", "dy" or "hager_zhang".
+        tries: evaluations in one line search, at least 1.
+
+    Raises:
+        ValueError: if c1 is not less than c2, tries is less than 1, or beta is none of the formulas.
+
+    Reference: Hager & Zhang, "A Survey of Nonlinear Conjugate Gradient Methods", 2006; Nocedal & Wright, "Numerical
+        Optimization", 2006, Section 5.2.
+    """
+    check_search("nonlinear_cg", c1, c2, tries)
+    if beta not in FORMULAS:
+        raise ValueError(f"nonlinear_cg: beta must be one of {', '.join(map(repr, FORMULAS))}, got {beta!r}")
+
+    def empty(params):
+        zero = jnp.zeros([], jnp.result_type(*[jnp.zeros([], p.dtype).real.dtype for p in jax.tree.leaves(params)]))
+        return Last(jax.tree.map(jnp.zeros_like, params), zero, zero, zero)
+
+    def direct(last, s, y, g, x, box):
+        # After a step along the gradient the memory is empty: then s has its direction.
+        is_empty = last.slope == 0
+        before = jax.tree.map(lambda d, s: jnp.where(is_empty, s, d), last.direction, s)
+        g_before = jax.tree.map(jnp.subtract, g, y)
+        gg_before, slope_before = dot(g_before, g_before), dot(g_before, before)
+        factor = coefficient(beta, g, y, before, gg_before)
+        d = jax.tree.map(lambda g, d: factor.astype(g.real.dtype) * d - g, g, before)
+        slope, gg = dot(g, d), dot(g, g)
+        is_down = slope < -1e-4 * gg  # else the gradient, in full, with the same first trial
+        d = jax.tree.map(lambda d, g: jnp.where(is_down, d, -g), d, g)
+        slope = jnp.where(is_down, slope, -gg)
+        taken = dot(s, before) / safe(dot(before, before))
+        t = taken * slope_before / safe(slope)
+        kept = [a.astype(b.dtype) for a, b in zip((slope, gg, t), (last.slope, last.gg, last.step), strict=True)]
+        return Last(d, *kept), d, t
+
+    return line_search_method(empty, direct, c1, c2, first_step, tries)
+
+
+def coefficient(beta: str, g: Any, y: Any, before: Any, gg_before: jax.Array) -> jax.Array:
+    """β by one of the formulas above."""
+    dy, gy, gg = dot(before, y), dot(g, y), dot(g, g)
+    if beta == "fr":
+        return gg / safe(gg_before)
+    if beta == "pr+":
+        return jnp.maximum(0, gy / safe(gg_before))
+    if beta == "hs":
+        return jnp.maximum(0, gy / safe(dy))
+    if beta == "dy":
+        return gg / safe(dy)
+    eta = -1 / safe(tree.global_norm(before) * jnp.minimum(FLOOR, jnp.sqrt(gg_before)))
+    return jnp.maximum(eta, (gy - 2 * dot(before, g) * dot(y, y) / safe(dy)) / safe(dy))
+
+
+def safe(x: jax.Array) -> jax.Array:
+    """x, or 1 where it is 0."""
+    return jnp.where(x == 0, 1, x)
