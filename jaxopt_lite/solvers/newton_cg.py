@@ -13,7 +13,7 @@ from jaxopt_lite import tree
 from jaxopt_lite.core.method import Objective, solver
 from jaxopt_lite.core.numbers import Positive
 from jaxopt_lite.solvers.krylov import along, inner
-from jaxopt_lite.solvers.trust_region import Model, Proposal, trust_region_method
+from jaxopt_lite.solvers.trust_region import Model, Proposal, magnitudes, trust_region_method
 
 __all__ = ["newton_cg"]
 
@@ -50,14 +50,13 @@ def newton_cg(first_radius: Positive = 1.0, *, products: int = 200):
         _, push = jax.linearize(lambda p: objective.value_and_grad(p)[2], x)
         hessian = lambda v: tree.cast_like(push(v), x)
         signs = _pseudo_random(x)
-        norm_x = tree.global_norm(x)
-        v = jax.tree.map(lambda x, s: jnp.sign(s.real) * x, x, signs)
-        v = tree.where(norm_x == 0, g, v)
-        terms = hessian(v)
-        norm_v = tree.global_norm(v)
-        size = tree.global_norm(terms) / jnp.where(norm_v == 0, 1, norm_v)
-        terms = jax.tree.map(lambda t: jnp.where(norm_x == 0, jnp.zeros_like(t), jnp.abs(t)), terms)
-        return Model((hessian, signs), terms, size), memory, jnp.ones([], jnp.int32)
+        norm_x, norm_g = tree.global_norm(x), tree.global_norm(g)
+        # Two products, with the halves of x, for terms that would cancel each other.
+        halves = [jax.tree.map(lambda x, s, side=side: jnp.where(side * s.real > 0, x, 0), x, signs) for side in (1, -1)]
+        halves = [hessian(tree.where(norm_x == 0, g, half)) for half in halves]
+        size = (tree.global_norm(halves[0]) + tree.global_norm(halves[1])) / jnp.where(norm_x == 0, jnp.where(norm_g == 0, 1, 2 * norm_g), norm_x)
+        terms = jax.tree.map(lambda a, b: jnp.where(norm_x == 0, jnp.zeros_like(a), magnitudes(a) + magnitudes(b)), *halves)
+        return Model((hessian, signs), terms, size), memory, jnp.full([], 2, jnp.int32)
 
     def propose(model: Model, g, radius, near, at_end):
         hessian, signs = model.hessian
@@ -66,7 +65,7 @@ def newton_cg(first_radius: Positive = 1.0, *, products: int = 200):
         many = jnp.where(at_end, 0, products)
         newton = steihaug(hessian, g, norm, radius, eta, many)
         exact = ~newton.at_radius & (newton.residual <= eta)
-        looks = at_end | exact & near
+        looks = at_end | near
         size = sum(leaf.size * (1 + jnp.iscomplexobj(leaf)) for leaf in jax.tree.leaves(g))
         length = tree.global_norm(signs).astype(radius.dtype)
         probe = steihaug(

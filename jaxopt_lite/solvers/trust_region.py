@@ -19,7 +19,7 @@ from jaxopt_lite import tree
 from jaxopt_lite.core.method import Info, Objective, Status
 from jaxopt_lite.solvers.krylov import inner
 
-__all__ = ["Model", "Proposal", "TrustState", "trust_region_method"]
+__all__ = ["Model", "Proposal", "TrustState", "magnitudes", "trust_region_method"]
 
 ACCEPT = 1e-3  # the share of the predicted decrease that a step must bring
 IDLE = 8  # number of successive accepted steps without progress after which a solve has stalled
@@ -90,9 +90,9 @@ def trust_region_method(
     Args:
         empty: params -> the memory at the start.
         build: (objective, x, g, memory, moved) -> (model, memory, products), `moved` says whether x is new.
-        propose: (model, g, radius, near, at_end) -> (proposal, products), `near` is a bool: the gradient is within the
-            tolerance in its plain form, so the Newton step should be exact; `at_end`: it is within the tolerance, and
-            only a negative eigenvalue of H can keep the solve from ending. products are int32 counts.
+        propose: (model, g, radius, near, at_end) -> (proposal, products), `near` is a bool: the solve may end here
+            if the Newton step is short, so it should be exact; `at_end`: the gradient is within the tolerance. In
+            both cases the method looks for a negative eigenvalue of H. products are int32 counts.
         first_radius: the first Δ, in units of the larger of ‖x‖ and ‖g‖ / ‖H‖.
     """
 
@@ -147,17 +147,22 @@ def trust_region_method(
         radius = jnp.where(begun, radius, real(guess))
         small = objective.converged(best_norm, f, first_norm)
         near = best_norm <= objective.tol * jnp.maximum(1, jnp.abs(f))
+        # At the floor of the dtype, once a step has brought no progress or is expected to bring none.
         floor = at_floor(g, model.terms, eps)
-        proposal, solved = propose(model, g, radius, near, small | floor)
-        energy = real(inner(jax.tree.map(jnp.abs, best), model.terms))
-        settled = near & (proposal.newton <= objective.tol**2 * energy)
+        proposal, solved = propose(model, g, radius, near | floor, small)
+        energy = real(inner(jax.tree.map(magnitudes, best), model.terms))
+        steps = real(tree.global_norm(proposal.step))
+        loose = jnp.maximum(objective.tol, eps) ** (2 / 3) / 30
+        is_flat = ~begun & (2 * proposal.newton <= loose * size_h * steps * steps)
+        settled = near & (proposal.newton <= jnp.where(is_flat, loose, objective.tol**2) * energy)
+        idles = (idle > 0) | (rejected > 0) | (proposal.newton <= ROUNDING * eps * jnp.abs(f))
 
         started = begun | (jnp.isfinite(f) & jnp.isfinite(best_norm))
         status = jnp.select(
             [
                 ~started,
                 small & ~proposal.saddle,
-                (floor | settled) & ~proposal.saddle,
+                (floor & idles | settled) & ~proposal.saddle,
                 begun & (value == -jnp.inf),
                 (rises >= RISES),
                 begun & unmoved | (idle >= IDLE) | (rejected >= TRIES),
@@ -185,9 +190,13 @@ def at_floor(g: Any, terms: Any, eps: Any) -> jax.Array:
     Such a point is a stationary one of a function whose coefficients differ by a few ε (Oettli & Prager, 1964), whatever
     the scale of the function and of each parameter.
     """
-    within = lambda g, t: jnp.all(_sizes(g) <= ROUNDING * eps * _sizes(t)) & jnp.any(_sizes(t) > 0)
-    return jnp.all(jnp.array([within(*pair) for pair in zip(*map(jax.tree.leaves, (g, terms)), strict=True)]))
+    parts = lambda x: (x.real, x.imag) if jnp.iscomplexobj(x) else (x,)
+    leaves = [part for x in jax.tree.leaves(terms) for part in parts(x)]
+    pairs = zip([part for x in jax.tree.leaves(g) for part in parts(x)], leaves, strict=True)
+    within = [jnp.all(jnp.abs(g) <= ROUNDING * eps * t) for g, t in pairs]
+    return jnp.all(jnp.array(within)) & jnp.any(jnp.array([jnp.any(t > 0) for t in leaves]))
 
 
-def _sizes(x):
-    return jnp.stack([jnp.abs(x.real), jnp.abs(x.imag)]) if jnp.iscomplexobj(x) else jnp.abs(x)
+def magnitudes(x: Any) -> Any:
+    """|x|, of complex numbers that of both parts."""
+    return jax.lax.complex(jnp.abs(x.real), jnp.abs(x.imag)) if jnp.iscomplexobj(x) else jnp.abs(x)
