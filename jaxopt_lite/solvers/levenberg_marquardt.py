@@ -14,7 +14,7 @@ __all__ = ["levenberg_marquardt"]
 
 
 @solver(solves="least_squares", bounds=True)
-def levenberg_marquardt(first_radius: Positive = 100.0):
+def levenberg_marquardt(first_radius: Positive = 1.0):
     """Levenberg-Marquardt with Moré's scaling and trust region, for at most some hundred parameters.
 
     Dⱼ is the largest norm so far of column j of the Jacobian, so the units of parameters do not matter. Δ shrinks where

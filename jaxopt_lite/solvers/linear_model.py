@@ -39,7 +39,7 @@ class Steps(NamedTuple):
 
 def factorize(residuals: jax.Array, jacobian: jax.Array) -> tuple[jax.Array, jax.Array]:
     """R [n, n] and q = Qᵀr [n] of residuals [m] and their Jacobian [m, n]; with m < n the last rows are 0."""
-    m, n = jacobian.shape
+    n = jacobian.shape[1]
     upper = jnp.linalg.qr(jnp.concatenate([jacobian, residuals[:, None]], 1), mode="r")[:n]
     upper = jnp.concatenate([upper, jnp.zeros((n - upper.shape[0], n + 1), upper.dtype)])
     return upper[:, :n], upper[:, n]

@@ -1,18 +1,19 @@
 """What methods for sums of squares share: one evaluation a step, bounds, robust losses, and the tests of convergence.
 
 At a point x the state holds the linear model of the residuals there and the next trial point. A step evaluates residuals
-and Jacobian at the trial point, moves there if the cost has decreased by at least 1e-4 of what the model predicted, and
-proposes the next trial point from the model where it stands. Methods differ in how they propose one and in how far.
+and Jacobian at it, moves there if the value has decreased by at least 1e-4 of what the model predicts, and proposes the
+next one. Where a prediction is less than the rounding of the value, the gradient decides. Methods differ in how they
+propose a point, and in how far it may be.
 
 Tests of convergence, all invariant to units of the residuals and of each parameter (gⱼ is the gradient, Jⱼ a column of
-the Jacobian, p the Gauss-Newton step, Dⱼ = |Jⱼ|, ε the rounding of the dtype):
+the Jacobian, p the Gauss-Newton step, Dⱼ = |Jⱼ|):
 
-    gradient    |gⱼ| <= tol |Jⱼ| |r| for each j, and p is small to √tol; or g is within its own rounding
+    gradient    |gⱼ| <= tol |Jⱼ| |r| for each j, and p is small to √tol; or each |gⱼ| is within its rounding
     step        p is small to tol
-    value       the cost changed, and could change by p, by at most tol times itself, and p is small to √tol
+    value       by this and by any step it changes at most by tol^(4/3) of itself, or by its rounding, and p is small to √tol
 
-p is small to t if Dⱼ |pⱼ| <= t max(Dⱼ |xⱼ|, √tol |D x|) for each j: one test of the value, or of the angle between g
-and r alone, is met by any point if a large constant is among the residuals, or on a slope without an end.
+p is small to t if Dⱼ |pⱼ| <= t max(Dⱼ |xⱼ|, √tol |D x|) for each j: without it, every point is converged if a large
+constant is among the residuals, and so is a slope without an end.
 """
 
 from collections.abc import Callable
@@ -24,23 +25,31 @@ import jax.numpy as jnp
 from jaxopt_lite import tree
 from jaxopt_lite.core.method import Info, Objective, Status
 from jaxopt_lite.core.vectors import from_vector, to_vector
+<<<<<<< HEAD
 from jaxopt_lite.solvers.bounded_step import Box, box_of, step_in_box
+=======
+from jaxopt_lite.solvers.box import box_of, step_in_box
+>>>>>>> squares
 from jaxopt_lite.solvers.linear_model import Model, Steps, column_norms, decrease, factorize
 from jaxopt_lite.solvers.robust import rescale
 
 __all__ = ["SquaresState", "Trial", "squares_method"]
 
+FADE = 0.9  # of the largest column norms so far, at each accepted step
 ENOUGH = 1e-4  # the share of the predicted decrease that a step must bring
 REJECTIONS = 60  # successive trials without a decrease after which a solve ends
-ROUNDING = 2.0  # a gradient below this times the estimate of its rounding error counts as 0
+ROUNDING = 2.0  # values and gradients are known to this times ε times the root of the sum of the squares of their terms
 
 
 class Tests(NamedTuple):
-    """What the tests of convergence ask of a point."""
+    """What the tests of convergence ask of a point, scalars."""
 
     gradient: jax.Array  # bool: the test of the gradient is met
     step: jax.Array  # bool: the test of the step is met
-    value: jax.Array  # bool: the test of the value is met, if the last change was small too
+    near: jax.Array  # bool: the Gauss-Newton step is small to √tol
+    possible: jax.Array  # the decrease that the model predicts for it
+    noise: jax.Array  # the rounding of the value
+    steepness: jax.Array  # |D⁻¹ g|
 
 
 class Trial(NamedTuple):
@@ -97,7 +106,7 @@ def squares_method(
         start = box_of(objective, params).clip(x).astype(vector.dtype)  # the first point that is evaluated
         return SquaresState(
             *(jnp.zeros([], value.dtype), empty(aux), jax.tree.map(jnp.zeros_like, params)),
-            *(Model(jnp.zeros((x.size, x.size), zero.dtype), vector, vector), Tests(no, no, no)),
+            *(Model(jnp.zeros((x.size, x.size), zero.dtype), vector, vector), Tests(no, no, no, zero, zero, zero)),
             *(start, zero, zero, no, zero, jnp.zeros([], jnp.int32), no),
         )
 
@@ -113,14 +122,16 @@ def squares_method(
 
         gained = jnp.where(finite, _gained(objective, state, value, aux[0]), jnp.nan).astype(dtype)
         ratio = jnp.where(state.expected > 0, gained / jnp.where(state.expected > 0, state.expected, 1), jnp.nan)
-        accepted = (ratio >= ENOUGH) | first
+        sizes = column_norms(jacobian)
+        gradient = jacobian.T @ r
+        quiet = (state.expected <= state.tests.noise) & (jnp.abs(gained) <= 2 * state.tests.noise) & ~first
+        calms = _steepness(gradient, sizes, box.active(point, gradient)) < 0.9 * state.tests.steepness
+        accepted = (ratio >= ENOUGH) | first | (quiet & calms)
         base = jnp.where(state.value > 0, state.value, 1).astype(dtype)
         length = jnp.linalg.norm(state.model.scale * (point - x))
 
         # The model where the method stands now: one that is not finite is selected at the start only.
-        sizes = column_norms(jacobian)
-        here = Model(*factorize(r, jacobian), jnp.maximum(state.model.scale, sizes))
-        gradient = jacobian.T @ r
+        here = Model(*factorize(r, jacobian), jnp.maximum(FADE * state.model.scale, sizes))
         model = tree.where(accepted, here, state.model)
         measured = (value, aux, from_vector(gradient, params))
         value, aux, grads = tree.where(accepted, measured, (state.value, state.aux, state.grads))
@@ -141,7 +152,10 @@ def squares_method(
         tests = tree.where(accepted, tests, state.tests)
 
         tol, eps = jnp.asarray(objective.tol, dtype), jnp.finfo(dtype).eps
-        settled = ~first & (jnp.abs(gained) <= tol * base) & (state.expected <= tol * base) & (ratio <= 2)
+        least = tol ** (4 / 3) * base
+        changes = (jnp.abs(gained) > tol * base) | (gained > 2 * state.expected + least) | (state.expected > least)
+        settled = ~changes & (state.tests.possible <= least) & (tests.possible <= least)
+        settled = ~first & state.tests.near & tests.near & (settled | (quiet & ~accepted))
         rejections = jnp.where(accepted, 0, state.rejections + 1)
         unmoved = jnp.all(trial == x) | (expected <= 0) | (length <= eps * size) & ~accepted
         stuck = unmoved | (rejections >= REJECTIONS)
@@ -152,7 +166,7 @@ def squares_method(
                 first & ~finite,
                 tests.gradient,
                 tests.step,
-                settled & tests.value & (state.tests.value | first),
+                settled,
                 stuck & promised,
                 stuck,
             ],
@@ -182,6 +196,10 @@ def _gained(objective, state, value, residuals):
     return jnp.sum((old - new) * (old + new)) / 2
 
 
+def _steepness(gradient, sizes, active):
+    return jnp.linalg.norm(jnp.where(active, 0, gradient) / jnp.where(sizes > 0, sizes, 1))
+
+
 def _tests(objective, x, r, jacobian, gradient, value, sizes, newton, possible, active) -> Tests:
     """The tests of convergence at a point; `possible` is the predicted decrease of the Gauss-Newton step."""
     tol, eps = jnp.asarray(objective.tol, x.dtype), jnp.finfo(x.dtype).eps
@@ -198,5 +216,8 @@ def _tests(objective, x, r, jacobian, gradient, value, sizes, newton, possible, 
     return Tests(
         jnp.all(slopes <= rounding) | (orthogonal & near),
         is_small(tol),
-        near & (possible <= tol * value),
+        near,
+        possible,
+        ROUNDING * eps * jnp.linalg.norm(r * terms),
+        _steepness(gradient, sizes, active),
     )
