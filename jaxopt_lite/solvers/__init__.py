@@ -8,6 +8,16 @@ from jaxopt_lite.solvers.gauss_newton import gauss_newton
 from jaxopt_lite.solvers.levenberg_marquardt import levenberg_marquardt
 from jaxopt_lite.solvers.newton_cg import newton_cg
 from jaxopt_lite.solvers.quasi_newton import bfgs, lbfgs
-from jaxopt_lite.solvers.quasi_newton import lbfgs
 
-__all__ = ["bfgs", "broyden", "gauss_newton", "gradient_descent", "lbfgs", "lbfgsb", "levenberg_marquardt", "newton", "newton_cg", "nonlinear_cg"]
+__all__ = [
+    "bfgs",
+    "broyden",
+    "gauss_newton",
+    "gradient_descent",
+    "lbfgs",
+    "lbfgsb",
+    "levenberg_marquardt",
+    "newton",
+    "newton_cg",
+    "nonlinear_cg",
+]

@@ -25,11 +25,7 @@ import jax.numpy as jnp
 from jaxopt_lite import tree
 from jaxopt_lite.core.method import Info, Objective, Status
 from jaxopt_lite.core.vectors import from_vector, to_vector
-<<<<<<< HEAD
-from jaxopt_lite.solvers.bounded_step import Box, box_of, step_in_box
-=======
-from jaxopt_lite.solvers.box import box_of, step_in_box
->>>>>>> squares
+from jaxopt_lite.solvers.bounded_step import box_of, step_in_box
 from jaxopt_lite.solvers.linear_model import Model, Steps, column_norms, decrease, factorize
 from jaxopt_lite.solvers.robust import rescale
 
