@@ -3,21 +3,12 @@
 from jaxopt_lite.solvers.bounded import lbfgsb
 from jaxopt_lite.solvers.conjugate import nonlinear_cg
 from jaxopt_lite.solvers.descent import gradient_descent
+from jaxopt_lite.solvers.dogleg import dogleg
 from jaxopt_lite.solvers.equations import broyden, newton
 from jaxopt_lite.solvers.gauss_newton import gauss_newton
 from jaxopt_lite.solvers.levenberg_marquardt import levenberg_marquardt
+from jaxopt_lite.solvers.newton import newton_cg
 from jaxopt_lite.solvers.newton_cg import newton_cg
 from jaxopt_lite.solvers.quasi_newton import bfgs, lbfgs
 
-__all__ = [
-    "bfgs",
-    "broyden",
-    "gauss_newton",
-    "gradient_descent",
-    "lbfgs",
-    "lbfgsb",
-    "levenberg_marquardt",
-    "newton",
-    "newton_cg",
-    "nonlinear_cg",
-]
+__all__ = ["bfgs", "broyden", "dogleg", "gauss_newton", "gradient_descent", "lbfgs", "lbfgsb", "levenberg_marquardt", "newton", "newton_cg", "nonlinear_cg"]

@@ -152,7 +152,7 @@ def trust_region_method(
         proposal, solved = propose(model, g, radius, near | floor, small)
         energy = real(inner(jax.tree.map(magnitudes, best), model.terms))
         steps = real(tree.global_norm(proposal.step))
-        loose = jnp.maximum(objective.tol, eps) ** (2 / 3) / 30
+        loose = jnp.maximum(objective.tol, eps) ** (2 / 3) / 10
         is_flat = ~begun & (2 * proposal.newton <= loose * size_h * steps * steps)
         settled = near & (proposal.newton <= jnp.where(is_flat, loose, objective.tol**2) * energy)
         idles = (idle > 0) | (rejected > 0) | (proposal.newton <= ROUNDING * eps * jnp.abs(f))
