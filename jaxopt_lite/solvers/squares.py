@@ -31,7 +31,7 @@ from jaxopt_lite.solvers.robust import rescale
 
 __all__ = ["SquaresState", "Trial", "squares_method"]
 
-FADE = 0.9  # of the largest column norms so far, at each accepted step
+FADE = 0.8  # of the largest column norms so far, at each accepted step
 ENOUGH = 1e-4  # the share of the predicted decrease that a step must bring
 REJECTIONS = 60  # successive trials without a decrease after which a solve ends
 ROUNDING = 2.0  # values and gradients are known to this times ε times the root of the sum of the squares of their terms
