@@ -40,13 +40,12 @@ class EquationState(NamedTuple):
     widest: jax.Array  # the largest norms of the columns of J so far, [n]
     radius: jax.Array  # Δ
     first_norm: jax.Array  # ‖F‖ at the start
-    first_x: jax.Array  # |x| at the start, [n]
+    largest_x: jax.Array  # the largest |x| so far, [n]
     quarters: jax.Array  # int32: full steps in a row that reduced ‖F‖ to about 1/4
     singular: jax.Array  # bool: a doubled step was accepted
     promised: jax.Array  # the expected decrease of the first trial from here, 0 if that was a short step
     failures: jax.Array  # int32: trials from here that were rejected
     exact: jax.Array  # bool: the matrix is the Jacobian here
-    fresh: jax.Array  # bool: the Jacobian here has been evaluated
     refresh: jax.Array  # bool: the next step evaluates F and the Jacobian at x
     begun: jax.Array  # bool: whether the start has been evaluated
 
@@ -92,7 +91,7 @@ def equation_method(who: str, radius: Any, quasi: bool, linear_steps: int | None
         model = hybrid.Model(zero, *(vector,) * 6, *(no,) * 4, vector, no)
         return EquationState(
             *(zeros(residuals), zeros(aux), model, jnp.zeros((x.size, x.size), dtype) if quasi else ()),
-            *(vector, zero, zero, vector, count, no, zero, count, no, no, jnp.array(True), no),
+            *(vector, zero, zero, vector, count, no, zero, count, no, jnp.array(True), no),
         )
 
     def step(objective: Objective, params: Any, state: EquationState) -> tuple[Any, EquationState, Info]:
@@ -122,12 +121,17 @@ def equation_method(who: str, radius: Any, quasi: bool, linear_steps: int | None
 
         matrix, widest = state.matrix, state.widest
         if quasi:
-            matrix = jnp.where(finite, J, state.matrix)
+            # A rejected step teaches an updated matrix too, so the model at the old point changes.
+            matrix = jnp.where(finite & (accepted | ~state.exact), J, state.matrix)
             widest = jnp.where(refresh & finite, jnp.maximum(widest, hybrid.column_norms(J)), widest)
+<<<<<<< HEAD
             # A rejected step teaches the matrix too, so the model at the old point changes.
             model = _model(
                 jnp.where(accepted, r, old.norm * old.unit), matrix, jnp.where(accepted, x_trial, x), widest, tol, eps
             )
+=======
+            model = _model(jnp.where(accepted, r, old.norm * old.unit), matrix, jnp.where(accepted, x_trial, x), widest, tol, eps)
+>>>>>>> equations
         else:
             if dense:
                 widest = jnp.where(accepted & finite, jnp.maximum(widest, hybrid.column_norms(J)), widest)
@@ -139,33 +143,33 @@ def equation_method(who: str, radius: Any, quasi: bool, linear_steps: int | None
         grown = jnp.where(ratio > 0.75, jnp.maximum(state.radius, 2 * length), state.radius)
         after = jnp.where(ratio < 0.25, 0.5 * length, grown)
         after = jnp.where(accepted, after, jnp.where(doubled, state.radius, 0.25 * length))
-        again = jnp.where(state.fresh, state.radius, jnp.minimum(first_radius, jnp.maximum(state.radius, length)))
+        again = jnp.minimum(first_radius, jnp.maximum(state.radius, length))
         new_radius = jnp.where(refresh, jnp.where(begun, again, first_radius), after).astype(dtype)
 
         share = size / jnp.where(old.norm > 0, old.norm, 1)
-        quarter = accepted & full & ~doubled & ~refresh & (share > 0.2) & (share < 0.3)
+        quarter = accepted & full & ~doubled & ~refresh & (share > 0.22) & (share < 0.28)
         quarters = jnp.where(accepted, jnp.where(quarter, state.quarters + 1, 0), state.quarters)
         singular = state.singular | (accepted & doubled)
         failures = jnp.where(accepted, 0, state.failures + 1)
         short = length <= jnp.sqrt(tol) * norm(old.scale * x)
         promised = jnp.where(accepted, 0, jnp.where(state.failures == 0, jnp.where(short, 0, expected), state.promised))
         first_norm = jnp.where(begun, state.first_norm, size)
-        first_x = jnp.where(begun, state.first_x, jnp.abs(x))
+        largest_x = jnp.maximum(state.largest_x, jnp.abs(x_new))
 
         unmoved = jnp.all(x_trial == x) & ~refresh
         collapsed = ~accepted & ~doubled & ((new_radius <= eps * scaled_x) | (expected <= 2 * eps) | unmoved)
-        reach = jnp.sqrt(tol) * jnp.maximum(jnp.abs(x_new), first_x)
-        double = singular & (model.norm <= tol * first_norm) & jnp.all(model.sizes <= reach) & model.solved
+        reach = jnp.sqrt(tol) * largest_x
+        slow = ~accepted | (share > 0.1)
+        double = singular & slow & (model.norm <= eps * first_norm) & jnp.all(model.sizes <= reach) & model.solved
         small = model.small | double
-        exact = refresh | state.exact & ~accepted & ~finite if quasi else jnp.array(True)
-        fresh = refresh | (state.fresh & ~accepted) if quasi else jnp.array(True)
+        exact = refresh | (state.exact & ~accepted) if quasi else jnp.array(True)
         status = jnp.select(
             [
                 refresh & ~finite & (size != 0),
                 (model.norm == 0) | (exact & model.floor),
                 exact & small,
-                (exact & model.flat) | (fresh & collapsed & (promised < 0.1)),
-                fresh & collapsed,
+                (exact & model.flat) | (exact & collapsed & (promised < 0.1)),
+                exact & collapsed,
             ],
             [
                 *(Status.NON_FINITE, Status.CONVERGED_GRADIENT, Status.CONVERGED_STEP, Status.STALLED),
@@ -178,8 +182,8 @@ def equation_method(who: str, radius: Any, quasi: bool, linear_steps: int | None
         kept = tree.where(accepted, (trial, residuals, aux), (params, state.residuals, state.aux))
         new_params, residuals, aux = kept
         new_state = EquationState(
-            *(residuals, aux, model, matrix, widest, new_radius, first_norm, first_x, quarters, singular),
-            *(promised.astype(dtype), failures, exact, fresh, doubtful & ~fresh if quasi else jnp.array(False)),
+            *(residuals, aux, model, matrix, widest, new_radius, first_norm, largest_x, quarters, singular),
+            *(promised.astype(dtype), failures, exact, doubtful & ~exact if quasi else jnp.array(False)),
             jnp.array(True),
         )
         updates = jax.tree.map(jnp.subtract, new_params, params)

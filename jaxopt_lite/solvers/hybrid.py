@@ -55,8 +55,8 @@ def epsilon(*trees: Any) -> float:
 def dense_model(r: jax.Array, J: jax.Array, x: jax.Array, widest: jax.Array, tol: Any, eps: float) -> Model:
     """The model from a matrix.
 
-    p minimizes ‖F + Jp‖² + λ²‖Dp‖² with λ at the rounding of J, by QR of J D⁻¹ over λ I: the least-norm step where J is
-    singular, and finite always.
+    p minimizes ‖W (F + Jp)‖² + λ²‖Dp‖², where W makes the rows of J D⁻¹ of length 1 and λ is at their rounding, by QR of
+    W J D⁻¹ over λ I: the least-norm step where J is singular, and finite always.
 
     Args:
         r: F(x), [n].
@@ -72,8 +72,10 @@ def dense_model(r: jax.Array, J: jax.Array, x: jax.Array, widest: jax.Array, tol
     D = _filled(jnp.maximum(widest, columns))
     A = J / D
     ridge = n * jnp.finfo(x.dtype).eps * jnp.eye(n, dtype=x.dtype)
-    Q, R = jnp.linalg.qr(jnp.concatenate([A, ridge]))
-    z = -jax.scipy.linalg.solve_triangular(R, Q[:n].T @ u)
+    rows = column_norms(A.T)
+    W = 1 / _nonzero(rows)
+    Q, R = jnp.linalg.qr(jnp.concatenate([W[:, None] * A, ridge]))
+    z = -jax.scipy.linalg.solve_triangular(R, Q[:n].T @ (W * u))
     g = A.T @ u
     p = _finite(size * (z / D))
     terms = jnp.abs(J) @ jnp.abs(x)  # [n], the size of the terms of each equation
@@ -82,7 +84,8 @@ def dense_model(r: jax.Array, J: jax.Array, x: jax.Array, widest: jax.Array, tol
     small = jnp.all((sizes <= tol * jnp.abs(x)) | (sizes * effects <= 4 * eps))
     floor = jnp.all(jnp.abs(r) <= FLOOR * eps * terms)
     flat = jnp.all(jnp.abs(J.T @ u) <= tol * columns)
-    return _model(size, u, D, z, g, A @ z, A @ g, small, floor, flat, sizes)
+    rounding = 4 * n * jnp.finfo(x.dtype).eps * rows * norm(z)  # of A z, whose terms may be large and cancel
+    return _model(size, u, D, z, g, A @ z, A @ g, small, floor, flat, sizes, rounding)
 
 
 def implicit_model(r: jax.Array, push: Callable, x: jax.Array, tol: Any, eps: float, steps: Any) -> Model:
@@ -109,12 +112,17 @@ def implicit_model(r: jax.Array, push: Callable, x: jax.Array, tol: Any, eps: fl
     )
 
 
-def _model(size, u, D, z, g, push_z, push_g, small, floor, flat, sizes) -> Model:
-    left = norm(u + push_z)
+def _model(size, u, D, z, g, push_z, push_g, small, floor, flat, sizes, rounding: Any = 0.0) -> Model:
+    left = norm(jnp.maximum(jnp.abs(u + push_z) - rounding, 0))
     solved = left <= SOLVED
+<<<<<<< HEAD
     return Model(
         size, u, D, z, g, push_z, push_g, small & solved, floor, flat & ~solved, solved, sizes, jnp.isfinite(left)
     )
+=======
+    push_z = jnp.where(solved & (jnp.max(rounding) > SOLVED), -u, push_z)
+    return Model(size, u, D, z, g, push_z, push_g, small & solved, floor, flat & ~solved, solved, sizes, jnp.isfinite(left))
+>>>>>>> equations
 
 
 def dogleg(model: Model, radius: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
