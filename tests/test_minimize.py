@@ -158,7 +158,11 @@ ERRORS = [
         "method must be a transformation, got the string 'lbfgs'",
     ),
     (lambda: jo.minimize(f, START, method=jo.solvers.lbfgs), TypeError, r"call it: lbfgs\(\.\.\.\)"),
-    (lambda: jo.minimize(f, START, method=jo.solvers.lbfgs(), bounds=(0, 1)), ValueError, "lbfgs takes no bounds; use jo.solvers.lbfgsb"),
+    (
+        lambda: jo.minimize(f, START, method=jo.solvers.lbfgs(), bounds=(0, 1)),
+        ValueError,
+        "lbfgs takes no bounds; use jo.solvers.lbfgsb",
+    ),
     (lambda: jo.minimize(f, START, constraints=({},)), ValueError, "takes no constraints"),
     (lambda: jo.minimize(f, START, args=3.0), TypeError, r"args must be a tuple.*write \(x,\)"),
     (lambda: jo.minimize(f, START, max_steps=0), ValueError, "max_steps must be an int of at least 1"),

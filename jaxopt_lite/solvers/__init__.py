@@ -12,4 +12,18 @@ from jaxopt_lite.solvers.newton import newton_cg
 from jaxopt_lite.solvers.newton_cg import newton_cg
 from jaxopt_lite.solvers.quasi_newton import bfgs, lbfgs
 
-__all__ = ["bfgs", "bisection", "brent", "broyden", "dogleg", "gauss_newton", "gradient_descent", "lbfgs", "lbfgsb", "levenberg_marquardt", "newton", "newton_cg", "nonlinear_cg"]
+__all__ = [
+    "bfgs",
+    "bisection",
+    "brent",
+    "broyden",
+    "dogleg",
+    "gauss_newton",
+    "gradient_descent",
+    "lbfgs",
+    "lbfgsb",
+    "levenberg_marquardt",
+    "newton",
+    "newton_cg",
+    "nonlinear_cg",
+]
