@@ -99,6 +99,13 @@ def test_the_norm_of_leaves_of_any_dtype_is_at_least_float32():
     assert tree.global_norm({"z": jnp.array([3 + 4j]), "x": jnp.array(12.0)}) == 13
 
 
+@pytest.mark.parametrize("value", [0.0, 1e-30, 1e30])
+def test_the_norm_of_constants_is_right_when_compiled(value):
+    """XLA combines the factors of known numbers, and their product would overflow."""
+    norm = jax.jit(lambda: tree.global_norm({"a": jnp.full(4, value), "b": jnp.full(0, 1j)}))()
+    np.testing.assert_allclose(norm, 2 * value, 1e-6)
+
+
 @pytest.mark.parametrize("nothing", [{}, None, {"x": jnp.zeros((0, 3))}, {"x": jnp.zeros(3)}])
 def test_nothing_has_norm_zero(nothing):
     assert tree.global_norm(nothing) == 0

@@ -8,7 +8,6 @@ from jaxopt_lite.solvers.dogleg import dogleg
 from jaxopt_lite.solvers.equations import broyden, newton
 from jaxopt_lite.solvers.gauss_newton import gauss_newton
 from jaxopt_lite.solvers.levenberg_marquardt import levenberg_marquardt
-from jaxopt_lite.solvers.newton import newton_cg
 from jaxopt_lite.solvers.newton_cg import newton_cg
 from jaxopt_lite.solvers.quasi_newton import bfgs, lbfgs
 
