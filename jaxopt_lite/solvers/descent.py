@@ -122,7 +122,8 @@ def line_search_method(
         magnitude = jnp.maximum(1, jnp.abs(jnp.where(begun, state.value, value)))
         higher = state.opening & (value > state.value) & jnp.isfinite(norm)
         raw_norm = tree.global_norm(grads).astype(value.dtype) if bounded else norm
-        is_small = jnp.where(begun, state.norm, norm) <= jnp.sqrt(objective.tol) * magnitude
+        smallness = jnp.maximum(jnp.sqrt(objective.tol), 10 * objective.tol * magnitude)
+        is_small = jnp.where(begun, state.norm, norm) <= smallness
         seen = jnp.where(is_small, probes.SLACK, 1) * raw_norm
         first_norm = jnp.where(higher, jnp.maximum(state.first_norm, seen), state.first_norm)
         first_norm = jnp.where(begun, first_norm, norm)
