@@ -31,7 +31,14 @@ PLAN = (
             *("guards", "wrappers", "stacking"),  # what is put around a rule
         )
     },
-    {"optimizers": (), "solvers": ("linesearch", "descent", "quasi_newton"), "search": ()},
+    {
+        "optimizers": (),
+        "solvers": (
+            *("endings", "linesearch", "box", "descent"),
+            *("conjugate", "quasi_newton", "bounded", "accelerated"),
+        ),
+        "search": (),
+    },
     {
         "solve": (),
         "train": ("task", "calls", "programs", "state", "plan", "step", "data", "point", "result", "loop"),

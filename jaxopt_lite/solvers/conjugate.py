@@ -1,11 +1,11 @@
 """Nonlinear conjugate gradients, d = -g + β d₋, with y = g - g₋ of the last step:
 
-    fr              β = g·g / g₋·g₋                                   Fletcher & Reeves, 1964
-    pr+             β = max(0, g·y / g₋·g₋)                           Polak & Ribière, 1969; Powell, 1984
-    hs              β = max(0, g·y / d₋·y)                            Hestenes & Stiefel, 1952
-    dy              β = g·g / d₋·y                                    Dai & Yuan, 1999
-    hager_zhang     β = max(η, (y - 2 d₋ y·y / d₋·y)·g / d₋·y),       Hager & Zhang, 2005
-                    η = -1 / (‖d₋‖ min(0.01, ‖g₋‖))
+fr              β = g·g / g₋·g₋                                   Fletcher & Reeves, 1964
+pr+             β = max(0, g·y / g₋·g₋)                           Polak & Ribière, 1969; Powell, 1984
+hs              β = max(0, g·y / d₋·y)                            Hestenes & Stiefel, 1952
+dy              β = g·g / d₋·y                                    Dai & Yuan, 1999
+hager_zhang     β = max(η, (y - 2 d₋ y·y / d₋·y)·g / d₋·y),       Hager & Zhang, 2005
+                η = -1 / (‖d₋‖ min(0.01, ‖g₋‖))
 """
 
 from typing import Any, NamedTuple
@@ -16,7 +16,8 @@ import jax.numpy as jnp
 from jaxopt_lite import tree
 from jaxopt_lite.core.method import solver
 from jaxopt_lite.core.numbers import Fraction, Positive
-from jaxopt_lite.solvers.descent import check_search, dot, line_search_method
+from jaxopt_lite.solvers.descent import check_search, line_search_method
+from jaxopt_lite.solvers.endings import dot
 
 __all__ = ["nonlinear_cg"]
 

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxopt_lite import tree
+from jaxopt_lite.solvers.endings import ROUNDING
 
 __all__ = ["Search", "begin", "judge"]
 
@@ -22,7 +23,6 @@ GROW = 4.0  # the largest factor by which a step grows while the minimum is not 
 MARGIN = 0.1  # share of the bracket at each end in which no trial is made
 SHRINK = 0.85  # the bracket is halved next where a trial has not made it shorter by this factor
 RISES = 6  # number of trials with a higher value but a negative slope after which the slopes are taken to be wrong
-ROUNDING = 8.0  # values that differ by less than this times ε |φ(0)| count as equal
 
 
 class Search(NamedTuple):
