@@ -1,5 +1,6 @@
 """Solvers: methods that own the objective, such as `jo.solvers.lbfgs()`, for `jo.minimize`, `jo.fit` and sweeps."""
 
+from jaxopt_lite.solvers.accelerated import accelerated_gradient_descent
 from jaxopt_lite.solvers.bounded import lbfgsb
 from jaxopt_lite.solvers.bracketing import bisection, brent
 from jaxopt_lite.solvers.conjugate import nonlinear_cg
@@ -11,18 +12,4 @@ from jaxopt_lite.solvers.levenberg_marquardt import levenberg_marquardt
 from jaxopt_lite.solvers.newton_cg import newton_cg
 from jaxopt_lite.solvers.quasi_newton import bfgs, lbfgs
 
-__all__ = [
-    "bfgs",
-    "bisection",
-    "brent",
-    "broyden",
-    "dogleg",
-    "gauss_newton",
-    "gradient_descent",
-    "lbfgs",
-    "lbfgsb",
-    "levenberg_marquardt",
-    "newton",
-    "newton_cg",
-    "nonlinear_cg",
-]
+__all__ = ["accelerated_gradient_descent", "bfgs", "bisection", "brent", "broyden", "dogleg", "gauss_newton", "gradient_descent", "lbfgs", "lbfgsb", "levenberg_marquardt", "newton", "newton_cg", "nonlinear_cg"]

@@ -1,7 +1,7 @@
 """Bounds on each parameter, l <= x <= u: moving along them, and the part of a gradient that they leave.
 
 A parameter is held where it stands on a bound and the negative gradient points out of the box. The gradient without
-the held parameters is zero exactly where the conditions of first order hold; unlike P(x - g) - x it scales with f alone.
+the held parameters is zero exactly where the conditions of first order hold, and scales with f, unlike P(x - g) - x.
 """
 
 from typing import Any, NamedTuple
@@ -14,7 +14,12 @@ from jaxopt_lite.core.method import Objective
 
 __all__ = ["Box", "box_of", "clip", "move", "reduced"]
 
-Box = NamedTuple("Box", [("lower", Any), ("upper", Any)])
+
+class Box(NamedTuple):
+    """Bounds as trees of arrays like params, infinite where there is none."""
+
+    lower: Any
+    upper: Any
 
 
 def box_of(objective: Objective, params: Any) -> Box:
@@ -28,9 +33,7 @@ def box_of(objective: Objective, params: Any) -> Box:
         if bounds is None:
             return jax.tree.map(lambda x: jnp.full_like(x, infinity), params)
         if any(jnp.iscomplexobj(x) for x in jax.tree.leaves(params)):
-            raise TypeError(
-                "bounds of complex parameters have no meaning; minimize over their real and imaginary parts"
-            )
+            raise TypeError("complex parameters have no bounds; minimize over their real and imaginary parts")
         return jax.tree.map(lambda x, b: jnp.broadcast_to(tree.cast(b, x.dtype), x.shape), params, bounds)
 
     return Box(like(objective.lower, -jnp.inf), like(objective.upper, jnp.inf))

@@ -16,7 +16,8 @@ import jax.numpy as jnp
 from jaxopt_lite import tree
 from jaxopt_lite.core.method import solver
 from jaxopt_lite.core.numbers import Fraction, Positive
-from jaxopt_lite.solvers.descent import check_search, dot, line_search_method
+from jaxopt_lite.solvers.descent import check_search, line_search_method
+from jaxopt_lite.solvers.endings import dot
 
 __all__ = ["nonlinear_cg"]
 

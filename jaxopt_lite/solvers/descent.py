@@ -13,15 +13,13 @@ import jax
 import jax.numpy as jnp
 
 from jaxopt_lite import tree
-from jaxopt_lite.core.method import Info, Objective, Status, solver
+from jaxopt_lite.core.method import Info, Objective, solver
 from jaxopt_lite.core.numbers import Fraction, Positive, concrete
-from jaxopt_lite.solvers import linesearch, probes
+from jaxopt_lite.solvers import endings, linesearch
 from jaxopt_lite.solvers.box import box_of, clip, move, reduced
+from jaxopt_lite.solvers.endings import dot
 
-__all__ = ["DescentState", "check_search", "dot", "gradient_descent", "line_search_method"]
-
-IDLE = 12  # number of successive accepted steps without progress after which a solve has stalled
-PROGRESS = 0.9  # a gradient norm below this times the least so far counts as progress
+__all__ = ["DescentState", "check_search", "gradient_descent", "line_search_method"]
 
 
 class DescentState(NamedTuple):
@@ -34,19 +32,7 @@ class DescentState(NamedTuple):
     search: linesearch.Search
     memory: Any  # what the method keeps to compute directions, such as pairs (s, y)
     steepest: jax.Array  # bool: whether the direction is that of the gradient, with an empty memory
-    norm: jax.Array  # of the gradient; with bounds without the parameters that they hold
-    first_norm: jax.Array  # of the gradient at the start, or the largest seen from there where f is higher
-    least_norm: jax.Array  # of the gradients so far
-    idle: jax.Array  # int32
-    begun: jax.Array  # bool: whether the start has been evaluated
-    opening: jax.Array  # bool: whether no step has been accepted yet
-    probe: jax.Array  # int32: which probe the next evaluation is, or NO
-
-
-def dot(a: Any, b: Any) -> jax.Array:
-    """The inner product of two trees, real also for complex leaves."""
-    products = [jnp.sum(jnp.real(jnp.conj(x) * y)) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)]
-    return sum(products, start=jnp.zeros(()))
+    course: endings.Course
 
 
 def line_search_method(
@@ -68,7 +54,7 @@ def line_search_method(
         c1: of the sufficient decrease.
         c2: of the curvature.
         first_step: the length of the first trial step, for gradients of norm 1 and more; shorter for smaller ones,
-            except at a start where the gradient may be small enough to end: there it is max(1, ‖x‖), see `probes`.
+            except at a start where the gradient may be small enough to end: there it is max(1, ‖x‖), see `endings`.
         tries: trials in one search.
         bounded: whether to keep within the objective's bounds; f is never evaluated outside.
     """
@@ -83,96 +69,57 @@ def line_search_method(
         zeros = lambda like: jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), like)
         zero, still = jnp.zeros([], value.dtype), jax.tree.map(jnp.zeros_like, params)
         search = linesearch.begin(zero, zero, 0.0)  # t = 0: the first evaluation is at the start
-        yes, no, count = jnp.array(True), jnp.array(False), jnp.zeros([], jnp.int32)
-        return DescentState(
-            *(zero, zeros(aux), still, still, search, empty(params)),
-            *(yes, zero, zero, zero, count, no, yes, count),
-        )
+        course = endings.unbegun(zero)
+        return DescentState(zero, zeros(aux), still, still, search, empty(params), jnp.array(True), course)
 
     def step(objective: Objective, params: Any, state: DescentState) -> tuple[Any, DescentState, Info]:
-        search, begun, probing = state.search, state.begun, state.probe != probes.NO
+        search, course = state.search, state.course
+        begun, probing = course.begun, course.probe != endings.NO
         box = box_of(objective, params) if bounded else None
-        trial = move(params, search.t, state.direction, box)
-        beside = tree.where(state.probe == probes.FAR, probes.far(params), probes.near(params))
-        trial = tree.where(probing, clip(beside, box), trial)
+        trial = clip(endings.beside(course, params, move(params, search.t, state.direction, box)), box)
         value, aux, grads = objective.value_and_grad(trial)
         free_grads = reduced(trial, grads, box)
         norm = tree.global_norm(free_grads).astype(value.dtype)
-        ahead = jax.tree.map(jnp.negative, reduced(trial, jax.tree.map(jnp.negative, state.direction), box))
-        slope = dot(grads, ahead).astype(value.dtype)
+        slope = slope_of(trial, state.direction, grads, box).astype(value.dtype)
         next_search, accepted, failed = linesearch.judge(search, value, slope, c1, c2, tries)
         accepted, failed = (accepted & ~probing) | ~begun, failed & begun & ~probing
         next_search = tree.where(probing, search, next_search)
+        is_over = failed & state.steepest
+        is_tiny = -search.slope0 * search.first <= 100 * endings.ROUNDING * jnp.finfo(value.dtype).eps * jnp.abs(value)
 
         # Accepted: search along the next direction, or the steepest where that does not descend.
         s, y = (jax.tree.map(jnp.subtract, *pair) for pair in ((trial, params), (grads, state.grads)))
         memory, direction, t = direct(state.memory, s, y, grads, trial, box)
-        ahead = jax.tree.map(jnp.negative, reduced(trial, jax.tree.map(jnp.negative, direction), box))
-        down = dot(grads, ahead).astype(value.dtype)
+        down = slope_of(trial, direction, grads, box).astype(value.dtype)
         descends = begun & (down < 0) & jnp.isfinite(down)
         following = (memory, direction, linesearch.begin(value, down, t))
         following = tree.where(descends, following, steepest(trial, free_grads, value, norm))
         # Failed: start a search along the steepest direction; if the failed one was along it, the solve ends.
         kept = (state.memory, state.direction, next_search)
-        again = steepest(params, reduced(params, state.grads, box), state.value, state.norm)
+        again = steepest(params, reduced(params, state.grads, box), state.value, course.norm)
         memory, direction, next_search = tree.where(accepted, following, tree.where(failed, again, kept))
         is_steepest = jnp.where(accepted, ~descends, state.steepest | failed)
+        # At the start a gradient that is small may be small enough: look far along it.
+        probes_down = ~begun & endings.is_small(objective, norm, value)
+        t = jnp.where(probes_down, (endings.reach(trial) / norm).astype(value.dtype), next_search.t)
+        next_search = next_search._replace(t=t, first=jnp.where(begun, next_search.first, t))
 
-        # The gradients that this one is measured by. Those of the first search count where f is higher than here.
-        magnitude = jnp.maximum(1, jnp.abs(jnp.where(begun, state.value, value)))
-        higher = state.opening & (value > state.value) & jnp.isfinite(norm)
-        raw_norm = tree.global_norm(grads).astype(value.dtype) if bounded else norm
-        is_small = jnp.where(begun, state.norm, norm) <= jnp.sqrt(objective.tol) * magnitude
-        seen = jnp.where(is_small, probes.SLACK, 1) * raw_norm
-        first_norm = jnp.where(higher, jnp.maximum(state.first_norm, seen), state.first_norm)
-        first_norm = jnp.where(begun, first_norm, norm)
-        first = jnp.where(is_small & ~begun, (probes.reach(trial) / norm).astype(value.dtype), next_search.t)
-        next_search = next_search._replace(t=first, first=jnp.where(begun, next_search.first, first))
-        noise = tree.global_norm(y).astype(value.dtype)
-        eps, length = jnp.finfo(value.dtype).eps, tree.global_norm(s)
-        may_be_noise = state.norm * length <= 10 * eps * noise * probes.reach(params)
-        at_floor = (state.probe >= probes.NEAR) & (state.norm <= noise)
-
-        rounding = linesearch.ROUNDING * eps * jnp.abs(value)
-        progress = (state.value - value > rounding) | (norm < PROGRESS * state.least_norm) | ~begun
-        idle = jnp.where(accepted, jnp.where(progress, 0, state.idle + 1), state.idle)
-        least_norm = jnp.where(begun, jnp.minimum(state.least_norm, jnp.where(accepted, norm, jnp.inf)), norm)
-        unmoved = jnp.all(jnp.array([jnp.all(new == old) for new, old in zip(*map(jax.tree.leaves, (trial, params)))]))
-        expected = -search.slope0 * search.first  # decrease, of the first trial of the search
-        is_over = failed & state.steepest
-        stalls = (idle >= IDLE) | (begun & unmoved) | (is_over & (expected <= 100 * rounding))
-
-        here = (trial, value, aux, grads, norm)
-        there = (params, state.value, state.aux, state.grads, state.norm)
-        new_params, here_value, here_aux, here_grads, here_norm = tree.where(accepted, here, there)
-        status = jnp.select(
-            [
-                value == -jnp.inf,
-                ~begun & ~(jnp.isfinite(value) & jnp.isfinite(norm)),
-                objective.converged(here_norm, here_value, first_norm) | at_floor,
-                state.probe == probes.LAST,
-                is_over & ~stalls,
-            ],
-            [
-                *(Status.UNBOUNDED, Status.NON_FINITE, Status.CONVERGED_GRADIENT, Status.STALLED),
-                Status.LINE_SEARCH_FAILED,
-            ],
-            Status.RUNNING,
-        ).astype(jnp.int32)
-        doubt = state.opening & begun & ~probing & (search.tries == 0) & ~failed & ~(value < state.value)
-        doubt = doubt & (is_small | may_be_noise)
-        which = jnp.where(state.norm <= objective.tol * magnitude, probes.FAR, probes.NEAR)
-        probe = jnp.where(stalls & ~probing, probes.LAST, jnp.where(doubt, which, probes.NO)).astype(jnp.int32)
-
+        is_first = (search.tries == 0) & ~failed
+        seen = endings.Trial(trial, value, grads, norm, accepted, is_first, is_over, is_tiny)
+        next_course, status = endings.follow(course, objective, params, state.value, state.grads, seen)
+        here, there = (trial, value, aux, grads), (params, state.value, state.aux, state.grads)
+        new_params, value, aux, grads = tree.where(accepted, here, there)
         updates = jax.tree.map(jnp.subtract, new_params, params)
-        new_state = DescentState(
-            *(here_value, here_aux, here_grads, direction, next_search, memory, is_steepest),
-            *(here_norm, first_norm, least_norm, idle, jnp.array(True), state.opening & ~(accepted & begun), probe),
-        )
-        shown = reduced(new_params, here_grads, box)
-        return new_params, new_state, Info(here_value, here_aux, shown, updates, status, jnp.ones([], jnp.int32))
+        new_state = DescentState(value, aux, grads, direction, next_search, memory, is_steepest, next_course)
+        shown = reduced(new_params, grads, box)
+        return new_params, new_state, Info(value, aux, shown, updates, status, jnp.ones([], jnp.int32))
 
     return init, step
+
+
+def slope_of(params: Any, direction: Any, grads: Any, box: Any) -> jax.Array:
+    """g·d without the parameters that stand on a bound and would leave the box."""
+    return -dot(grads, reduced(params, jax.tree.map(jnp.negative, direction), box))
 
 
 def check_search(who: str, c1: Any, c2: Any, tries: int) -> None:

@@ -15,13 +15,14 @@ import jax
 import jax.numpy as jnp
 
 from jaxopt_lite import tree
+from jaxopt_lite.solvers.endings import ROUNDING
 
 __all__ = ["Search", "begin", "judge"]
 
 GROW = 4.0  # the largest factor by which a step grows while the minimum is not bracketed
 MARGIN = 0.1  # share of the bracket at each end in which no trial is made
+SHRINK = 0.85  # the bracket is halved next where a trial has not made it shorter by this factor
 RISES = 6  # number of trials with a higher value but a negative slope after which the slopes are taken to be wrong
-ROUNDING = 8.0  # values that differ by less than this times ε |φ(0)| count as equal
 
 
 class Search(NamedTuple):
@@ -77,7 +78,8 @@ def judge(search: Search, value: Any, slope: Any, c1: Any, c2: Any, tries: int) 
     beyond = jnp.where(jnp.isfinite(s.high), slope * (s.high - s.low), slope) >= 0
     low, low_value, low_slope = tree.where(enough, here, near)
     high, high_value, high_slope = tree.where(enough, tree.where(beyond, near, far), here)
-    inside = _inside(low, low_value, low_slope, high, high_value, high_slope, equal, s.tries)
+    halves = jnp.abs(high - low) >= SHRINK * jnp.abs(s.high - s.low)  # false while the old bracket is infinite
+    inside = _inside(low, low_value, low_slope, high, high_value, high_slope, equal, halves)
     outside = _outside(s.low, s.low_slope, low, low_slope)
     t_next = jnp.where(jnp.isfinite(high), inside, outside)
 
@@ -106,7 +108,7 @@ def _ends(s: Search, t: Any, value: Any, slope: Any) -> tuple[tuple, tuple, tupl
     return (t, value, slope), (s.low, s.low_value, s.low_slope), (s.high, s.high_value, s.high_slope)
 
 
-def _inside(low, low_value, low_slope, high, high_value, high_slope, equal, tries):
+def _inside(low, low_value, low_slope, high, high_value, high_slope, equal, halves):
     """The minimum of the cubic through both ends, kept off them; by slopes alone where values are equal."""
     width = high - low
     finite = jnp.isfinite(high_value) & jnp.isfinite(high_slope) & jnp.isfinite(high)
@@ -119,7 +121,7 @@ def _inside(low, low_value, low_slope, high, high_value, high_slope, equal, trie
     cubic = 1 - (slope + root - d1) / jnp.where(bottom == 0, 1, bottom)
     secant = low_slope / jnp.where(low_slope == slope, 1, low_slope - slope)
     share = jnp.where(equal, secant, cubic)
-    share = jnp.where(finite & jnp.isfinite(share) & (tries % 3 < 2), share, 0.5)  # every third trial halves
+    share = jnp.where(finite & jnp.isfinite(share) & ~halves, share, 0.5)
     share = jnp.where(finite, jnp.clip(share, MARGIN, 1 - MARGIN), MARGIN)  # far from where f is not finite
     return low + share * width
 

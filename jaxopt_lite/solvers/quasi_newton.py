@@ -12,7 +12,8 @@ import jax.numpy as jnp
 from jaxopt_lite.core.method import solver
 from jaxopt_lite.core.numbers import Fraction, Positive
 from jaxopt_lite.core.vectors import from_vector, to_vector
-from jaxopt_lite.solvers.descent import check_search, dot, line_search_method
+from jaxopt_lite.solvers.descent import check_search, line_search_method
+from jaxopt_lite.solvers.endings import dot
 
 __all__ = ["bfgs", "lbfgs"]
 
