@@ -52,10 +52,16 @@ def newton_cg(first_radius: Positive = 1.0, *, products: int = 200):
         signs = _pseudo_random(x)
         norm_x, norm_g = tree.global_norm(x), tree.global_norm(g)
         # Two products, with the halves of x, for terms that would cancel each other.
-        halves = [jax.tree.map(lambda x, s, side=side: jnp.where(side * s.real > 0, x, 0), x, signs) for side in (1, -1)]
+        halves = [
+            jax.tree.map(lambda x, s, side=side: jnp.where(side * s.real > 0, x, 0), x, signs) for side in (1, -1)
+        ]
         halves = [hessian(tree.where(norm_x == 0, g, half)) for half in halves]
-        size = (tree.global_norm(halves[0]) + tree.global_norm(halves[1])) / jnp.where(norm_x == 0, jnp.where(norm_g == 0, 1, 2 * norm_g), norm_x)
-        terms = jax.tree.map(lambda a, b: jnp.where(norm_x == 0, jnp.zeros_like(a), magnitudes(a) + magnitudes(b)), *halves)
+        size = (tree.global_norm(halves[0]) + tree.global_norm(halves[1])) / jnp.where(
+            norm_x == 0, jnp.where(norm_g == 0, 1, 2 * norm_g), norm_x
+        )
+        terms = jax.tree.map(
+            lambda a, b: jnp.where(norm_x == 0, jnp.zeros_like(a), magnitudes(a) + magnitudes(b)), *halves
+        )
         return Model((hessian, signs), terms, size), memory, jnp.full([], 2, jnp.int32)
 
     def propose(model: Model, g, radius, near, at_end):
@@ -68,7 +74,9 @@ def newton_cg(first_radius: Positive = 1.0, *, products: int = 200):
         looks = at_end | near
         size = sum(leaf.size * (1 + jnp.iscomplexobj(leaf)) for leaf in jax.tree.leaves(g))
         length = tree.global_norm(signs).astype(radius.dtype)
-        probe = steihaug(hessian, signs, length, jnp.full_like(radius, jnp.inf), 0.0, jnp.where(looks, min(size, products), 0))
+        probe = steihaug(
+            hessian, signs, length, jnp.full_like(radius, jnp.inf), 0.0, jnp.where(looks, min(size, products), 0)
+        )
         out = inner(g, probe.direction)
         size_out = tree.global_norm(probe.direction).astype(radius.dtype)
         t = jnp.where(out > 0, -radius, radius) / jnp.where(size_out == 0, 1, size_out)
