@@ -31,7 +31,7 @@ PLAN = (
             *("guards", "wrappers", "stacking"),  # what is put around a rule
         )
     },
-    {"optimizers": (), "solvers": ("krylov", "linesearch", "descent", "quasi_newton", "trust_region", "newton", "dogleg"), "search": ()},
+    {"optimizers": (), "solvers": ("krylov", "linesearch", "descent", "quasi_newton", "trust_region", "newton", "dogleg", "nelder_mead"), "search": ()},
     {
         "solve": (),
         "train": ("task", "calls", "programs", "state", "plan", "step", "data", "point", "result", "loop"),
