@@ -21,7 +21,8 @@ __all__ = ["nelder_mead"]
 
 FILL, REFLECT, EXPAND, OUTSIDE, INSIDE = range(5)  # what the trial is: a point of a new simplex, or one of the moves
 FRESH = 10.0  # the edges of a second simplex, in units of the size at which the first one ended
-ROUNDING = 8.0  # values that differ by less than this times ε |f| count as equal
+LEVEL = 1e3  # values that differ by more than this times |f| are not those of a minimum, unless f = 0
+ROUNDING = 4.0  # values that differ by less than this times ε |f| count as equal
 
 
 class SimplexState(NamedTuple):
@@ -37,9 +38,9 @@ class SimplexState(NamedTuple):
     best: jax.Array  # [n], of all evaluated points
     best_value: jax.Array
     best_aux: Any
-    edges: jax.Array  # [n], of the first simplex
+    edges: jax.Array  # [n], of the last fresh simplex
     spread: jax.Array  # of the values of the first simplex
-    ended_at: jax.Array  # the value at the end of the last simplex, infinite for the first one
+    last_best: jax.Array  # [n], where the last fresh simplex was made, NaN for the first one
     flat: jax.Array  # int32, how often in succession all values were equal
     begun: jax.Array  # bool
 
@@ -49,10 +50,11 @@ def nelder_mead(edge: Positive = 0.05, *, adaptive: bool = True):
     """The simplex method of Nelder and Mead, for functions of few parameters without a useful gradient.
 
     Only values of f are used, so it may have kinks and steps; a point where it is NaN or infinite counts as the worst.
-    It ends where the simplex is smaller than √tol relative to each parameter and its values differ by less than tol,
-    relative to f and to the differences in the first simplex. A simplex may have collapsed where there is no minimum:
-    so it ends only after a second, fresh simplex around the best point has brought no more than that. Where all values
-    are equal to rounding while the simplex is larger, the solve has stalled.
+    It ends where the simplex is smaller than √tol / 3 relative to each parameter (to the first edge where that is
+    larger) and its values differ by less than tol, relative to f and to the differences in the first simplex. A simplex
+    may have collapsed where there is no minimum, so it ends only after another one, fresh and ten times as large as it
+    was in the end, has ended near the same point. Where all values are equal to rounding while the simplex is larger,
+    the solve has stalled.
 
     Trial points are clipped to the bounds, and the first points step inwards from a bound. Gradients and their norm are
     NaN in the solution.
@@ -82,7 +84,7 @@ def nelder_mead(edge: Positive = 0.05, *, adaptive: bool = True):
         return SimplexState(
             *(points, jnp.full(x.size + 1, jnp.inf, value.dtype), x, count, count, x, infinite, x, infinite),
             *(jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), aux), edges.astype(x.dtype)),
-            *(jnp.zeros_like(infinite), infinite, count, jnp.array(False)),
+            *(jnp.zeros_like(infinite), jnp.full_like(x, jnp.nan), count, jnp.array(False)),
         )
 
     def step(objective: Objective, params: Any, state: SimplexState) -> tuple[Any, SimplexState, Info]:
@@ -122,19 +124,21 @@ def nelder_mead(edge: Positive = 0.05, *, adaptive: bool = True):
         across = centroid + rho * (centroid - points[worst])
 
         # The end: small and level, twice
-        root = jnp.sqrt(objective.tol).astype(trial.dtype)
+        root = (jnp.sqrt(objective.tol) / 3).astype(trial.dtype)
         scale = jnp.maximum(jnp.abs(best), state.edges)
         small = jnp.all(jnp.abs(points - best) <= root * scale)
-        finite = jnp.where(jnp.isfinite(values), values, best_value)
-        spread = jnp.where(jnp.isfinite(state.ended_at) | ~(fills & is_next), state.spread, jnp.max(finite) - best_value)
-        spread = jnp.where(state.index == n, spread, state.spread)
+        is_first = jnp.any(jnp.isnan(state.last_best))
+        seen = jnp.where(jnp.isfinite(values), values, best_value)
+        spread = jnp.where(is_first & fills & is_next, jnp.max(seen) - best_value, state.spread)
         near = objective.tol * jnp.maximum(jnp.abs(best_value), spread)
-        ends = is_next & small & (high - low <= near)
+        near_zero = (best_value == 0) | (high - low <= LEVEL * jnp.abs(best_value))
+        ends = is_next & small & (high - low <= near) & near_zero
+        again = ends & ~jnp.all(jnp.abs(best - state.last_best) <= state.edges)
+        edges = jnp.where(again, FRESH * root * scale, state.edges)
+        fresh = _simplex(best, edges, lower, upper)
         rounding = ROUNDING * jnp.finfo(value.dtype).eps * jnp.abs(best_value)
         level = (high - low <= rounding) & ~small
         flat = jnp.where(is_next, jnp.where(level, state.flat + 1, 0), state.flat)
-        again = ends & ~(state.ended_at - best_value <= near)
-        fresh = _simplex(best, FRESH * root * scale, lower, upper)
 
         # The next trial: a simplex that is fresh or shrunk is filled from its second point on, the first is the best.
         b = jnp.argmin(state.values)
@@ -157,8 +161,8 @@ def nelder_mead(edge: Positive = 0.05, *, adaptive: bool = True):
         new_state = SimplexState(
             *(points, values, jnp.clip(following, lower, upper), phase, index),
             *tree.where(reflects, (trial, value), (state.reflected, state.reflected_value)),
-            *(best, best_value, best_aux, state.edges, spread),
-            *(jnp.where(again, best_value, state.ended_at), flat, jnp.array(True)),
+            *(best, best_value, best_aux, edges, spread),
+            *(jnp.where(again, best, state.last_best), flat, jnp.array(True)),
         )
         here = from_vector(best, params)
         updates = jax.tree.map(jnp.subtract, here, params)
