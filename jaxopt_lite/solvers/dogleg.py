@@ -2,11 +2,12 @@
 
 dogleg    p on the path from x to the minimum along -g, and on to the Newton step      Powell, 1970
 
-The Hessian is decomposed, H = V Λ Vᵀ, and the path is that of B = V |Λ| Vᵀ, which is H where H is positive definite.
-Where H has a negative eigenvalue, the step is extended to the radius along the eigenvector of the least one.
+The Hessian is scaled to a diagonal of ones, S = D H D, and decomposed, S = V Λ Vᵀ. The path is that of B, which is
+D⁻¹ V |Λ| Vᵀ D⁻¹: H itself where H is positive definite. Where it has a negative eigenvalue, the step is extended to the
+radius along the eigenvector of the least one. Scaled, small eigenvalues are not lost in the rounding of large ones.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,11 +22,14 @@ __all__ = ["dogleg"]
 FLAT = 30.0  # eigenvalues above minus this times ε ‖H‖ are not negative
 
 
-class Eigen(NamedTuple):
-    """The Hessian of n real numbers, decomposed."""
+class Quadratic(NamedTuple):
+    """The quadratic model at a point, of n real numbers; it does not depend on the radius."""
 
-    values: jax.Array  # [n], in increasing order
-    vectors: jax.Array  # [n, n], in columns
+    hessian: jax.Array  # [n, n]
+    newton: jax.Array  # [n], -B⁻¹g
+    curvature: jax.Array  # gᵀBg / gᵀg
+    lowest: jax.Array  # [n], a unit vector of negative curvature if there is one
+    saddle: jax.Array  # bool
     terms: jax.Array  # [n], |H| |x|
 
 
@@ -47,63 +51,82 @@ def dogleg(first_radius: Positive = 1.0):
     """
 
     def empty(params):
-        x = to_vector(params)
-        return Eigen(jnp.zeros_like(x), jnp.zeros((x.size, x.size), x.dtype), jnp.zeros_like(x))
+        x = jnp.zeros_like(to_vector(params))
+        zero = jnp.zeros([], x.dtype)
+        return Quadratic(jnp.zeros((x.size, x.size), x.dtype), x, zero, x, jnp.array(False), x)
 
     def build(objective: Objective, x, g, memory, moved):
-        def decompose():
-            like, vector = x, to_vector(x)
-            _, push = jax.linearize(lambda v: to_vector(objective.value_and_grad(from_vector(v, like))[2]), vector)
-            hessian = jax.vmap(push)(jnp.eye(vector.size, dtype=vector.dtype))
-            hessian = jnp.where(jnp.all(jnp.isfinite(hessian)), hessian, 0)
-            values, vectors = jnp.linalg.eigh(hessian)
-            return Eigen(values, vectors, jnp.abs(hessian) @ jnp.abs(vector)), jnp.asarray(vector.size, jnp.int32)
+        vector = to_vector(x)
 
-        eigen, products = jax.lax.cond(moved, decompose, lambda: (memory, jnp.zeros([], jnp.int32)))
-        size = jnp.max(jnp.abs(eigen.values), initial=0)
-        return Model(eigen, from_vector(eigen.terms, x), size), eigen, products
+        def at_x():
+            gradient = lambda v: to_vector(objective.value_and_grad(from_vector(v, x))[2])
+            _, push = jax.linearize(gradient, vector)
+            hessian = jax.vmap(push)(jnp.eye(vector.size, dtype=vector.dtype))
+            return _quadratic(hessian, to_vector(g), vector), jnp.asarray(vector.size, jnp.int32)
+
+        model, products = jax.lax.cond(moved, at_x, lambda: (memory, jnp.zeros([], jnp.int32)))
+        return Model(model, from_vector(model.terms, x), jnp.max(jnp.abs(model.hessian), initial=0)), model, products
 
     def propose(model: Model, g, radius, near, at_end):
-        values, vectors, _ = model.hessian
-        real = lambda x: jnp.asarray(x, values.dtype)
-        eps, most = jnp.finfo(values.dtype).eps, jnp.finfo(values.dtype).max
-        a = to_vector(g) @ vectors
-        norm = _norm(a)
-        a = a / jnp.where(norm == 0, 1, norm)
-        # In units of Δ for p and of ‖g‖ for g
-        values = jnp.clip(values * (real(radius) / jnp.where(norm == 0, 1, norm)), -most / 4, most / 4)
-        largest = jnp.max(jnp.abs(values), initial=0)
-        b = jnp.maximum(jnp.abs(values), eps * jnp.maximum(largest, 1))
-        y, at_radius = _path(a, b)
-
-        saddle = values[0] < -FLAT * eps * largest
-        direction = jnp.where(a[0] > 0, -1, 1)
-        others = jnp.sum(y[1:] ** 2)
-        out = direction * jnp.sqrt(jnp.maximum(1 - others, 0))  # not shorter than y[0], and of its sign
-        y = y.at[0].set(jnp.where(saddle, out, y[0]))
-        model_change = jnp.sum(a * y) + jnp.sum(values * y * y) / 2
-        predicted = -model_change * norm * real(radius)
-        newton = jnp.where(at_radius | saddle, jnp.inf, predicted)
-        p = from_vector(real(radius) * (vectors @ y), g)
-        to = lambda x: x.astype(radius.dtype)
-        return Proposal(p, to(predicted), at_radius | saddle, to(newton), saddle), jnp.zeros([], jnp.int32)
+        hessian, newton, curvature, lowest, saddle, _ = model.hessian
+        delta = radius.astype(newton.dtype)
+        gradient = to_vector(g)
+        norm = _norm(gradient)
+        unit = gradient / jnp.where(norm == 0, 1, norm)
+        # y = p / Δ
+        y, at_radius = _path(unit, norm / jnp.where(curvature > 0, curvature * delta, 0), newton / delta)
+        side = jnp.where(jnp.sum(lowest * unit) > 0, -lowest, lowest)
+        y = jnp.where(saddle & ~at_radius, y + _reach(y, side) * side, y)
+        at_radius = at_radius | saddle
+        predicted = -delta * (norm * jnp.sum(unit * y) + delta * jnp.sum(y * (hessian @ y)) / 2)
+        decrement = jnp.where(at_radius, jnp.inf, predicted)
+        real = lambda x: x.astype(radius.dtype)
+        p = from_vector(delta * y, g)
+        return Proposal(p, real(predicted), at_radius, real(decrement), saddle), jnp.zeros([], jnp.int32)
 
     return trust_region_method(empty, build, propose, first_radius)
 
 
-def _path(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The dogleg step for the gradient a [n] and the eigenvalues b [n] > 0 within ‖y‖ <= 1, and whether it is at 1."""
-    aa = jnp.sum(a * a)
-    cauchy = -a * aa / jnp.where(aa == 0, 1, jnp.sum(b * a * a))
-    newton = -a / b
-    short, steep = _norm(newton) <= 1, _norm(cauchy) >= 1
+def _quadratic(hessian: jax.Array, g: jax.Array, x: jax.Array) -> Quadratic:
+    """The model of a Hessian [n, n] and a gradient [n] at x [n]."""
+    hessian = jnp.where(jnp.all(jnp.isfinite(hessian)), hessian, 0)
+    diagonal = jnp.abs(jnp.diagonal(hessian))
+    diagonal = jnp.where(diagonal > 0, diagonal, jnp.max(jnp.abs(hessian), axis=1, initial=0))
+    d = 1 / jnp.sqrt(jnp.where(diagonal > 0, diagonal, 1))
+    values, v = jnp.linalg.eigh(d[:, None] * hessian * d)
+    largest = jnp.max(jnp.abs(values), initial=0)
+    eps = jnp.finfo(values.dtype).eps
+    b = jnp.maximum(jnp.abs(values), eps * jnp.where(largest > 0, largest, 1))
+    newton = -d * (v @ ((d * g) @ v / b))
+    norm = _norm(g)
+    curvature = jnp.sum(jnp.abs(values) * ((g / jnp.where(norm == 0, 1, norm) / d) @ v) ** 2)
+    lowest = d * v[:, 0]
+    saddle = values[0] < -FLAT * eps * largest
+    return Quadratic(hessian, newton, curvature, lowest / _norm(lowest), saddle, jnp.abs(hessian) @ jnp.abs(x))
+
+
+def _path(unit: jax.Array, length: jax.Array, newton: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The dogleg step within ‖y‖ <= 1, and whether it is at 1.
+
+    Args:
+        unit: g / ‖g‖, [n].
+        length: of the step to the minimum along -g.
+        newton: the Newton step, [n].
+    """
+    short = _norm(newton) <= 1
+    cauchy = -jnp.minimum(length, 1) * unit
     leg = newton - cauchy
-    # The positive root of ‖cauchy + s leg‖ = 1, Nocedal & Wright, Eq. (4.16)
-    square, half, room = jnp.sum(leg * leg), jnp.sum(cauchy * leg), jnp.maximum(1 - jnp.sum(cauchy * cauchy), 0)
-    square = jnp.where(square == 0, 1, square)
-    s = room / (half + jnp.sqrt(half * half + square * room) + jnp.finfo(a.dtype).tiny)
-    bent = cauchy + jnp.clip(s, 0, 1) * leg
-    return jnp.where(short, newton, jnp.where(steep, -a / jnp.sqrt(jnp.where(aa == 0, 1, aa)), bent)), ~short
+    size = _norm(leg)
+    leg = leg / jnp.where((size > 0) & jnp.isfinite(size), size, 1)
+    bent = cauchy + jnp.minimum(_reach(cauchy, leg), size) * leg
+    return jnp.where(short, newton, jnp.where(length < 1, bent, cauchy)), ~short
+
+
+def _reach(y: jax.Array, d: jax.Array) -> jax.Array:
+    """The positive root s of ‖y + s d‖ = 1, for ‖y‖ <= 1 and ‖d‖ = 1; Nocedal & Wright, Eq. (4.16)."""
+    half, room = jnp.sum(y * d), jnp.maximum(1 - jnp.sum(y * y), 0)
+    root = jnp.sqrt(half * half + room)
+    return jnp.where(half > 0, room / jnp.where(half + root > 0, half + root, 1), root - half)
 
 
 def _norm(x):

@@ -30,8 +30,8 @@ def newton_cg(first_radius: Positive = 1.0, *, products: int = 200):
     after as many products as there are parameters, or `products`, so a saddle with a slight negative curvature among
     very many parameters may not be seen.
 
-    `solution.evaluations` counts values with gradients. Products with the Hessian, each about twice as dear, are counted
-    in `solution.state.method_state.products`.
+    `solution.evaluations` counts values with gradients. Products with the Hessian, each about twice as dear, are
+    counted in `solution.state.method_state.products`.
 
     Args:
         first_radius: of the first trust region, above 0, in units of the larger of ‖x‖ and ‖g‖ / ‖H‖ at the start.
@@ -51,17 +51,14 @@ def newton_cg(first_radius: Positive = 1.0, *, products: int = 200):
         hessian = lambda v: tree.cast_like(push(v), x)
         signs = _pseudo_random(x)
         norm_x, norm_g = tree.global_norm(x), tree.global_norm(g)
-        # Two products, with the halves of x, for terms that would cancel each other.
-        halves = [
-            jax.tree.map(lambda x, s, side=side: jnp.where(side * s.real > 0, x, 0), x, signs) for side in (1, -1)
-        ]
-        halves = [hessian(tree.where(norm_x == 0, g, half)) for half in halves]
-        size = (tree.global_norm(halves[0]) + tree.global_norm(halves[1])) / jnp.where(
-            norm_x == 0, jnp.where(norm_g == 0, 1, 2 * norm_g), norm_x
-        )
-        terms = jax.tree.map(
-            lambda a, b: jnp.where(norm_x == 0, jnp.zeros_like(a), magnitudes(a) + magnitudes(b)), *halves
-        )
+        # Two products, with the halves of x, for terms that would cancel each other. At x = 0 with g, for the size.
+        is_zero = norm_x == 0
+        half = lambda side: jax.tree.map(lambda x, s: jnp.where(side * s.real > 0, x, jnp.zeros_like(x)), x, signs)
+        a, b = (hessian(tree.where(is_zero, g, half(side))) for side in (1, -1))
+        length = jnp.where(is_zero, 2 * norm_g, norm_x)
+        size = (tree.global_norm(a) + tree.global_norm(b)) / jnp.where(length == 0, 1, length)
+        terms = jax.tree.map(lambda a, b: magnitudes(a) + magnitudes(b), a, b)
+        terms = tree.where(is_zero, jax.tree.map(jnp.zeros_like, terms), terms)
         return Model((hessian, signs), terms, size), memory, jnp.full([], 2, jnp.int32)
 
     def propose(model: Model, g, radius, near, at_end):

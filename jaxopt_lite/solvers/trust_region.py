@@ -187,8 +187,8 @@ def trust_region_method(
 def at_floor(g: Any, terms: Any, eps: Any) -> jax.Array:
     """Whether every component of the gradient is within rounding of the sum of its terms, a bool scalar.
 
-    Such a point is a stationary one of a function whose coefficients differ by a few ε (Oettli & Prager, 1964), whatever
-    the scale of the function and of each parameter.
+    Such a point is a stationary one of a function whose coefficients differ by a few ε (Oettli & Prager, 1964),
+    whatever the scale of the function and of each parameter.
     """
     parts = lambda x: (x.real, x.imag) if jnp.iscomplexobj(x) else (x,)
     leaves = [part for x in jax.tree.leaves(terms) for part in parts(x)]
