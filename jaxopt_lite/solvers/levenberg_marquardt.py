@@ -40,4 +40,4 @@ def levenberg_marquardt(first_radius: Positive = 1.0):
         later = jnp.where(t.ratio > 0.25, jnp.where(grows, 2 * t.length, t.radius), shrunk)
         return jnp.where(t.first, first_radius * jnp.where(t.size > 0, t.size, 1), later)
 
-    return squares_method(steps, resize)
+    return squares_method(steps, resize, curved=True)

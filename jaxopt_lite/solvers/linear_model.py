@@ -8,26 +8,42 @@ number of residuals, a step is computed from R [n, n] and q [n]. JᵀJ is never 
                                                               and Theory", 1978
 
 D is diagonal. The second is p(α) = -(JᵀJ + α D²)⁻¹ Jᵀr, where α >= 0 solves |D p(α)| = Δ; with the singular values
-of R D⁻¹ at hand an iteration for α costs 2n operations.
+of R D⁻¹ at hand an iteration for α costs a few n operations.
+
+Where residuals are large at the solution their own curvature Σ rᵢ ∇²rᵢ counts. A model may have an approximation S of it
+(Dennis, Gay & Welsch, 1981); then JᵀJ + S takes the place of JᵀJ, and its eigenvalues that of the singular values.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-__all__ = ["Model", "Steps", "column_norms", "covariance", "decrease", "factorize", "steps"]
+__all__ = ["Model", "Steps", "column_norms", "covariance", "curve", "decrease", "factorize", "steps"]
 
 NEWTON = 30  # the largest number of iterations for α
 CLOSE = 0.1  # |D p| may differ from Δ by this share of it
 
 
 class Model(NamedTuple):
-    """The linear model of the residuals at a point."""
+    """The model of the value at a point: ½ |q + R p|² + t·p + ½ pᵀS p. S and t are 0 for the linear model of r."""
 
     factor: jax.Array  # R [n, n]
     rotated: jax.Array  # q = Qᵀr [n]
     scale: jax.Array  # D [n], positive
+    second: jax.Array  # S [n, n], an approximation of Σ rᵢ ∇²rᵢ
+    tilt: jax.Array  # t [n]
+    curved: jax.Array  # bool: whether S is used
+
+    @property
+    def gradient(self) -> jax.Array:
+        """The gradient of the model at p = 0."""
+        return self.factor.T @ self.rotated + self.tilt
+
+    def moved(self, p: jax.Array) -> "Model":
+        """The same model as a function of steps from p."""
+        return self._replace(rotated=self.rotated + self.factor @ p, tilt=self.tilt + self.second @ p)
 
 
 class Steps(NamedTuple):
@@ -53,61 +69,99 @@ def column_norms(matrix: jax.Array) -> jax.Array:
 
 
 def decrease(model: Model, p: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """How much the model decreases by a step p, and its slope along p, rᵀJ p."""
+    """How much the model decreases by a step p, and its slope along p."""
     change = model.factor @ p
-    slope = model.rotated @ change
-    return -slope - change @ change / 2, slope
+    slope = model.rotated @ change + model.tilt @ p
+    return -slope - (change @ change + p @ model.second @ p) / 2, slope
 
 
 def steps(model: Model, free: jax.Array, radius: Any, rows: int) -> Steps:
-    """The Gauss-Newton step and the trust-region step, in the coordinates that are free.
+    """The minimizer of the model and the minimizer in the trust region, in the coordinates that are free.
 
     Args:
         model: the model.
         free: bool [n]; the other coordinates do not move.
         radius: Δ, a scalar; infinite for the Gauss-Newton step alone.
         rows: m, the number of residuals: singular values below max(m, n) ε times the largest count as 0.
+
+    Returns:
+        Both steps; the first is infinite where the model has no minimizer.
     """
-    n = model.scale.size
+    curvature, slope, basis = jax.lax.cond(
+        model.curved, _eigenvalues, functools.partial(_singular_values, rows), model, free
+    )
+    alpha = _damping(curvature, slope, radius)
+    bounded = jnp.all((curvature > 0) | (slope == 0))
+    newton, taken = (jnp.where(free, -(basis @ _damped(curvature, slope, a)) / model.scale, 0) for a in (0, alpha))
+    return Steps(jnp.where(free & ~bounded, jnp.inf, newton), taken)
+
+
+def _singular_values(rows, model, free):
+    """Curvatures and slopes of |q + R p|² / 2 along the singular vectors of R D⁻¹, which are the basis."""
     left, s, right = jnp.linalg.svd(jnp.where(free, model.factor / model.scale, 0))
-    s = jnp.where(s > max(rows, n) * jnp.finfo(s.dtype).eps * s[0], s, 0)
-    c = left.T @ model.rotated
-    alpha = _damping(s, c, radius)
-    z = jnp.stack([_filtered(s, c, 0), _filtered(s, c, alpha)])
-    newton, taken = jnp.where(free, -(z @ right) / model.scale, 0)
-    return Steps(newton, taken)
+    s = jnp.where(s > max(rows, s.size) * jnp.finfo(s.dtype).eps * s[0], s, 0)
+    return s * s, s * (left.T @ model.rotated), right.T
 
 
-def _filtered(s, c, alpha):
-    """s c / (s² + α): a step in the coordinates of the singular vectors, 0 where s is 0."""
-    bottom = s + alpha / jnp.where(s > 0, s, 1)
-    return jnp.where(s > 0, c / jnp.where(s > 0, bottom, 1), 0)
+def _eigenvalues(model, free):
+    """Curvatures and slopes of the model along the eigenvectors of D⁻¹ (RᵀR + S) D⁻¹, which are the basis."""
+    scaled = jnp.where(free, model.factor / model.scale, 0)
+    second = jnp.where(free & free[:, None], model.second / (model.scale * model.scale[:, None]), 0)
+    curvature, basis = jnp.linalg.eigh(scaled.T @ scaled + second)
+    return curvature, basis.T @ jnp.where(free, model.gradient / model.scale, 0), basis
 
 
-def _damping(s: jax.Array, c: jax.Array, radius: Any) -> jax.Array:
-    """α with |D p(α)| within a tenth of Δ, or 0 if the Gauss-Newton step is no longer than that.
+def _damped(curvature, slope, alpha):
+    """slope / (curvature + α): the length of the step along each vector of the basis, 0 where the slope is 0."""
+    bottom = jnp.where((slope == 0) | (curvature + alpha == 0), 1, curvature + alpha)
+    return slope / bottom
+
+
+def _damping(curvature: jax.Array, slope: jax.Array, radius: Any) -> jax.Array:
+    """α with |D p(α)| within a tenth of Δ, or the least that is allowed if the step is no longer than that with it.
 
     Newton's method for 1/Δ - 1/|D p(α)| = 0, from the left, where it is monotone (Moré, 1978, Eq. 5.5).
     """
+    eps = jnp.finfo(curvature.dtype).eps
+    lowest = jnp.min(jnp.where(slope == 0, jnp.inf, curvature))
+    least = jnp.where(lowest > 0, 0, -lowest + eps * jnp.max(jnp.abs(curvature)))  # the model is convex above it
+    least = jnp.where(jnp.isfinite(least), least, 0)
 
     def measure(alpha):
-        z = _filtered(s, c, alpha)
-        length = jnp.sqrt(z @ z)
+        z = _damped(curvature, slope, alpha)
+        length = jnp.linalg.norm(z)
         unit = z / jnp.where(length > 0, length, 1)
-        slope = jnp.where(s > 0, unit * unit / jnp.where(s > 0, s * s + alpha, 1), 0).sum()  # -|D p|' / |D p|
-        return length, slope
+        return length, jnp.sum(_damped(curvature, unit * unit, alpha))  # |D p| and -|D p|' / |D p|
 
     def is_far(state):
         _, length, _, count = state
         return (length > (1 + CLOSE) * radius) & (count < NEWTON)
 
     def improve(state):
-        alpha, length, slope, count = state
-        alpha = alpha + (length / radius - 1) / jnp.where(slope > 0, slope, 1)
+        alpha, length, rate, count = state
+        alpha = alpha + (length / radius - 1) / jnp.where(rate > 0, rate, 1)
         return alpha, *measure(alpha), count + 1
 
-    alpha = jnp.zeros([], s.dtype)
-    return jax.lax.while_loop(is_far, improve, (alpha, *measure(alpha), jnp.zeros([], jnp.int32)))[0]
+    return jax.lax.while_loop(is_far, improve, (least, *measure(least), jnp.zeros([], jnp.int32)))[0]
+
+
+def curve(second: jax.Array, factor: jax.Array, s: jax.Array, y: jax.Array) -> jax.Array:
+    """S after a step s that changed the gradient by y: then (RᵀR + S) s = y.
+
+    Where the curvature s·y is not positive S is returned as it is. Reference: Dennis, Gay & Welsch, "An Adaptive
+        Nonlinear Least-Squares Algorithm", 1981, Section 3.
+    """
+    sy = s @ y
+    good = sy > jnp.finfo(s.dtype).eps * jnp.linalg.norm(s) * jnp.linalg.norm(y)
+    sy = jnp.where(good, sy, 1)
+    wanted = y - factor.T @ (factor @ s)
+    old = s @ second @ s
+    shrink = jnp.minimum(1, jnp.abs(s @ wanted) / jnp.where(old == 0, 1, jnp.abs(old)))
+    second = jnp.where(good, shrink, 1) * second
+    w = wanted - second @ s
+    change = (jnp.outer(w, y) + jnp.outer(y, w)) / sy - (w @ s / sy) * jnp.outer(y, y / sy)
+    change = jnp.where(jnp.all(jnp.isfinite(change)), change, 0)
+    return jnp.where(good, second + change, second)
 
 
 def covariance(factor: jax.Array) -> jax.Array:

@@ -26,7 +26,7 @@ from jaxopt_lite import tree
 from jaxopt_lite.core.method import Info, Objective, Status
 from jaxopt_lite.core.vectors import from_vector, to_vector
 from jaxopt_lite.solvers.bounded_step import box_of, step_in_box
-from jaxopt_lite.solvers.linear_model import Model, Steps, column_norms, decrease, factorize
+from jaxopt_lite.solvers.linear_model import Model, Steps, column_norms, curve, decrease, factorize
 from jaxopt_lite.solvers.robust import rescale
 
 __all__ = ["SquaresState", "Trial", "squares_method"]
@@ -72,6 +72,7 @@ class SquaresState(NamedTuple):
     aux: Any
     grads: Any
     model: Model
+    second: jax.Array  # S [n, n], an approximation of Σ rᵢ ∇²rᵢ; in `model` where it is used
     tests: Tests
     trial: jax.Array  # the next point to evaluate, a vector [n]
     expected: jax.Array  # the decrease of the value that the model predicts there
@@ -83,13 +84,17 @@ class SquaresState(NamedTuple):
 
 
 def squares_method(
-    propose: Callable[[Model, jax.Array, Any, int], Steps], resize: Callable[[Trial], jax.Array]
+    propose: Callable[[Model, jax.Array, Any, int], Steps],
+    resize: Callable[[Trial], jax.Array],
+    *,
+    curved: bool = False,
 ) -> tuple[Callable, Callable]:
     """The pair (init, step) of a method for sums of squares.
 
     Args:
         propose: (model, free coordinates, radius, number of residuals) -> Steps.
         resize: Trial -> the next radius, a scalar.
+        curved: whether the model may have the curvature of the residuals.
     """
 
     def init(objective: Objective, params: Any) -> SquaresState:
@@ -99,10 +104,11 @@ def squares_method(
         r = jax.eval_shape(to_vector, aux[0])
         vector = jnp.zeros(x.size, jnp.result_type(x.dtype, r.dtype))
         zero, no = jnp.zeros([], vector.dtype), jnp.array(False)
+        square = jnp.zeros((x.size, x.size), zero.dtype)
         start = box_of(objective, params).clip(x).astype(vector.dtype)  # the first point that is evaluated
         return SquaresState(
             *(jnp.zeros([], value.dtype), empty(aux), jax.tree.map(jnp.zeros_like, params)),
-            *(Model(jnp.zeros((x.size, x.size), zero.dtype), vector, vector), Tests(no, no, no, zero, zero, zero)),
+            *(Model(square, vector, vector, square, vector, no), square, Tests(no, no, no, zero, zero, zero)),
             *(start, zero, zero, no, zero, jnp.zeros([], jnp.int32), no),
         )
 
@@ -127,8 +133,19 @@ def squares_method(
         length = jnp.linalg.norm(state.model.scale * (point - x))
 
         # The model where the method stands now: one that is not finite is selected at the start only.
-        here = Model(*factorize(r, jacobian), jnp.maximum(FADE * state.model.scale, sizes))
+        factor, rotated = factorize(r, jacobian)
+        change = point - x
+        turned = gradient - to_vector(state.grads).astype(dtype)
+        second = curve(state.second, factor, change, turned) if curved else state.second
+        second = jnp.where(accepted & ~first, second, state.second)
+        # Of the models with and without S the next step is by the one that has foretold the last change better.
+        plain = state.expected + change @ state.model.second @ change / 2
+        errors = jnp.abs(gained - plain), jnp.abs(gained - plain + change @ state.second @ change / 2)
+        better = jnp.where(state.model.curved, errors[0] >= 0.5 * errors[1], errors[1] < 0.5 * errors[0]) & ~first
+        scale = jnp.maximum(FADE * state.model.scale, sizes)
+        here = Model(factor, rotated, scale, second, jnp.zeros_like(x), better)
         model = tree.where(accepted, here, state.model)
+        model = model._replace(second=jnp.where(better, second, 0), curved=better)
         measured = (value, aux, from_vector(gradient, params))
         value, aux, grads = tree.where(accepted, measured, (state.value, state.aux, state.grads))
         x = jnp.where(accepted, point, x)
@@ -139,7 +156,7 @@ def squares_method(
         radius = resize(
             Trial(accepted, first, ratio, gained / base, state.slope / base, length, size, state.radius, state.whole)
         )
-        active = box.active(x, model.factor.T @ model.rotated)
+        active = box.active(x, model.gradient)
         newton, trial = step_in_box(
             box, unit, x, active, lambda model, free, radius: propose(model, free, radius, r.size), radius
         )
@@ -176,7 +193,7 @@ def squares_method(
         new_params = tree.where(accepted, trial_params, params)
         updates = jax.tree.map(jnp.subtract, new_params, params)
         new_state = SquaresState(
-            *(value, aux, grads, model, tests, trial, expected, slope, jnp.all(trial == x + newton)),
+            *(value, aux, grads, model, second, tests, trial, expected, slope, jnp.all(trial == x + newton)),
             *(radius, rejections, jnp.array(True)),
         )
         return new_params, new_state, Info(value, aux, grads, updates, status, jnp.ones([], jnp.int32))
