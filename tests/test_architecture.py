@@ -31,7 +31,7 @@ PLAN = (
             *("guards", "wrappers", "stacking"),  # what is put around a rule
         )
     },
-    {"optimizers": (), "solvers": ("krylov", "linesearch", "descent", "quasi_newton", "hybrid", "equations", "bracketing"), "search": ()},
+    {"optimizers": (), "solvers": ("krylov", "linesearch", "descent", "quasi_newton", "hybrid", "equations", "bracketing", "fixed_point"), "search": ()},
     {
         "solve": (),
         "train": ("task", "calls", "programs", "state", "plan", "step", "data", "point", "result", "loop"),

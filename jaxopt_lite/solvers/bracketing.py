@@ -165,7 +165,9 @@ def brent():
         p = jnp.where(linear, 2 * half * s, s * (2 * half * q * (q - r) - (b - a) * (r - 1)))
         q = jnp.where(linear, 1 - s, (q - 1) * (r - 1) * (s - 1))
         q, p = jnp.where(p > 0, -q, q), jnp.abs(p)
-        good = (2 * p < jnp.minimum(3 * half * q - jnp.abs(least * q), jnp.abs(e * q))) & jnp.isfinite(p) & jnp.isfinite(q)
+        good = (
+            (2 * p < jnp.minimum(3 * half * q - jnp.abs(least * q), jnp.abs(e * q))) & jnp.isfinite(p) & jnp.isfinite(q)
+        )
         good &= (jnp.abs(e) >= least) & (jnp.abs(fa) > jnp.abs(fb)) & (q != 0)
         e = jnp.where(good, d, half)
         d = jnp.where(good, p / safe(q), half)

@@ -107,14 +107,18 @@ def implicit_model(r: jax.Array, push: Callable, x: jax.Array, tol: Any, eps: fl
     floor = size <= FLOOR * eps * norm(pushed)  # ‖Jx‖ is no more than the size of the terms
     push_g = push(g)
     flat = norm(g) ** 2 <= tol * norm(push_g)  # the angle between F and Jg, which is 0 for orthogonal J
-    return _model(size, u, jnp.ones_like(x), z, g, push(z), push_g, jnp.all(sizes <= tol * jnp.abs(x)), floor, flat, sizes)
+    return _model(
+        size, u, jnp.ones_like(x), z, g, push(z), push_g, jnp.all(sizes <= tol * jnp.abs(x)), floor, flat, sizes
+    )
 
 
 def _model(size, u, D, z, g, push_z, push_g, small, floor, flat, sizes, rounding: Any = 0.0) -> Model:
     left = norm(jnp.maximum(jnp.abs(u + push_z) - rounding, 0))
     solved = left <= SOLVED
     push_z = jnp.where(solved & (jnp.max(rounding) > SOLVED), -u, push_z)
-    return Model(size, u, D, z, g, push_z, push_g, small & solved, floor, flat & ~solved, solved, sizes, jnp.isfinite(left))
+    return Model(
+        size, u, D, z, g, push_z, push_g, small & solved, floor, flat & ~solved, solved, sizes, jnp.isfinite(left)
+    )
 
 
 def dogleg(model: Model, radius: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
