@@ -1,7 +1,7 @@
 """Methods for n equations in n unknowns, F(x) = 0, in a trust region.
 
-    Newton     J = F'(x) at every point                                       Powell, 1970; Moré, Garbow & Hillstrom, 1980
-    Broyden    B₊ = B + (F₊ - F - B s) (D²s)ᵀ / ‖D s‖²,  s = x₊ - x             Broyden, 1965, "good" update
+    Newton     J = F'(x) at every point                               Powell, 1970; Moré, Garbow & Hillstrom, 1980
+    Broyden    B₊ = B + (F₊ - F - B s) (D²s)ᵀ / ‖D s‖²,  s = x₊ - x           Broyden, 1965, "good" update
 
 A step evaluates F at x + s, with s of `hybrid.dogleg`. It is accepted if ‖F‖ shrinks; the radius follows the share of
 the expected decrease that came true. Near a double root full steps reduce ‖F‖ to 1/4 only; after two such steps the
@@ -88,7 +88,7 @@ def equation_method(who: str, radius: Any, quasi: bool, linear_steps: int | None
             jnp.zeros([], jnp.int32),
             jnp.array(False),
         )
-        model = hybrid.Model(zero, *(vector,) * 6, *(no,) * 4, vector, no)
+        model = hybrid.no_model(zero, vector)
         return EquationState(
             *(zeros(residuals), zeros(aux), model, jnp.zeros((x.size, x.size), dtype) if quasi else ()),
             *(vector, zero, zero, vector, count, no, zero, count, no, jnp.array(True), no),

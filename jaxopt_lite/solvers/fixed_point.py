@@ -1,15 +1,17 @@
 """Methods for fixed points, g(x) = x, by evaluations of g only. With r(x) = g(x) - x:
 
     damped iteration    x₊ = x + β r
-    Anderson            x₊ = x + β r - Σᵢ γᵢ (Δxᵢ + β Δrᵢ),  γ = argmin ‖r - Σᵢ γᵢ Δrᵢ‖     Anderson, 1965; Walker & Ni, 2011
+    Anderson            x₊ = x + β r - Σᵢ γᵢ (Δxᵢ + β Δrᵢ),  γ = argmin ‖r - Σᵢ γᵢ Δrᵢ‖
+                                                                        Anderson, 1965; Walker & Ni, 2011, Eq. (2.1)
 
 where Δxᵢ, Δrᵢ are differences of the last points. A point whose ‖r‖ is more than twice that of the point before it is
 rejected: the history is emptied, the damping β is halved, and the next point is a damped one from the point before
 (a safeguard in the manner of Zhang, O'Donoghue & Boyd, 2018, arXiv:1808.03971).
 
-The distance to the fixed point is about κ‖r‖, where κ = ‖Δx‖ / ‖Δr‖ is 1 / (1 - rate) of a contraction. Converged means
-κ‖r‖ <= tol ‖x‖ with a measured κ, or a residual of zero unless κ ε > 0.001: small steps of a slow iteration are not convergence. Where no
-κ can be measured, because the start is a fixed point already, a residual of rounding size is enough.
+The distance to the fixed point is about κ‖r‖, where κ = ‖Δx‖ / ‖Δr‖ is 1 / (1 - rate) of a contraction. Converged
+means κ‖r‖ <= tol ‖x‖ with a measured κ: small steps of a slow iteration are not convergence. Where κ ε > 0.001,
+rounding hides where the fixed point is, and even a residual of zero is not one. Where no κ can be measured, because the start is a
+fixed point already, a residual of rounding size is enough.
 """
 
 from typing import Any, NamedTuple
@@ -124,11 +126,17 @@ def mixing_method(who: str, beta: Any, history: int) -> tuple:
         largest = jnp.where(accepted, jnp.maximum(state.largest, size_x), state.largest)
         size_x = jnp.maximum(norm(to_vector(new_params).astype(dtype)), eps * largest)
         best_kappa = jnp.where(kappa > 0, jnp.maximum(kappa, jnp.where(better, 0, state.best_kappa)), 0)
-        close = (best_kappa > 0) & (jnp.maximum(best_kappa, 1) * least <= tol * size_x)
-        exact = (least == 0) & (kappa * eps <= SLOWEST)
+        known = kappa * eps <= SLOWEST
+        close = known & (best_kappa > 0) & (jnp.maximum(best_kappa, 1) * least <= tol * size_x)
         at_start = (kappa == 0) & (least <= eps * size_x)
         status = jnp.select(
-            [~begun & ~finite, exact | at_start, close, rejected >= 10, (least == 0) | unmoved | (idle >= IDLE)],
+            [
+                ~begun & ~finite,
+                (least == 0) & known | at_start,
+                close,
+                rejected >= 10,
+                (least == 0) | unmoved | (idle >= IDLE),
+            ],
             [
                 *(Status.NON_FINITE, Status.CONVERGED_GRADIENT, Status.CONVERGED_GRADIENT, Status.NON_FINITE),
                 Status.STALLED,
