@@ -47,12 +47,12 @@ class BracketState(NamedTuple):
     before: jax.Array  # e, the step before that
     width: jax.Array  # |upper - lower|
     size: jax.Array  # |f(lower)| + |f(upper)|
-    halfway: jax.Array  # |f(b) - f(c)| when the bracket was last wider than the root of ε
+    halfway: jax.Array  # |f(b) - f(c)| when the bracket was last wide: the geometric mean of |b| and its last width
     count: jax.Array  # int32, evaluations
 
 
 def bracket_method(who: str, move: Callable) -> tuple:
-    """The pair (init, step); `move`: (a, b, c as pairs of x and f, d, e, least step) -> (d, e), the next step from b."""
+    """The pair (init, step); `move`: (a, b, c pairs of x and f, d, e, least step) -> (d, e), d the next step from b."""
 
     def init(objective: Objective, params: Any) -> BracketState:
         residuals, aux = jax.eval_shape(objective.residual, params)
@@ -99,13 +99,13 @@ def bracket_method(who: str, move: Callable) -> tuple:
         size = jnp.where(second, jnp.abs(b.f) + jnp.abs(c.f), state.size)
         least = eps * jnp.abs(b.x) + 0.5 * tol * jnp.abs(b.x) + eps * eps * width
         gap, jump = jnp.abs(c.x - b.x), jnp.abs(c.f - b.f)
-        wide = gap > jnp.sqrt(jnp.asarray(eps, dtype)) * jnp.minimum(width, jnp.abs(b.x) + eps * width)
+        wide = gap > jnp.sqrt(2 * least) * jnp.sqrt(jnp.minimum(width, jnp.abs(b.x) + eps * width))
         halfway = jnp.where(second | wide, jump, state.halfway)
         d, e = move((a, fa), (b.x, b.f), (c.x, c.f), d, e, least)
 
         middle = b.x + (c.x - b.x) / 2
         narrow = (gap <= 2 * least) | (middle == b.x) | (middle == c.x)
-        continuous = (jump < 0.5 * halfway) | (jump <= NOISE * eps * size)
+        continuous = second | (jump < 0.5 * halfway) | (jump <= NOISE * eps * size)
         finite = jnp.isfinite(x) & ~jnp.isnan(f)
         crosses = jnp.sign(b.f) * jnp.sign(c.f) < 0
         status = jnp.select(
@@ -130,7 +130,7 @@ def bracket_method(who: str, move: Callable) -> tuple:
 
 @solver(solves="bracket")
 def bisection():
-    """Bisection: the middle of the bracket, one bit of the root for each evaluation of f.
+    """Bisection: each point is the middle of the bracket, one bit of the root for each evaluation of f.
 
     Raises:
         ValueError: at the start of a solve, unless it is one equation in one unknown with both ends given.

@@ -1,7 +1,7 @@
 """Methods for n equations in n unknowns, F(x) = 0, in a trust region.
 
-    Newton     J = F'(x) at every point                                       Powell, 1970; Moré, Garbow & Hillstrom, 1980
-    Broyden    B₊ = B + (F₊ - F - B s) (D²s)ᵀ / ‖D s‖²,  s = x₊ - x             Broyden, 1965, "good" update
+    Newton     J = F'(x) at every point                               Powell, 1970; Moré, Garbow & Hillstrom, 1980
+    Broyden    B₊ = B + (F₊ - F - B s) (D²s)ᵀ / ‖D s‖²,  s = x₊ - x           Broyden, 1965, "good" update
 
 A step evaluates F at x + s, with s of `hybrid.dogleg`. It is accepted if ‖F‖ shrinks; the radius follows the share of
 the expected decrease that came true. Near a double root full steps reduce ‖F‖ to 1/4 only; after two such steps the
@@ -61,7 +61,7 @@ def equation_method(who: str, radius: Any, quasi: bool, linear_steps: int | None
     """
     dense = linear_steps is None
 
-    def evaluate(objective, params, dtype):
+    def evaluate(objective, params, dtype) -> tuple[Any, Any, jax.Array, Any]:
         """Residuals, aux, F [n], and the Jacobian: a matrix, or a function of vectors."""
 
         def flat(v):
@@ -82,8 +82,13 @@ def equation_method(who: str, radius: Any, quasi: bool, linear_steps: int | None
             )
         dtype = jnp.result_type(r.dtype, x.dtype)
         zeros = lambda like: jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), like)
-        zero, vector, count, no = jnp.zeros([], dtype), jnp.zeros(x.size, dtype), jnp.zeros([], jnp.int32), jnp.array(False)
-        model = hybrid.Model(zero, *(vector,) * 6, *(no,) * 4, vector, no)
+        zero, vector, count, no = (
+            jnp.zeros([], dtype),
+            jnp.zeros(x.size, dtype),
+            jnp.zeros([], jnp.int32),
+            jnp.array(False),
+        )
+        model = hybrid.no_model(zero, vector)
         return EquationState(
             *(zeros(residuals), zeros(aux), model, jnp.zeros((x.size, x.size), dtype) if quasi else ()),
             *(vector, zero, zero, vector, count, no, zero, count, no, jnp.array(True), no),
@@ -119,7 +124,9 @@ def equation_method(who: str, radius: Any, quasi: bool, linear_steps: int | None
             # A rejected step teaches an updated matrix too, so the model at the old point changes.
             matrix = jnp.where(finite & (accepted | ~state.exact), J, state.matrix)
             widest = jnp.where(refresh & finite, jnp.maximum(widest, hybrid.column_norms(J)), widest)
-            model = _model(jnp.where(accepted, r, old.norm * old.unit), matrix, jnp.where(accepted, x_trial, x), widest, tol, eps)
+            model = _model(
+                jnp.where(accepted, r, old.norm * old.unit), matrix, jnp.where(accepted, x_trial, x), widest, tol, eps
+            )
         else:
             if dense:
                 widest = jnp.where(accepted & finite, jnp.maximum(widest, hybrid.column_norms(J)), widest)

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jaxopt_lite import tree
 from jaxopt_lite.solvers import krylov
 
-__all__ = ["Model", "dense_model", "dogleg", "epsilon", "implicit_model", "norm"]
+__all__ = ["Model", "dense_model", "dogleg", "epsilon", "implicit_model", "no_model", "norm"]
 
 FLOOR = 8.0  # residuals below this times ε |J||x| are rounding
 SOLVED = 0.1  # ‖F + Jp‖ / ‖F‖ up to which p counts as Newton's step
@@ -41,6 +41,13 @@ class Model(NamedTuple):
     finite: jax.Array  # bool: F and J are finite
 
 
+def no_model(zero: jax.Array, zeros: jax.Array) -> Model:
+    """A model before the first evaluation, from a zero and zeros [n] of its dtype."""
+    bools = {name: jnp.array(False) for name in ("small", "floor", "flat", "solved", "finite")}
+    vectors = set(Model._fields) - {"norm", *bools}
+    return Model(norm=zero, **bools, **dict.fromkeys(vectors, zeros))
+
+
 def norm(x: jax.Array) -> jax.Array:
     """‖x‖ without over- or underflow, of the dtype of x."""
     return tree.global_norm(x).astype(x.dtype)
@@ -55,8 +62,8 @@ def epsilon(*trees: Any) -> float:
 def dense_model(r: jax.Array, J: jax.Array, x: jax.Array, widest: jax.Array, tol: Any, eps: float) -> Model:
     """The model from a matrix.
 
-    p minimizes ‖W (F + Jp)‖² + λ²‖Dp‖², where W makes the rows of J D⁻¹ of length 1 and λ is at their rounding, by QR of
-    W J D⁻¹ over λ I: the least-norm step where J is singular, and finite always.
+    p minimizes ‖W (F + Jp)‖² + λ²‖Dp‖², where W makes the rows of J D⁻¹ of length 1 and λ is at their rounding, by QR
+    of W J D⁻¹ over λ I: the least-norm step where J is singular, and finite always.
 
     Args:
         r: F(x), [n].
@@ -107,14 +114,18 @@ def implicit_model(r: jax.Array, push: Callable, x: jax.Array, tol: Any, eps: fl
     floor = size <= FLOOR * eps * norm(pushed)  # ‖Jx‖ is no more than the size of the terms
     push_g = push(g)
     flat = norm(g) ** 2 <= tol * norm(push_g)  # the angle between F and Jg, which is 0 for orthogonal J
-    return _model(size, u, jnp.ones_like(x), z, g, push(z), push_g, jnp.all(sizes <= tol * jnp.abs(x)), floor, flat, sizes)
+    return _model(
+        size, u, jnp.ones_like(x), z, g, push(z), push_g, jnp.all(sizes <= tol * jnp.abs(x)), floor, flat, sizes
+    )
 
 
 def _model(size, u, D, z, g, push_z, push_g, small, floor, flat, sizes, rounding: Any = 0.0) -> Model:
     left = norm(jnp.maximum(jnp.abs(u + push_z) - rounding, 0))
     solved = left <= SOLVED
     push_z = jnp.where(solved & (jnp.max(rounding) > SOLVED), -u, push_z)
-    return Model(size, u, D, z, g, push_z, push_g, small & solved, floor, flat & ~solved, solved, sizes, jnp.isfinite(left))
+    return Model(
+        size, u, D, z, g, push_z, push_g, small & solved, floor, flat & ~solved, solved, sizes, jnp.isfinite(left)
+    )
 
 
 def dogleg(model: Model, radius: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
