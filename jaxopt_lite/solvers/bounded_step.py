@@ -98,7 +98,7 @@ def step_in_box(
         fixed = jnp.where(free | active, 0, box.clip(x + p) - x)
         used = jnp.linalg.norm(model.scale * fixed) / jnp.maximum(jnp.linalg.norm(model.scale * p), tiny)
         rest = radius * jnp.sqrt(jnp.maximum(1 - used**2, 0.01))
-        there = model._replace(rotated=model.rotated + model.factor @ fixed)
+        there = model.moved(fixed)
         p = jnp.where(free, propose(there, free, rest).taken, fixed)
         return p, held | outside, over(p, free), fixed
 
@@ -108,12 +108,14 @@ def step_in_box(
     point = box.clip(x + p)
 
     # Projected steps along the negative gradient, in units of D, no longer than the first step.
-    gradient = jnp.where(active, 0, model.factor.T @ model.rotated)
+    gradient = jnp.where(active, 0, model.gradient)
     h = gradient / model.scale**2
-    bend = jnp.linalg.norm(model.factor @ h)
+    bend = jnp.sqrt(jnp.maximum(jnp.sum((model.factor @ h) ** 2) + h @ model.second @ h, 0))
     slope = jnp.linalg.norm(gradient / model.scale)
     length = jnp.linalg.norm(model.scale * taken)
-    t = jnp.minimum((slope / jnp.where(bend > 0, bend, 1)) ** 2, length / jnp.where(slope > 0, slope, 1))
+    t = jnp.minimum(
+        jnp.where(bend > 0, slope / jnp.where(bend > 0, bend, 1), jnp.inf) ** 2, length / jnp.where(slope > 0, slope, 1)
+    )
     points = box.clip(x - t * 0.25 ** jnp.arange(SHORTER, dtype=x.dtype)[:, None] * h)
     brings = jax.vmap(lambda y: decrease(model, y - x)[0])(points)
     best = jnp.argmax(brings)
