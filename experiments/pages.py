@@ -41,6 +41,9 @@ SHELF = {
         "interpret": ["saliency.png", "units.png"],
     },
     "Sweeps": {"tuning": ["sweep.png"], "population": ["population.png"], "choosing": ["choosing.png"]},
+    "Solvers": {
+        "implicit": ["implicit.png"],
+    },
     "Other models": {
         "regression_network": ["networks.png"],
         "classical_models": ["models.png"],
