@@ -24,7 +24,7 @@ __all__ = ["NO", "ROUNDING", "Course", "Trial", "beside", "dot", "follow", "is_s
 ROUNDING = 8.0  # values that differ by less than this times ε |f| count as equal
 IDLE = 12  # number of successive accepted steps without progress after which a solve has stalled
 PROGRESS = 0.9  # a gradient norm below this times the least so far counts as progress
-SLACK = 4.0  # the gradients seen by probes count that much, as they are few
+SLACK = 1.0  # the gradients seen by probes count that much, as they are few
 NO, FAR, NEAR, LAST = 0, 1, 2, 3  # which probe the next evaluation is; LAST is `near` at the end
 
 
