@@ -24,7 +24,6 @@ __all__ = ["NO", "ROUNDING", "Course", "Trial", "beside", "dot", "follow", "is_s
 ROUNDING = 8.0  # values that differ by less than this times ε |f| count as equal
 IDLE = 12  # number of successive accepted steps without progress after which a solve has stalled
 PROGRESS = 0.9  # a gradient norm below this times the least so far counts as progress
-SLACK = 4.0  # the gradients seen by probes count that much, as they are few
 NO, FAR, NEAR, LAST = 0, 1, 2, 3  # which probe the next evaluation is; LAST is `near` at the end
 
 
@@ -109,7 +108,7 @@ def follow(
 
     # The gradients that this one is measured by. Those of the first search count where f is higher than at the start.
     small = is_small(objective, c.norm, value)
-    seen = jnp.where(small, SLACK, 1) * tree.global_norm(t.grads).astype(dtype)
+    seen = tree.global_norm(t.grads).astype(dtype)
     is_higher = c.opening & (t.value > value) & jnp.isfinite(seen)
     first_norm = jnp.where(is_higher, jnp.maximum(c.first_norm, seen), c.first_norm)
     first_norm = jnp.where(c.begun, first_norm, t.norm)

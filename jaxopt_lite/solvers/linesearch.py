@@ -58,8 +58,8 @@ def judge(search: Search, value: Any, slope: Any, c1: Any, c2: Any, tries: int) 
         search: the state of the search.
         value: φ(t), a scalar; may be infinite or NaN.
         slope: φ'(t), a scalar.
-        c1: of the first condition, in (0, 1/2).
-        c2: of the second condition, in (c1, 1).
+        c1: of the first condition, in [0, 1]; below 1/2 to be of use.
+        c2: of the second condition, in (c1, 1].
         tries: the largest number of trials.
 
     Returns:

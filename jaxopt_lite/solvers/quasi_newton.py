@@ -95,7 +95,7 @@ def lbfgs(
     """L-BFGS: quasi-Newton steps from the last pairs of steps and differences of gradients, with a line search.
 
     Args:
-        c1: c₁, the share of the expected decrease that a step must bring, in [0, 1].
+        c1: c₁, the share of the expected decrease that a step must bring, in [0, 1]; below 1/2 to be of use.
         c2: c₂, the share of the slope that may be left, in [0, 1], above c₁.
         first_step: length of the first trial step, above 0, in units of the parameters; later ones begin at 1.
         memory: m, the number of pairs kept, at least 1; the state is 2 m times as large as the parameters.
