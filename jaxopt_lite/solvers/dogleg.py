@@ -74,7 +74,8 @@ def dogleg(first_radius: Positive = 1.0):
         norm = _norm(gradient)
         unit = gradient / jnp.where(norm == 0, 1, norm)
         # y = p / Δ
-        y, at_radius = _path(unit, norm / jnp.where(curvature > 0, curvature * delta, 0), newton / delta)
+        length = jnp.where(norm == 0, 0, norm / jnp.where(curvature > 0, curvature * delta, 0))
+        y, at_radius = _path(unit, length, newton / delta)
         side = jnp.where(jnp.sum(lowest * unit) > 0, -lowest, lowest)
         y = jnp.where(saddle & ~at_radius, y + _reach(y, side) * side, y)
         at_radius = at_radius | saddle
@@ -110,10 +111,10 @@ def _path(unit: jax.Array, length: jax.Array, newton: jax.Array) -> tuple[jax.Ar
 
     Args:
         unit: g / ‖g‖, [n].
-        length: of the step to the minimum along -g.
+        length: of the step to the minimum along -g; infinite where B = 0.
         newton: the Newton step, [n].
     """
-    short = _norm(newton) <= 1
+    short = (_norm(newton) <= 1) & jnp.isfinite(length)
     cauchy = -jnp.minimum(length, 1) * unit
     leg = newton - cauchy
     size = _norm(leg)

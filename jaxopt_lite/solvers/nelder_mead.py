@@ -78,12 +78,12 @@ def nelder_mead(edge: Positive = 0.05, *, adaptive: bool = True):
         x = jnp.clip(to_vector(params), *_bounds(objective, params))
         value, aux = jax.eval_shape(objective.value, params)
         largest = jnp.max(jnp.abs(x), initial=0)
-        edges = edge * jnp.where(x != 0, jnp.abs(x), jnp.where(largest > 0, largest, 1))
+        edges = jnp.asarray(edge * jnp.where(x != 0, jnp.abs(x), jnp.where(largest > 0, largest, 1)), x.dtype)
         infinite, count = jnp.full([], jnp.inf, value.dtype), jnp.zeros([], jnp.int32)
         points = _simplex(x, edges, *_bounds(objective, params))
         return SimplexState(
             *(points, jnp.full(x.size + 1, jnp.inf, value.dtype), x, count, count, x, infinite, x, infinite),
-            *(jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), aux), edges.astype(x.dtype)),
+            *(jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), aux), edges),
             *(jnp.zeros_like(infinite), jnp.full_like(x, jnp.nan), count, jnp.array(False)),
         )
 
@@ -93,7 +93,7 @@ def nelder_mead(edge: Positive = 0.05, *, adaptive: bool = True):
         rho, chi, gamma, sigma = _coefficients(n, adaptive)
         value, aux = objective.value(from_vector(trial, params))
         value = jnp.where(jnp.isnan(value), jnp.inf, value)
-        found = (value < state.best_value) | ~state.begun
+        found = (value < state.best_value) & (value > -jnp.inf) | ~state.begun
         best, best_value, best_aux = tree.where(
             found, (trial, value, aux), (state.best, state.best_value, state.best_aux)
         )
@@ -160,7 +160,7 @@ def nelder_mead(edge: Positive = 0.05, *, adaptive: bool = True):
         ).astype(jnp.int32)
         new_state = SimplexState(
             *(points, values, jnp.clip(following, lower, upper), phase, index),
-            *tree.where(reflects, (trial, value), (state.reflected, state.reflected_value)),
+            *(jnp.where(reflects, trial, state.reflected), jnp.where(reflects, value, state.reflected_value)),
             *(best, best_value, best_aux, edges, spread),
             *(jnp.where(again, best, state.last_best), flat, jnp.array(True)),
         )
