@@ -94,7 +94,7 @@ def _quadratic(hessian: jax.Array, g: jax.Array, x: jax.Array) -> Quadratic:
     diagonal = jnp.abs(jnp.diagonal(hessian))
     diagonal = jnp.where(diagonal > 0, diagonal, jnp.max(jnp.abs(hessian), axis=1, initial=0))
     d = 1 / jnp.sqrt(jnp.where(diagonal > 0, diagonal, 1))
-    values, v = jnp.linalg.eigh(d[:, None] * hessian * d)
+    values, v = jnp.linalg.eigh(d[:, None] * hessian * d[None])
     largest = jnp.max(jnp.abs(values), initial=0)
     eps = jnp.finfo(values.dtype).eps
     b = jnp.maximum(jnp.abs(values), eps * jnp.where(largest > 0, largest, 1))

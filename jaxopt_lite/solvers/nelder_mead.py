@@ -61,18 +61,14 @@ def nelder_mead(edge: Positive = 0.05, *, adaptive: bool = True):
 
     Args:
         edge: of the first simplex, above 0, relative to each parameter; for parameters that are zero, to the largest,
-            or to 1.
+            or to 1. Where all are zero and far smaller than 1 at the minimum, give an edge of their size: the end is
+            judged relative to it.
         adaptive: whether the coefficients depend on n as in Gao & Han, which is better from n = 10 or so; they are the
             same for n = 2. If False, ρ = 1, χ = 2, γ = σ = 1/2.
-
-    Raises:
-        ValueError: if adaptive is not a bool.
 
     Reference: Nelder & Mead, "A Simplex Method for Function Minimization", 1965; Gao & Han, "Implementing the
         Nelder-Mead Simplex Algorithm with Adaptive Parameters", 2012, Eq. (4.1).
     """
-    if not isinstance(adaptive, bool):
-        raise ValueError(f"nelder_mead: adaptive must be True or False, got {adaptive!r}")
 
     def init(objective: Objective, params: Any) -> SimplexState:
         x = jnp.clip(to_vector(params), *_bounds(objective, params))
@@ -126,7 +122,7 @@ def nelder_mead(edge: Positive = 0.05, *, adaptive: bool = True):
         # The end: small and level, twice
         root = (jnp.sqrt(objective.tol) / 3).astype(trial.dtype)
         scale = jnp.maximum(jnp.abs(best), state.edges)
-        small = jnp.all(jnp.abs(points - best) <= root * scale)
+        small = jnp.all(jnp.abs(points - best[None]) <= root * scale[None])
         is_first = jnp.any(jnp.isnan(state.last_best))
         seen = jnp.where(jnp.isfinite(values), values, best_value)
         spread = jnp.where(is_first & fills & is_next, jnp.max(seen) - best_value, state.spread)
@@ -142,7 +138,8 @@ def nelder_mead(edge: Positive = 0.05, *, adaptive: bool = True):
 
         # The next trial: a simplex that is fresh or shrunk is filled from its second point on, the first is the best.
         b = jnp.argmin(state.values)
-        shrunk = state.points[b] + sigma * (state.points - state.points[b])
+        center = state.points[b][None]
+        shrunk = center + sigma * (state.points - center)
         shrunk = shrunk.at[b].set(shrunk[0]).at[0].set(state.points[b])
         rebuilt = again | shrinks
         points = jnp.where(again, fresh, jnp.where(shrinks, shrunk, points))
@@ -190,7 +187,7 @@ def _simplex(x: jax.Array, edges: jax.Array, lower: jax.Array, upper: jax.Array)
     """x [n] and n points [n + 1, n] that differ from it in one coordinate each; away from a bound that is too near."""
     up, down = jnp.minimum(upper - x, edges), jnp.minimum(x - lower, edges)
     steps = jnp.where(up >= down, up, -down).astype(x.dtype)
-    return jnp.concatenate([x[None], x + jnp.diag(steps)])
+    return jnp.concatenate([x[None], x[None] + jnp.diag(steps)])
 
 
 def _order(points: jax.Array, values: jax.Array) -> tuple[jax.Array, ...]:
