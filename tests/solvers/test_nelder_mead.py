@@ -91,4 +91,4 @@ def test_the_aux_of_the_best_point_trees_and_batches():
 
 def test_bad_numbers_are_refused():
     with pytest.raises(TypeError, match="adaptive must be True or False"):
-        jo.solvers.nelder_mead(adaptive=1)
+        jo.solvers.nelder_mead(adaptive=1)  # pyright: ignore[reportArgumentType]
