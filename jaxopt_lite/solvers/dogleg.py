@@ -74,7 +74,8 @@ def dogleg(first_radius: Positive = 1.0):
         norm = _norm(gradient)
         unit = gradient / jnp.where(norm == 0, 1, norm)
         # y = p / Δ
-        y, at_radius = _path(unit, norm / jnp.where(curvature > 0, curvature * delta, 0), newton / delta)
+        length = jnp.where(norm == 0, 0, norm / jnp.where(curvature > 0, curvature * delta, 0))
+        y, at_radius = _path(unit, length, newton / delta)
         side = jnp.where(jnp.sum(lowest * unit) > 0, -lowest, lowest)
         y = jnp.where(saddle & ~at_radius, y + _reach(y, side) * side, y)
         at_radius = at_radius | saddle
@@ -93,7 +94,7 @@ def _quadratic(hessian: jax.Array, g: jax.Array, x: jax.Array) -> Quadratic:
     diagonal = jnp.abs(jnp.diagonal(hessian))
     diagonal = jnp.where(diagonal > 0, diagonal, jnp.max(jnp.abs(hessian), axis=1, initial=0))
     d = 1 / jnp.sqrt(jnp.where(diagonal > 0, diagonal, 1))
-    values, v = jnp.linalg.eigh(d[:, None] * hessian * d)
+    values, v = jnp.linalg.eigh(d[:, None] * hessian * d[None])
     largest = jnp.max(jnp.abs(values), initial=0)
     eps = jnp.finfo(values.dtype).eps
     b = jnp.maximum(jnp.abs(values), eps * jnp.where(largest > 0, largest, 1))
@@ -110,10 +111,10 @@ def _path(unit: jax.Array, length: jax.Array, newton: jax.Array) -> tuple[jax.Ar
 
     Args:
         unit: g / ‖g‖, [n].
-        length: of the step to the minimum along -g.
+        length: of the step to the minimum along -g; infinite where B = 0.
         newton: the Newton step, [n].
     """
-    short = _norm(newton) <= 1
+    short = (_norm(newton) <= 1) & jnp.isfinite(length)
     cauchy = -jnp.minimum(length, 1) * unit
     leg = newton - cauchy
     size = _norm(leg)

@@ -61,29 +61,25 @@ def nelder_mead(edge: Positive = 0.05, *, adaptive: bool = True):
 
     Args:
         edge: of the first simplex, above 0, relative to each parameter; for parameters that are zero, to the largest,
-            or to 1.
+            or to 1. Where all are zero and far smaller than 1 at the minimum, give an edge of their size: the end is
+            judged relative to it.
         adaptive: whether the coefficients depend on n as in Gao & Han, which is better from n = 10 or so; they are the
             same for n = 2. If False, ρ = 1, χ = 2, γ = σ = 1/2.
-
-    Raises:
-        ValueError: if adaptive is not a bool.
 
     Reference: Nelder & Mead, "A Simplex Method for Function Minimization", 1965; Gao & Han, "Implementing the
         Nelder-Mead Simplex Algorithm with Adaptive Parameters", 2012, Eq. (4.1).
     """
-    if not isinstance(adaptive, bool):
-        raise ValueError(f"nelder_mead: adaptive must be True or False, got {adaptive!r}")
 
     def init(objective: Objective, params: Any) -> SimplexState:
         x = jnp.clip(to_vector(params), *_bounds(objective, params))
         value, aux = jax.eval_shape(objective.value, params)
         largest = jnp.max(jnp.abs(x), initial=0)
-        edges = edge * jnp.where(x != 0, jnp.abs(x), jnp.where(largest > 0, largest, 1))
+        edges = jnp.asarray(edge * jnp.where(x != 0, jnp.abs(x), jnp.where(largest > 0, largest, 1)), x.dtype)
         infinite, count = jnp.full([], jnp.inf, value.dtype), jnp.zeros([], jnp.int32)
         points = _simplex(x, edges, *_bounds(objective, params))
         return SimplexState(
             *(points, jnp.full(x.size + 1, jnp.inf, value.dtype), x, count, count, x, infinite, x, infinite),
-            *(jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), aux), edges.astype(x.dtype)),
+            *(jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), aux), edges),
             *(jnp.zeros_like(infinite), jnp.full_like(x, jnp.nan), count, jnp.array(False)),
         )
 
@@ -93,7 +89,7 @@ def nelder_mead(edge: Positive = 0.05, *, adaptive: bool = True):
         rho, chi, gamma, sigma = _coefficients(n, adaptive)
         value, aux = objective.value(from_vector(trial, params))
         value = jnp.where(jnp.isnan(value), jnp.inf, value)
-        found = (value < state.best_value) | ~state.begun
+        found = (value < state.best_value) & (value > -jnp.inf) | ~state.begun
         best, best_value, best_aux = tree.where(
             found, (trial, value, aux), (state.best, state.best_value, state.best_aux)
         )
@@ -126,7 +122,7 @@ def nelder_mead(edge: Positive = 0.05, *, adaptive: bool = True):
         # The end: small and level, twice
         root = (jnp.sqrt(objective.tol) / 3).astype(trial.dtype)
         scale = jnp.maximum(jnp.abs(best), state.edges)
-        small = jnp.all(jnp.abs(points - best) <= root * scale)
+        small = jnp.all(jnp.abs(points - best[None]) <= root * scale[None])
         is_first = jnp.any(jnp.isnan(state.last_best))
         seen = jnp.where(jnp.isfinite(values), values, best_value)
         spread = jnp.where(is_first & fills & is_next, jnp.max(seen) - best_value, state.spread)
@@ -142,7 +138,8 @@ def nelder_mead(edge: Positive = 0.05, *, adaptive: bool = True):
 
         # The next trial: a simplex that is fresh or shrunk is filled from its second point on, the first is the best.
         b = jnp.argmin(state.values)
-        shrunk = state.points[b] + sigma * (state.points - state.points[b])
+        center = state.points[b][None]
+        shrunk = center + sigma * (state.points - center)
         shrunk = shrunk.at[b].set(shrunk[0]).at[0].set(state.points[b])
         rebuilt = again | shrinks
         points = jnp.where(again, fresh, jnp.where(shrinks, shrunk, points))
@@ -160,7 +157,7 @@ def nelder_mead(edge: Positive = 0.05, *, adaptive: bool = True):
         ).astype(jnp.int32)
         new_state = SimplexState(
             *(points, values, jnp.clip(following, lower, upper), phase, index),
-            *tree.where(reflects, (trial, value), (state.reflected, state.reflected_value)),
+            *(jnp.where(reflects, trial, state.reflected), jnp.where(reflects, value, state.reflected_value)),
             *(best, best_value, best_aux, edges, spread),
             *(jnp.where(again, best, state.last_best), flat, jnp.array(True)),
         )
@@ -190,7 +187,7 @@ def _simplex(x: jax.Array, edges: jax.Array, lower: jax.Array, upper: jax.Array)
     """x [n] and n points [n + 1, n] that differ from it in one coordinate each; away from a bound that is too near."""
     up, down = jnp.minimum(upper - x, edges), jnp.minimum(x - lower, edges)
     steps = jnp.where(up >= down, up, -down).astype(x.dtype)
-    return jnp.concatenate([x[None], x + jnp.diag(steps)])
+    return jnp.concatenate([x[None], x[None] + jnp.diag(steps)])
 
 
 def _order(points: jax.Array, values: jax.Array) -> tuple[jax.Array, ...]:

@@ -148,7 +148,8 @@ def trust_region_method(
         small = objective.converged(best_norm, f, first_norm)
         near = best_norm <= objective.tol * jnp.maximum(1, jnp.abs(f))
         # At the floor of the dtype, once a step has brought no progress or is expected to bring none.
-        floor = at_floor(g, model.terms, eps)
+        coarsest = max(float(jnp.finfo(leaf.dtype).eps) for leaf in jax.tree.leaves(g))
+        floor = at_floor(g, model.terms, jnp.maximum(eps, coarsest))
         proposal, solved = propose(model, g, radius, near | floor, small)
         energy = real(inner(jax.tree.map(magnitudes, best), model.terms))
         steps = real(tree.global_norm(proposal.step))
