@@ -168,7 +168,10 @@ def squares_method(
         least = tol ** (4 / 3) * base
         changes = (jnp.abs(gained) > tol * base) | (gained > 2 * state.expected + least) | (state.expected > least)
         settled = ~changes & (state.tests.possible <= least) & (tests.possible <= least)
-        settled = ~first & state.tests.near & tests.near & (settled | (quiet & ~accepted))
+        settled = state.tests.near & tests.near & (settled | (quiet & ~accepted))
+        settled = ~first & (
+            settled | (~accepted & _turns_at_once(objective, state, change, sizes, gained, gradient, base))
+        )
         rejections = jnp.where(accepted, 0, state.rejections + 1)
         unmoved = jnp.all(trial == x) | (expected <= 0) | (length <= eps * size) & ~accepted
         stuck = unmoved | (rejections >= REJECTIONS)
@@ -207,6 +210,21 @@ def _gained(objective, state, value, residuals):
         return state.value - value
     old, new = to_vector(state.aux[0]), to_vector(residuals)
     return jnp.sum((old - new) * (old + new)) / 2
+
+
+def _turns_at_once(objective, state, change, sizes, gained, gradient, base):
+    """Whether the minimum along a step that was rejected is at its start, by the secant of the slopes at both ends.
+
+    It tells the minima at which J is singular, where the Gauss-Newton step stays long. It counts where the values at
+    the ends agree with such a parabola.
+    """
+    tol = jnp.asarray(objective.tol, change.dtype)
+    here, there = state.slope, gradient @ change
+    agrees = jnp.abs(gained + (here + there) / 2) <= there / 8
+    share = -here / jnp.where(there > 0, there - here, 1)
+    is_least = -here * share / 2 <= tol ** (4 / 3) * base
+    length, size = (jnp.linalg.norm(sizes * v) for v in (change, state.trial))
+    return (there > 0) & agrees & is_least & (share * length <= jnp.sqrt(tol) * size)
 
 
 def _steepness(gradient, sizes, active):
