@@ -35,7 +35,7 @@ PLAN = (
         "optimizers": (),
         "solvers": (
             *("linesearch", "descent", "quasi_newton"),
-            *("robust", "linear_model", "box", "squares", "levenberg_marquardt", "gauss_newton"),  # sums of squares
+            *("robust", "linear_model", "box", "squares", "levenberg_marquardt", "gauss_newton", "fitting"),  # sums of squares
         ),
         "search": (),
     },

@@ -3,8 +3,8 @@
 A step is first computed without bounds, in the coordinates that are free: a coordinate at a bound to which the gradient
 pushes it is held. Coordinates that it would carry over a bound are put exactly on the bound, and the step is computed
 again in the others, until none is carried over. Where the model decreases less by that than by half of what a
-projected step along the gradient brings, that one is taken: a method whose steps all bring a fixed share of the decrease
-along the projected gradient converges (Conn, Gould & Toint, "Trust-Region Methods", 2000, Section 12.2).
+projected step along the gradient brings, that one is taken: a method whose steps all bring a fixed share of the
+decrease along the projected gradient converges (Conn, Gould & Toint, "Trust-Region Methods", 2000, Section 12.2).
 """
 
 from collections.abc import Callable

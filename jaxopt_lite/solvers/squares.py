@@ -1,16 +1,17 @@
-"""What methods for sums of squares share: one evaluation a step, bounds, robust losses, and the tests of convergence.
+"""What methods for sums of squares share: one evaluation a step, bounds, robust losses, and tests of convergence.
 
-At a point x the state holds the linear model of the residuals there and the next trial point. A step evaluates residuals
-and Jacobian at it, moves there if the value has decreased by at least 1e-4 of what the model predicts, and proposes the
-next one. Where a prediction is less than the rounding of the value, the gradient decides. Methods differ in how they
-propose a point, and in how far it may be.
+At a point x the state holds a model of the value there and the next trial point. A step evaluates residuals and Jacobian
+at it, moves there if the value has decreased by at least 1e-4 of what the model predicts, and proposes the next one.
+Where a prediction is less than the rounding of the value, the gradient decides. Methods differ in how they propose a
+point, and in how far it may be.
 
 Tests of convergence, all invariant to units of the residuals and of each parameter (gⱼ is the gradient, Jⱼ a column of
 the Jacobian, p the Gauss-Newton step, Dⱼ = |Jⱼ|):
 
     gradient    |gⱼ| <= tol |Jⱼ| |r| for each j, and p is small to √tol; or each |gⱼ| is within its rounding
     step        p is small to tol
-    value       by this and by any step it changes at most by tol^(4/3) of itself, or by its rounding, and p is small to √tol
+    value       the last change, and any that is possible, is within tol^(4/3) of the value or its rounding, and p is
+                small to √tol
 
 p is small to t if Dⱼ |pⱼ| <= t max(Dⱼ |xⱼ|, √tol |D x|) for each j: without it, every point is converged if a large
 constant is among the residuals, and so is a slope without an end.
@@ -170,7 +171,7 @@ def squares_method(
         settled = ~changes & (state.tests.possible <= least) & (tests.possible <= least)
         settled = state.tests.near & tests.near & (settled | (quiet & ~accepted))
         settled = ~first & (
-            settled | (~accepted & _turns_at_once(objective, state, change, sizes, gained, gradient, base))
+            settled | (curved & ~accepted & _turns_at_once(objective, state, change, sizes, gained, gradient, base))
         )
         rejections = jnp.where(accepted, 0, state.rejections + 1)
         unmoved = jnp.all(trial == x) | (expected <= 0) | (length <= eps * size) & ~accepted
