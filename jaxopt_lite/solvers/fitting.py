@@ -45,12 +45,11 @@ def fit_residual(model: Callable, xdata: Any, ydata: Any, sigma: Any = None) -> 
             f"curve_fit: sigma must be a number, of the shape of ydata {ydata.shape}, or a covariance matrix "
             f"{(ydata.size, ydata.size)}, got shape {sigma.shape}"
         )
-    is_matrix = sigma is not None and sigma.ndim == 2 and ydata.ndim == 1
-    factor = jnp.linalg.cholesky(sigma) if is_matrix else None
+    factor = jnp.linalg.cholesky(sigma) if sigma is not None and sigma.ndim == 2 and ydata.ndim == 1 else None
 
     def residual(params):
         difference = model(xdata, *params) - ydata
-        if is_matrix:
+        if factor is not None:
             return jax.scipy.linalg.solve_triangular(factor, difference, lower=True)
         return difference if sigma is None else difference / sigma
 

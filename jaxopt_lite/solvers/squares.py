@@ -1,9 +1,9 @@
 """What methods for sums of squares share: one evaluation a step, bounds, robust losses, and tests of convergence.
 
-At a point x the state holds a model of the value there and the next trial point. A step evaluates residuals and Jacobian
-at it, moves there if the value has decreased by at least 1e-4 of what the model predicts, and proposes the next one.
-Where a prediction is less than the rounding of the value, the gradient decides. Methods differ in how they propose a
-point, and in how far it may be.
+At a point x the state holds a model of the value there and the next trial point. A step evaluates residuals and
+Jacobian at it, moves there if the value has decreased by at least 1e-4 of what the model predicts, and proposes the
+next one. Where a prediction is less than the rounding of the value, the gradient decides. Methods differ in how they
+propose a point, and in how far it may be.
 
 Tests of convergence, all invariant to units of the residuals and of each parameter (gⱼ is the gradient, Jⱼ a column of
 the Jacobian, p the Gauss-Newton step, Dⱼ = |Jⱼ|):
@@ -236,7 +236,9 @@ def _tests(objective, x, r, jacobian, gradient, value, sizes, newton, possible, 
     """The tests of convergence at a point; `possible` is the predicted decrease of the Gauss-Newton step."""
     tol, eps = jnp.asarray(objective.tol, x.dtype), jnp.finfo(x.dtype).eps
     weight = jnp.where(sizes > 0, sizes, 1)
-    moves, places = weight * jnp.abs(newton), weight * jnp.abs(x)
+    # Through Q the steps are known to ε |r|: below it they tell nothing of a slope beside a large constant.
+    moves, places = weight * jnp.abs(newton) + eps * jnp.linalg.norm(r), weight * jnp.abs(x)
+    moves = jnp.where(active, 0, moves)
     least = jnp.sqrt(tol) * jnp.linalg.norm(places)
     is_small = lambda share: jnp.all(moves <= share * jnp.maximum(places, least))
     # Residuals are known to ε times their terms, of which |J| |x| measures the size; their errors add as squares do.
