@@ -190,7 +190,7 @@ def test_endings_are_honest(method):
     # No end: a slope beside a constant. A constant that is large: the other residual counts all the same.
     assert not ends(lambda p: jnp.stack([jnp.ones([]), 1 / (1 + p[0] ** 2)]), [1.0], max_steps=100).converged
     large = ends(lambda p: jnp.stack([jnp.full([], 1e4), p[0] - 1, jnp.exp(p[0]) - jnp.e]), [3.0])
-    np.testing.assert_allclose(large.params, [1], atol=1e-3)
+    np.testing.assert_allclose(large.params, [1], atol=5e-3)  # steps are known to ε |r|, here 1e-3
     # NaN on the way is stepped back from; a gradient that is wrong is no convergence.
     log = ends(lambda p: jnp.log(p) - 2, [0.1])
     assert log.converged
