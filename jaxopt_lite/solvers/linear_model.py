@@ -10,8 +10,9 @@ number of residuals, a step is computed from R [n, n] and q [n]. JᵀJ is never 
 D is diagonal. The second is p(α) = -(JᵀJ + α D²)⁻¹ Jᵀr, where α >= 0 solves |D p(α)| = Δ; with the singular values
 of R D⁻¹ at hand an iteration for α costs a few n operations.
 
-Where residuals are large at the solution their own curvature Σ rᵢ ∇²rᵢ counts. A model may have an approximation S of it
-(Dennis, Gay & Welsch, 1981); then JᵀJ + S takes the place of JᵀJ, and its eigenvalues that of the singular values.
+Where residuals are large at the solution their own curvature Σ rᵢ ∇²rᵢ counts. A model may have an approximation S
+of it (Dennis, Gay & Welsch, 1981); then JᵀJ + S takes the place of JᵀJ, and its eigenvalues that of the singular
+values.
 """
 
 import functools
@@ -65,7 +66,7 @@ def column_norms(matrix: jax.Array) -> jax.Array:
     """The Euclidean norm of each column, a vector [n]; squares neither overflow nor vanish."""
     largest = jnp.max(jnp.abs(matrix), axis=0, initial=0)
     unit = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)
-    return unit * jnp.linalg.norm(matrix / unit, axis=0)
+    return unit * jnp.linalg.norm(matrix / unit[None], axis=0)
 
 
 def decrease(model: Model, p: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -98,15 +99,15 @@ def steps(model: Model, free: jax.Array, radius: Any, rows: int) -> Steps:
 
 def _singular_values(rows, model, free):
     """Curvatures and slopes of |q + R p|² / 2 along the singular vectors of R D⁻¹, which are the basis."""
-    left, s, right = jnp.linalg.svd(jnp.where(free, model.factor / model.scale, 0))
+    left, s, right = jnp.linalg.svd(jnp.where(free[None], model.factor / model.scale[None], 0))
     s = jnp.where(s > max(rows, s.size) * jnp.finfo(s.dtype).eps * s[0], s, 0)
     return s * s, s * (left.T @ model.rotated), right.T
 
 
 def _eigenvalues(model, free):
     """Curvatures and slopes of the model along the eigenvectors of D⁻¹ (RᵀR + S) D⁻¹, which are the basis."""
-    scaled = jnp.where(free, model.factor / model.scale, 0)
-    second = jnp.where(free & free[:, None], model.second / (model.scale * model.scale[:, None]), 0)
+    scaled = jnp.where(free[None], model.factor / model.scale[None], 0)
+    second = jnp.where(free[None] & free[:, None], model.second / jnp.outer(model.scale, model.scale), 0)
     curvature, basis = jnp.linalg.eigh(scaled.T @ scaled + second)
     return curvature, basis.T @ jnp.where(free, model.gradient / model.scale, 0), basis
 
@@ -174,12 +175,12 @@ def covariance(factor: jax.Array) -> jax.Array:
     n, eps = factor.shape[-1], jnp.finfo(factor.dtype).eps
     size = column_norms(factor)
     unit = jnp.where(size > 0, size, 1)
-    _, s, right = jnp.linalg.svd(factor / unit)
+    _, s, right = jnp.linalg.svd(factor / unit[None])
     is_null = s <= 10 * n * eps * s[0]
     inverse = jnp.where(is_null, 0, 1 / jnp.where(is_null, 1, s))
-    half = right.T * inverse / unit[:, None]
+    half = right.T * inverse[None] / unit[:, None]
     # A parameter is undetermined if a vector of the null space of J moves it.
-    undetermined = jnp.any(is_null & (jnp.abs(right.T) > jnp.sqrt(eps)), axis=1) | (size == 0)
-    either = undetermined[:, None] | undetermined
+    undetermined = jnp.any(is_null[None] & (jnp.abs(right.T) > jnp.sqrt(eps)), axis=1) | (size == 0)
+    either = undetermined[:, None] | undetermined[None]
     result = jnp.where(either, jnp.nan, half @ half.T)
     return jnp.where(jnp.eye(n, dtype=bool) & undetermined[:, None], jnp.inf, result)

@@ -68,7 +68,7 @@ def rho(loss: Any, f_scale: Any = 1.0) -> Callable | None:
     return scaled
 
 
-def rescale(rho: Callable | None, residuals: Any, r: jax.Array, jacobian: jax.Array) -> tuple[jax.Array, jax.Array]:
+def rescale(rho: Any, residuals: Any, r: jax.Array, jacobian: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The residuals and the Jacobian for which JᵀJ and Jᵀr are Hessian and gradient of ½ Σ ρ(|rᵢ|²).
 
     Args:

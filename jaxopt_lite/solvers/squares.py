@@ -1,7 +1,7 @@
-"""What methods for sums of squares share: one evaluation a step, bounds, robust losses, and the tests of convergence.
+"""What methods for sums of squares share: one evaluation a step, bounds, robust losses, and tests of convergence.
 
-At a point x the state holds the linear model of the residuals there and the next trial point. A step evaluates residuals
-and Jacobian at it, moves there if the value has decreased by at least 1e-4 of what the model predicts, and proposes the
+At a point x the state holds a model of the value there and the next trial point. A step evaluates residuals and
+Jacobian at it, moves there if the value has decreased by at least 1e-4 of what the model predicts, and proposes the
 next one. Where a prediction is less than the rounding of the value, the gradient decides. Methods differ in how they
 propose a point, and in how far it may be.
 
@@ -10,7 +10,8 @@ the Jacobian, p the Gauss-Newton step, Dⱼ = |Jⱼ|):
 
     gradient    |gⱼ| <= tol |Jⱼ| |r| for each j, and p is small to √tol; or each |gⱼ| is within its rounding
     step        p is small to tol
-    value       by this and by any step it changes at most by tol^(4/3) of itself, or by its rounding, and p is small to √tol
+    value       the last change, and any that is possible, is within tol^(4/3) of the value or its rounding, and p is
+                small to √tol
 
 p is small to t if Dⱼ |pⱼ| <= t max(Dⱼ |xⱼ|, √tol |D x|) for each j: without it, every point is converged if a large
 constant is among the residuals, and so is a slope without an end.
@@ -168,7 +169,10 @@ def squares_method(
         least = tol ** (4 / 3) * base
         changes = (jnp.abs(gained) > tol * base) | (gained > 2 * state.expected + least) | (state.expected > least)
         settled = ~changes & (state.tests.possible <= least) & (tests.possible <= least)
-        settled = ~first & state.tests.near & tests.near & (settled | (quiet & ~accepted))
+        settled = state.tests.near & tests.near & (settled | (quiet & ~accepted))
+        settled = ~first & (
+            settled | (curved & ~accepted & _turns_at_once(objective, state, change, sizes, gained, gradient, base))
+        )
         rejections = jnp.where(accepted, 0, state.rejections + 1)
         unmoved = jnp.all(trial == x) | (expected <= 0) | (length <= eps * size) & ~accepted
         stuck = unmoved | (rejections >= REJECTIONS)
@@ -209,6 +213,21 @@ def _gained(objective, state, value, residuals):
     return jnp.sum((old - new) * (old + new)) / 2
 
 
+def _turns_at_once(objective, state, change, sizes, gained, gradient, base):
+    """Whether the minimum along a step that was rejected is at its start, by the secant of the slopes at both ends.
+
+    It tells the minima at which J is singular, where the Gauss-Newton step stays long. It counts where the values at
+    the ends agree with such a parabola.
+    """
+    tol = jnp.asarray(objective.tol, change.dtype)
+    here, there = state.slope, gradient @ change
+    agrees = jnp.abs(gained + (here + there) / 2) <= there / 8
+    share = -here / jnp.where(there > 0, there - here, 1)
+    is_least = -here * share / 2 <= tol ** (4 / 3) * base
+    length, size = (jnp.linalg.norm(sizes * v) for v in (change, state.trial))
+    return (there > 0) & agrees & is_least & (share * length <= jnp.sqrt(tol) * size)
+
+
 def _steepness(gradient, sizes, active):
     return jnp.linalg.norm(jnp.where(active, 0, gradient) / jnp.where(sizes > 0, sizes, 1))
 
@@ -217,7 +236,9 @@ def _tests(objective, x, r, jacobian, gradient, value, sizes, newton, possible, 
     """The tests of convergence at a point; `possible` is the predicted decrease of the Gauss-Newton step."""
     tol, eps = jnp.asarray(objective.tol, x.dtype), jnp.finfo(x.dtype).eps
     weight = jnp.where(sizes > 0, sizes, 1)
-    moves, places = weight * jnp.abs(newton), weight * jnp.abs(x)
+    # Through Q the steps are known to ε |r|: below it they tell nothing of a slope beside a large constant.
+    moves, places = weight * jnp.abs(newton) + eps * jnp.linalg.norm(r), weight * jnp.abs(x)
+    moves = jnp.where(active, 0, moves)
     least = jnp.sqrt(tol) * jnp.linalg.norm(places)
     is_small = lambda share: jnp.all(moves <= share * jnp.maximum(places, least))
     # Residuals are known to ε times their terms, of which |J| |x| measures the size; their errors add as squares do.

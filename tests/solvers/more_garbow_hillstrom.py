@@ -119,7 +119,7 @@ def osborne_2(x):
 
 def watson(x):
     t, j = counts(29)[:, None] / 29, np.arange(x.size)
-    slope = (t ** np.maximum(j - 1, 0) * j) @ x
+    slope = (t ** np.maximum(j - 1, 0)[None] * j[None]) @ x
     return jnp.concatenate([slope - (t**j @ x) ** 2 - 1, jnp.stack([x[0], x[1] - x[0] ** 2 - 1])])
 
 

@@ -66,7 +66,7 @@ MODELS = {
 
 
 def problem(name):
-    """Residuals of parameters [n], starts [2, n], certified parameters and standard deviations [n], half the squares."""
+    """Residuals of parameters [n], starts [2, n], certified parameters and errors [n], half the sum of squares."""
     data = {key: np.asarray(value, float) for key, value in DATA[name].items()}
     x, y = data["x"], np.log(data["y"]) if name == "Nelson" else data["y"]
 
