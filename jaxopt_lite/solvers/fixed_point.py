@@ -10,8 +10,8 @@ rejected: the history is emptied, the damping β is halved, and the next point i
 
 The distance to the fixed point is about κ‖r‖, where κ = ‖Δx‖ / ‖Δr‖ is 1 / (1 - rate) of a contraction. Converged
 means κ‖r‖ <= tol ‖x‖ with a measured κ: small steps of a slow iteration are not convergence. Where κ ε > 0.001,
-rounding hides where the fixed point is, and even a residual of zero is not one. Where no κ can be measured, because the start is a
-fixed point already, a residual of rounding size is enough.
+rounding hides where the fixed point is, and even a residual of zero is not one. Where no κ can be measured,
+because the start is a fixed point already, a residual of rounding size is enough.
 """
 
 from typing import Any, NamedTuple
@@ -51,7 +51,7 @@ class FixedPointState(NamedTuple):
     damping: jax.Array  # the present share of β
     kappa: jax.Array  # κ, 0 as long as it has not been measured
     best_kappa: jax.Array  # κ at the least ‖r‖
-    largest: jax.Array  # the largest ‖x‖ so far; its ε share is the scale of a fixed point at zero
+    largest: jax.Array  # the largest ‖x‖ at which ‖r‖ was the least; ε times it is the scale of a fixed point at zero
     idle: jax.Array  # int32
     rejected: jax.Array  # int32: points in a row that were not finite
     begun: jax.Array  # bool: whether the start has been evaluated
@@ -123,7 +123,7 @@ def mixing_method(who: str, beta: Any, history: int) -> tuple:
         idle = jnp.where(~begun | (size < 0.9 * state.least), 0, state.idle + at_floor.astype(jnp.int32))
         rejected = jnp.where(finite, 0, state.rejected + 1)
         new_params, residuals, aux = tree.where(better, (trial, residuals, aux), (params, state.residuals, state.aux))
-        largest = jnp.where(accepted, jnp.maximum(state.largest, size_x), state.largest)
+        largest = jnp.where(better, jnp.maximum(state.largest, size_x), state.largest)
         size_x = jnp.maximum(norm(to_vector(new_params).astype(dtype)), eps * largest)
         best_kappa = jnp.where(kappa > 0, jnp.maximum(kappa, jnp.where(better, 0, state.best_kappa)), 0)
         known = kappa * eps <= SLOWEST
@@ -159,7 +159,7 @@ def _least_squares(A: jax.Array, b: jax.Array) -> jax.Array:
     sizes = jax.vmap(norm, in_axes=1)(A)
     sizes = jnp.where(sizes > 0, sizes, 1)
     ridge = jnp.finfo(A.dtype).eps ** RIDGE * jnp.eye(A.shape[1], dtype=A.dtype)
-    Q, R = jnp.linalg.qr(jnp.concatenate([A / sizes, ridge]))
+    Q, R = jnp.linalg.qr(jnp.concatenate([A / sizes[None], ridge]))
     return jax.scipy.linalg.solve_triangular(R, Q[: b.size].T @ b) / sizes
 
 

@@ -49,8 +49,9 @@ def no_model(zero: jax.Array, zeros: jax.Array) -> Model:
 
 
 def norm(x: jax.Array) -> jax.Array:
-    """‖x‖ without over- or underflow, of the dtype of x."""
-    return tree.global_norm(x).astype(x.dtype)
+    """‖x‖ without over- or underflow, of the dtype of x; NaN if x is not finite."""
+    largest = jnp.max(jnp.abs(x), initial=0.0)
+    return largest * jnp.sqrt(jnp.sum((x / _nonzero(largest)) ** 2))
 
 
 def epsilon(*trees: Any) -> float:
@@ -77,7 +78,7 @@ def dense_model(r: jax.Array, J: jax.Array, x: jax.Array, widest: jax.Array, tol
     size, u = _unit(r)
     columns = column_norms(J)
     D = _filled(jnp.maximum(widest, columns))
-    A = J / D
+    A = J / D[None]
     ridge = n * jnp.finfo(x.dtype).eps * jnp.eye(n, dtype=x.dtype)
     rows = column_norms(A.T)
     W = 1 / _nonzero(rows)
@@ -160,7 +161,7 @@ def dogleg(model: Model, radius: jax.Array) -> tuple[jax.Array, jax.Array, jax.A
 def column_norms(J: jax.Array) -> jax.Array:
     """‖Jⱼ‖, [n], without over- or underflow."""
     largest = jnp.max(jnp.abs(J), axis=0, initial=0.0)
-    return largest * jnp.sqrt(jnp.sum((J / _nonzero(largest)) ** 2, axis=0))
+    return largest * jnp.sqrt(jnp.sum((J / _nonzero(largest)[None]) ** 2, axis=0))
 
 
 def _filled(scale):

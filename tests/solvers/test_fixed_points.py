@@ -27,6 +27,18 @@ def crowd(p):
     return jax.nn.sigmoid((own - 16 * (jnp.sum(p) - p) / 7) / 0.1)
 
 
+def babylonian(x):
+    return (x + 2 / x) / 2
+
+
+def tiny(x):
+    return 1e-8 * jnp.cos(x * 1e8)
+
+
+def logistic(x):
+    return 3.7 * x * (1 - x)
+
+
 def spread(eigenvalues, dtype):
     """A symmetric matrix with these eigenvalues, a right side, and the fixed point."""
     rng = np.random.default_rng(0)
@@ -42,9 +54,9 @@ def test_fixed_points_and_solving_again(dtype):
     tol = 5e-5 if dtype == jnp.float32 else 1e-9
     maps = [
         (jnp.cos, np.ones(1), 0.7390851332151607),
-        (lambda x: (x + 2 / x) / 2, np.ones(1), 2**0.5),
-        (lambda x: 1e-8 * jnp.cos(x * 1e8), np.full(1, 1e-8), 0.7390851332151607e-8),
-        (lambda x: 3.7 * x * (1 - x), np.full(1, 0.3), 1 - 1 / 3.7),  # chaotic without a safeguard
+        (babylonian, np.ones(1), 2**0.5),
+        (tiny, np.full(1, 1e-8), 0.7390851332151607e-8),
+        (logistic, np.full(1, 0.3), 1 - 1 / 3.7),  # chaotic without a safeguard
     ]
     for g, start, answer in maps:
         for method in BOTH:
