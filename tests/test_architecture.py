@@ -35,7 +35,17 @@ PLAN = (
     {
         "optimizers": (),
         "solvers": (
-            *("krylov", "box", "endings", "linesearch", "descent", "quasi_newton", "conjugate", "accelerated", "bounded"),
+            *(
+                "krylov",
+                "box",
+                "endings",
+                "linesearch",
+                "descent",
+                "quasi_newton",
+                "conjugate",
+                "accelerated",
+                "bounded",
+            ),
             *("trust_region", "newton_cg", "dogleg", "nelder_mead"),
             *("robust", "linear_model", "bounded_step", "squares", "levenberg_marquardt", "gauss_newton"),
             *("hybrid", "equations", "bracketing", "fixed_point"),

@@ -14,4 +14,22 @@ from jaxopt_lite.solvers.nelder_mead import nelder_mead
 from jaxopt_lite.solvers.newton_cg import newton_cg
 from jaxopt_lite.solvers.quasi_newton import bfgs, lbfgs
 
-__all__ = ["accelerated_gradient_descent", "anderson", "bfgs", "bisection", "brent", "broyden", "dogleg", "fixed_point_iteration", "gauss_newton", "gradient_descent", "lbfgs", "lbfgsb", "levenberg_marquardt", "nelder_mead", "newton", "newton_cg", "nonlinear_cg"]
+__all__ = [
+    "accelerated_gradient_descent",
+    "anderson",
+    "bfgs",
+    "bisection",
+    "brent",
+    "broyden",
+    "dogleg",
+    "fixed_point_iteration",
+    "gauss_newton",
+    "gradient_descent",
+    "lbfgs",
+    "lbfgsb",
+    "levenberg_marquardt",
+    "nelder_mead",
+    "newton",
+    "newton_cg",
+    "nonlinear_cg",
+]

@@ -3,8 +3,8 @@
 A step is first computed without bounds, in the coordinates that are free: a coordinate at a bound to which the gradient
 pushes it is held. Coordinates that it would carry over a bound are put exactly on the bound, and the step is computed
 again in the others, until none is carried over. Where the model decreases less by that than by half of what a
-projected step along the gradient brings, that one is taken: a method whose steps all bring a fixed share of the decrease
-along the projected gradient converges (Conn, Gould & Toint, "Trust-Region Methods", 2000, Section 12.2).
+projected step along the gradient brings, that one is taken: a method whose steps all bring a fixed share of the
+decrease along the projected gradient converges (Conn, Gould & Toint, "Trust-Region Methods", 2000, Section 12.2).
 """
 
 from collections.abc import Callable
@@ -56,8 +56,8 @@ def box_of(objective: Any, params: Any) -> Box:
         return Box(None, None)
 
     def vector(bound, default):
-        bound = default if bound is None else bound
-        bound = jax.tree.map(lambda _: bound, params) if jnp.ndim(bound) == 0 and not _is_tree(bound, params) else bound
+        if not _is_tree(bound, params):
+            bound = jax.tree.map(lambda _: default if bound is None else bound, params)
         full = jax.tree.map(lambda b, p: jnp.broadcast_to(jnp.asarray(b, tree.dtype_of(p)), p.shape), bound, params)
         return to_vector(full)
 
@@ -116,7 +116,8 @@ def step_in_box(
     t = jnp.minimum(
         jnp.where(bend > 0, slope / jnp.where(bend > 0, bend, 1), jnp.inf) ** 2, length / jnp.where(slope > 0, slope, 1)
     )
-    points = box.clip(x - t * 0.25 ** jnp.arange(SHORTER, dtype=x.dtype)[:, None] * h)
+    shares = 0.25 ** jnp.arange(SHORTER, dtype=x.dtype)
+    points = jax.vmap(lambda share: box.clip(x - t * share * h))(shares)
     brings = jax.vmap(lambda y: decrease(model, y - x)[0])(points)
     best = jnp.argmax(brings)
     return newton, jnp.where(decrease(model, point - x)[0] < brings[best] / 2, points[best], point)

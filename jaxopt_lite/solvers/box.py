@@ -1,123 +1,82 @@
-"""Bounds of a vector of parameters, and steps of the linear model that stay within them.
+"""Bounds on each parameter, l <= x <= u: moving along them, and the part of a gradient that they leave.
 
-A step is first computed without bounds, in the coordinates that are free: a coordinate at a bound to which the gradient
-pushes it is held. Coordinates that it would carry over a bound are put exactly on the bound, and the step is computed
-again in the others, until none is carried over. Where the model decreases less by that than by half of what a
-projected step along the gradient brings, that one is taken: a method whose steps all bring a fixed share of the
-decrease along the projected gradient converges (Conn, Gould & Toint, "Trust-Region Methods", 2000, Section 12.2).
+A parameter is held where it stands on a bound and the negative gradient points out of the box. The gradient without
+the held parameters is zero exactly where the conditions of first order hold, and scales with f, unlike P(x - g) - x.
 """
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jaxopt_lite import tree
-from jaxopt_lite.core.vectors import to_vector
-from jaxopt_lite.solvers.linear_model import Model, Steps, decrease
+from jaxopt_lite.core.method import Objective
 
-__all__ = ["Box", "box_of", "step_in_box"]
-
-SHORTER = 16  # number of projected steps along the gradient that are compared, each a quarter of the one before
+__all__ = ["Box", "box_of", "clip", "move", "reduced"]
 
 
 class Box(NamedTuple):
-    """Lower and upper bounds, vectors [n], or None where there are none at all."""
+    """Bounds as trees of arrays like params, infinite where there is none."""
 
     lower: Any
     upper: Any
 
-    @property
-    def is_all(self) -> bool:
-        """Whether there are no bounds."""
-        return self.lower is None
 
-    @property
-    def exists(self) -> jax.Array:
-        """Whether any point lies within, a bool scalar; not with NaN among the bounds."""
-        return jnp.array(True) if self.is_all else jnp.all(self.lower <= self.upper)
+def box_of(objective: Objective, params: Any) -> Box:
+    """The bounds of an objective as trees of arrays like params, infinite where there are none.
 
-    def clip(self, x: jax.Array) -> jax.Array:
-        """The nearest point within."""
-        return x if self.is_all else jnp.clip(x, self.lower, self.upper)
-
-    def active(self, x: jax.Array, gradient: jax.Array) -> jax.Array:
-        """The coordinates at a bound to which the negative gradient pushes them, bool [n]."""
-        if self.is_all:
-            return jnp.zeros(x.shape, bool)
-        low, high = x <= self.lower, x >= self.upper
-        return (low & high) | (low & (gradient >= 0)) | (high & (gradient <= 0))
-
-
-def box_of(objective: Any, params: Any) -> Box:
-    """The bounds of an objective as vectors in the dtypes of params; a bound of None for the whole tree is infinite."""
-    if objective.lower is None and objective.upper is None:
-        return Box(None, None)
-
-    def vector(bound, default):
-        if not _is_tree(bound, params):
-            bound = jax.tree.map(lambda _: default if bound is None else bound, params)
-        full = jax.tree.map(lambda b, p: jnp.broadcast_to(jnp.asarray(b, tree.dtype_of(p)), p.shape), bound, params)
-        return to_vector(full)
-
-    return Box(vector(objective.lower, -jnp.inf), vector(objective.upper, jnp.inf))
-
-
-def _is_tree(bound, params):
-    return jax.tree.structure(bound) == jax.tree.structure(params)
-
-
-def step_in_box(
-    box: Box, model: Model, x: jax.Array, active: jax.Array, propose: Callable[[Model, Any, Any], Steps], radius: Any
-) -> tuple[jax.Array, jax.Array]:
-    """The Gauss-Newton step in the free coordinates, and the point to try.
-
-    Args:
-        box: the bounds; x lies within.
-        model: the linear model at x.
-        x: the point [n].
-        active: the coordinates that are held, bool [n].
-        propose: (model, free coordinates, radius) -> Steps.
-        radius: how far the step may go.
+    Raises:
+        TypeError: for bounds of complex parameters.
     """
-    newton, taken = propose(model, ~active, radius)
-    if box.is_all:
-        return newton, x + taken
 
-    def over(p, free):
-        return free & ((x + p < box.lower) | (x + p > box.upper))
+    def like(bounds, infinity):
+        if bounds is None:
+            return jax.tree.map(lambda x: jnp.full_like(x, infinity), params)
+        if any(jnp.iscomplexobj(x) for x in jax.tree.leaves(params)):
+            raise TypeError("complex parameters have no bounds; minimize over their real and imaginary parts")
+        return jax.tree.map(lambda x, b: jnp.broadcast_to(tree.cast(b, x.dtype), x.shape), params, bounds)
 
-    def is_over(state):
-        return jnp.any(state[2])
+    return Box(like(objective.lower, -jnp.inf), like(objective.upper, jnp.inf))
 
-    def hold(state):
-        p, held, outside, _ = state
-        free = ~(held | outside)
-        # Those held keep the displacement to their bound; the model of the others begins there.
-        fixed = jnp.where(free | active, 0, box.clip(x + p) - x)
-        used = jnp.linalg.norm(model.scale * fixed) / jnp.maximum(jnp.linalg.norm(model.scale * p), tiny)
-        rest = radius * jnp.sqrt(jnp.maximum(1 - used**2, 0.01))
-        there = model.moved(fixed)
-        p = jnp.where(free, propose(there, free, rest).taken, fixed)
-        return p, held | outside, over(p, free), fixed
 
-    tiny = jnp.finfo(x.dtype).tiny
-    start = (taken, active, over(taken, ~active), jnp.zeros_like(x))
-    p = jax.lax.while_loop(is_over, hold, start)[0]
-    point = box.clip(x + p)
+def clip(params: Any, box: Box | None) -> Any:
+    """The nearest point in the box."""
+    if box is None:
+        return params
 
-    # Projected steps along the negative gradient, in units of D, no longer than the first step.
-    gradient = jnp.where(active, 0, model.gradient)
-    h = gradient / model.scale**2
-    bend = jnp.sqrt(jnp.maximum(jnp.sum((model.factor @ h) ** 2) + h @ model.second @ h, 0))
-    slope = jnp.linalg.norm(gradient / model.scale)
-    length = jnp.linalg.norm(model.scale * taken)
-    t = jnp.minimum(
-        jnp.where(bend > 0, slope / jnp.where(bend > 0, bend, 1), jnp.inf) ** 2, length / jnp.where(slope > 0, slope, 1)
+    def nearest(x, low, high):
+        return x if jnp.iscomplexobj(x) else jnp.clip(x, low, high)
+
+    return jax.tree.map(nearest, params, box.lower, box.upper)
+
+
+def move(params: Any, t: Any, direction: Any, box: Box | None) -> Any:
+    """x + t d, clipped; exactly on a bound where it is within rounding of it."""
+    moved = jax.tree.map(lambda x, d: x + t.astype(x.real.dtype) * d, params, direction)
+    if box is None:
+        return moved
+
+    def snap(x, new, low, high):
+        if jnp.iscomplexobj(x):
+            return new
+        rounding = 4 * jnp.finfo(x.dtype).eps * jnp.maximum(jnp.abs(x), jnp.abs(new))
+        return jnp.where(new - low <= rounding, low, jnp.where(high - new <= rounding, high, new))
+
+    # A parameter that does not move keeps its bits, unless it stood outside.
+    still = jax.tree.map(
+        lambda x, new, s: jnp.where(new == x, x, s), params, moved, jax.tree.map(snap, params, moved, *box)
     )
-    shares = 0.25 ** jnp.arange(SHORTER, dtype=x.dtype)
-    points = jax.vmap(lambda share: box.clip(x - t * share * h))(shares)
-    brings = jax.vmap(lambda y: decrease(model, y - x)[0])(points)
-    best = jnp.argmax(brings)
-    return newton, jnp.where(decrease(model, point - x)[0] < brings[best] / 2, points[best], point)
+    return clip(still, box)
+
+
+def reduced(params: Any, vector: Any, box: Box | None) -> Any:
+    """A gradient with zeros where a step against it would leave the box."""
+    if box is None:
+        return vector
+
+    def keep(x, g, low, high):
+        if jnp.iscomplexobj(x):
+            return g
+        return jnp.where(((x <= low) & (g > 0)) | ((x >= high) & (g < 0)), 0, g)
+
+    return jax.tree.map(keep, params, vector, *box)
