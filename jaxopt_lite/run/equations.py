@@ -47,7 +47,8 @@ def root(
         args: further arguments of f, pytrees of numbers and arrays.
         bracket: for one equation in one unknown: two numbers, which may be traced, at which f has opposite signs or is
             zero. If it has not, the status is NO_BRACKET.
-        tol: tolerance of the residuals, see the method. None is ε^(2/3) of the parameters' dtype.
+        tol: tolerance, see the method. None is ε^(2/3) of the parameters' dtype, and with a bracket what the dtype can
+            resolve.
         max_steps: the largest number of steps of this call, at least 1.
         has_aux: whether f returns a pair.
         key: a random key, for methods that draw numbers.

@@ -89,7 +89,11 @@ def prepare(
     if not isinstance(tol, Tracer) and tol is not None and not (np.ndim(tol) == 0 and tol >= 0):
         raise ValueError(f"{who}: tol must be a number of at least 0, got {tol!r}")
     if tol is None:
-        tol = default_tol(jnp.result_type(*[tree.real_dtype(p.dtype) for p in jax.tree.leaves(params)]))
+        tol = (
+            0.0
+            if kind == "bracket"
+            else default_tol(jnp.result_type(*[tree.real_dtype(p.dtype) for p in jax.tree.leaves(params)]))
+        )
     if not callable(loss):
         check_choice(who, "loss", loss, tuple(LOSSES))
     if not isinstance(f_scale, Tracer) and not (np.ndim(f_scale) == 0 and f_scale > 0):
