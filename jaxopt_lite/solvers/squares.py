@@ -176,7 +176,7 @@ def squares_method(
         rejections = jnp.where(accepted, 0, state.rejections + 1)
         unmoved = jnp.all(trial == x) | (expected <= 0) | (length <= eps * size) & ~accepted
         stuck = unmoved | (rejections >= REJECTIONS)
-        promised = ~accepted & (state.expected > 100 * eps * base)
+        promised = ~accepted & (tests.steepness > jnp.sqrt(tol) * jnp.sqrt(2 * base))  # the gradient is far from 0
         status = jnp.select(
             [
                 ~box.exists,
