@@ -289,7 +289,7 @@ def _norm(leaves: list[jax.Array]) -> jax.Array:
         parts = [part for w in leaves for part in ((w.real, w.imag) if jnp.iscomplexobj(w) else (w,))]
         # Of (f w)(f w) XLA would make f² w², where f² is infinite and 0 becomes NaN, if f is known while it compiles;
         # the maximum, which changes nothing, keeps the factors apart.
-        sizes = [jnp.maximum(jnp.abs(part) * factor.astype(part.dtype), 0) for part in parts]
+        sizes = [jnp.maximum(jnp.abs(part.astype(factor.dtype)) * factor, 0) for part in parts]
         return safe_sqrt(_sum_of_squares(sizes)) / factor
 
     return jax.lax.cond(is_safe, lambda: safe_sqrt(squares), scaled)
