@@ -75,12 +75,18 @@ def curvature(sy: jax.Array, ss: jax.Array, yy: jax.Array) -> tuple[jax.Array, j
 
 
 class Pairs(NamedTuple):
-    """The last m pairs, the newest last; 1 / s·y is 0 for a pair that is not there yet."""
+    """The last m pairs, each divided by √(s·y), in slots that are filled in turn.
+
+    The product of Algorithm 7.4 is linear in the inner products sᵢ·g, by the inverse V of the triangular matrix of
+    sᵢ·yⱼ, i not newer than j (Byrd, Nocedal & Schnabel, 1994, Eq. 3.1). A new pair adds a column to V and the oldest
+    one takes its row away; both are zero for a slot that is empty.
+    """
 
     s: Any  # [m, ...] for each leaf
     y: Any
-    inverse: jax.Array  # [m], 1 / s·y
+    v: jax.Array  # V, [m, m] by slots
     gamma: jax.Array  # s·y / y·y of the newest pair
+    slot: jax.Array  # int32: where the next pair goes
 
 
 @solver
@@ -114,46 +120,51 @@ def lbfgs(
     def empty(params):
         zeros = jax.tree.map(lambda p: jnp.zeros((memory, *p.shape), p.dtype), params)
         real = jnp.result_type(float, *[p.real.dtype for p in jax.tree.leaves(params)])
-        return Pairs(zeros, zeros, jnp.zeros(memory, real), jnp.ones([], real))
+        return Pairs(zeros, zeros, jnp.zeros((memory, memory), real), jnp.ones([], real), jnp.zeros([], jnp.int32))
+
+    def forget(pairs):
+        return pairs._replace(v=jnp.zeros_like(pairs.v), gamma=jnp.ones_like(pairs.gamma))
 
     def direct(pairs, s, y, g, x, box):
         pairs = _remember(pairs, s, y)
-        t = jnp.ones([], pairs.gamma.dtype)
-        return pairs, jax.tree.map(jnp.negative, _two_loops(pairs, g)), t
+        return pairs, jax.tree.map(jnp.negative, _product(pairs, g)), jnp.ones([], pairs.gamma.dtype)
 
-    return line_search_method(empty, direct, c1, c2, first_step, tries)
+    return line_search_method(empty, direct, c1, c2, first_step, tries, forget=forget)
 
 
 def _remember(pairs: Pairs, s: Any, y: Any) -> Pairs:
     """The pairs with a new one, unless its curvature s·y is not safely positive."""
     sy, yy, is_good = curvature(dot(s, y), dot(s, s), dot(y, y))
-    shift = lambda old, new: jnp.concatenate([old[1:], new[None].astype(old.dtype)])
-    new = Pairs(
-        jax.tree.map(shift, pairs.s, s),
-        jax.tree.map(shift, pairs.y, y),
-        shift(pairs.inverse, 1 / sy),
-        (sy / yy).astype(pairs.gamma.dtype),
-    )
-    return jax.tree.map(lambda a, b: jnp.where(is_good, a, b), new, pairs)
+    m, root = len(pairs.v), jnp.sqrt(sy)
+    is_new = (jnp.arange(m) == pairs.slot) & is_good  # [m]
+
+    def put(old, new):
+        mask = is_new.reshape(m, *(1,) * new.ndim)
+        return jnp.where(mask, (new / root.astype(new.real.dtype))[None], old)
+
+    r = jnp.where(is_new, 0, _along(pairs.s, y) / root)  # sᵢ·y
+    column = jnp.where(is_new, 1, -pairs.v @ r)
+    v = jnp.where(is_new, column[:, None], jnp.where(is_new[:, None], 0, pairs.v))
+    gamma = jnp.where(is_good, sy / yy, pairs.gamma)
+    slot = jnp.where(is_good, (pairs.slot + 1) % m, pairs.slot)
+    new_s, new_y = jax.tree.map(put, pairs.s, s), jax.tree.map(put, pairs.y, y)
+    return Pairs(new_s, new_y, v.astype(pairs.v.dtype), gamma.astype(pairs.gamma.dtype), slot)
 
 
-def _two_loops(pairs: Pairs, g: Any) -> Any:
-    """H g by Algorithm 7.4, from the newest pair to the oldest and back."""
+def _product(pairs: Pairs, g: Any) -> Any:
+    """H g = γ q + S Vᵀ (w - γ Yᵀ q) with w = V Sᵀ g and q = g - Y w."""
+    w = jnp.matmul(pairs.v, _along(pairs.s, g), precision="highest")
+    q = jax.tree.map(jnp.subtract, g, _combined(w, pairs.y))
+    p = jnp.matmul((w - pairs.gamma * _along(pairs.y, q))[None], pairs.v, precision="highest")[0]
+    return jax.tree.map(lambda q, s: pairs.gamma.astype(q.real.dtype) * q + s, q, _combined(p, pairs.s))
 
-    def minus(q, a, x):
-        return jax.tree.map(lambda q, x: q - a.astype(q.real.dtype) * x, q, x)
 
-    def backward(q, pair):
-        s, y, inverse = pair
-        a = inverse * dot(s, q)
-        return minus(q, a, y), a
+def _along(vectors: Any, x: Any) -> jax.Array:
+    """The inner products of m vectors with x, [m]."""
+    product = lambda v, x: jnp.real(jnp.tensordot(jnp.conj(v), x, x.ndim, precision="highest"))
+    return sum(jax.tree.leaves(jax.tree.map(product, vectors, x)), start=jnp.zeros(()))
 
-    def forward(r, pair):
-        (s, y, inverse), a = pair
-        b = inverse * dot(y, r)
-        return minus(r, b - a, s), None
 
-    stacked = (pairs.s, pairs.y, pairs.inverse)
-    q, a = jax.lax.scan(backward, g, stacked, reverse=True)
-    r = jax.tree.map(lambda q: pairs.gamma.astype(q.real.dtype) * q, q)
-    return jax.lax.scan(forward, r, (stacked, a))[0]
+def _combined(w: jax.Array, vectors: Any) -> Any:
+    """Σ wᵢ vᵢ."""
+    return jax.tree.map(lambda v: jnp.tensordot(w[None].astype(v.dtype), v, 1, precision="highest")[0], vectors)
