@@ -78,18 +78,26 @@ def lbfgsb(
         zeros = jnp.zeros((memory, x.size), x.dtype)
         return Pairs(zeros, zeros, jnp.ones([], x.dtype))
 
-    def direct(pairs, s, y, g, x, box):
-        pairs = _remember(pairs, to_vector(s), to_vector(y))
+    def remember(pairs, move, when):
+        return _remember(pairs, to_vector(move.s), to_vector(move.y), when)
+
+    def forget(pairs, when):
+        return Pairs(jnp.where(when, 0, pairs.s), jnp.where(when, 0, pairs.y), jnp.where(when, 1, pairs.theta))
+
+    def direct(pairs, move, g, x, box):
         x, low, high = to_vector(x), to_vector(box.lower), to_vector(box.upper)
         d = minimize_model(_compact(pairs), to_vector(g), low - x, high - x)
-        return pairs, from_vector(d, g), jnp.ones([], d.dtype)
+        return from_vector(d, g), jnp.ones([], d.dtype)
 
-    return line_search_method(empty, direct, c1, c2, first_step, tries, bounded=True)
+    return line_search_method(
+        *(empty, direct, c1, c2, first_step, tries), remember=remember, forget=forget, bounded=True
+    )
 
 
-def _remember(pairs: Pairs, s: jax.Array, y: jax.Array) -> Pairs:
+def _remember(pairs: Pairs, s: jax.Array, y: jax.Array, when: jax.Array) -> Pairs:
     """The pairs with a new one, unless its curvature s·y is not safely positive."""
     sy, yy, is_good = curvature(s @ y, s @ s, y @ y)
+    is_good = is_good & when
     shift = lambda old, new: jnp.concatenate([old[1:], new[None] / jnp.sqrt(sy)])
     new = Pairs(shift(pairs.s, s), shift(pairs.y, y), yy / sy)
     return jax.tree.map(lambda a, b: jnp.where(is_good, a, b), new, pairs)

@@ -18,7 +18,7 @@ from jaxopt_lite import tree
 from jaxopt_lite.core.method import Info, Objective, solver
 from jaxopt_lite.core.numbers import Fraction, Positive, concrete
 from jaxopt_lite.solvers import endings, linesearch
-from jaxopt_lite.solvers.box import box_of, clip, move, reduced
+from jaxopt_lite.solvers.box import box_of, clip, moved, reduced
 from jaxopt_lite.solvers.endings import dot
 
 __all__ = ["DescentState", "check_search", "gradient_descent", "line_search_method"]
@@ -27,15 +27,24 @@ __all__ = ["DescentState", "check_search", "gradient_descent", "line_search_meth
 NOTHING, FIRST, NEXT, GRADIENT = 0, 1, 2, 3  # the direction that is due: of the start, the method, or the gradient
 
 
+class Move(NamedTuple):
+    """From parameters x₋ to a trial x."""
+
+    s: Any  # x - x₋
+    y: Any  # g - g₋
+    direction: Any  # d₋, the direction that is searched along
+    ss: jax.Array  # s·s
+    sy: jax.Array
+    yy: jax.Array
+
+
 class DescentState(NamedTuple):
     """The state of a method with a line search. Values, aux and gradient are those at the parameters."""
 
     value: jax.Array
     aux: Any
     grads: Any
-    s: Any  # of the last evaluation, its parameters minus those that the method searched from
-    y: Any  # and its gradient minus theirs
-    direction: Any
+    move: Move  # to the last trial
     search: linesearch.Search
     memory: Any  # what the method keeps to compute directions, such as pairs (s, y)
     due: jax.Array  # int32: which direction is to be made before the next evaluation
@@ -45,13 +54,14 @@ class DescentState(NamedTuple):
 
 def line_search_method(
     empty: Callable[[Any], Any],
-    direct: Callable[..., tuple[Any, Any, Any]],
+    direct: Callable[..., tuple[Any, Any]],
     c1: Any,
     c2: Any,
     first_step: Any,
     tries: int,
     *,
-    forget: Callable[[Any], Any] | None = None,
+    remember: Callable[..., Any] = lambda memory, move, when: memory,
+    forget: Callable[[Any, Any], Any] = lambda memory, when: memory,
     bounded: bool = False,
 ) -> tuple[Callable, Callable]:
     """The pair (init, step) of a method that searches along directions of descent.
@@ -59,15 +69,16 @@ def line_search_method(
     In derivatives of the solve by unrolling, step lengths and the memory are constants.
 
     Args:
-        empty: params -> the memory at the start, to which the method falls back where a direction fails.
-        direct: (memory, s, y, g, x, box) -> (memory, d, t): from the last step, the change of the gradient, the
-            gradient, the parameters and their bounds or None, the new memory, a direction, and the step to try first.
+        empty: params -> the memory at the start.
+        direct: (memory, move, g, x, box) -> (d, t): from the memory, the last `Move`, the gradient, the parameters
+            and their bounds or None, a direction, and the step to try first.
         c1: of the sufficient decrease.
         c2: of the curvature.
         first_step: the length of the first trial step, for gradients of norm 1 and more; shorter for smaller ones,
             except at a start where the gradient may be small enough to end: there it is max(1, ‖x‖), see `endings`.
         tries: trials in one search.
-        forget: memory -> an empty memory, where that is cheaper than `empty`.
+        remember: (memory, move, when) -> the memory with the last `Move`, the old one unless `when`.
+        forget: (memory, when) -> the memory, empty if `when`: where a direction does not descend or has failed.
         bounded: whether to keep within the objective's bounds; f is never evaluated outside.
     """
 
@@ -77,43 +88,44 @@ def line_search_method(
         zero, still = jnp.zeros([], value.dtype), jax.tree.map(jnp.zeros_like, params)
         search = linesearch.begin(zero, zero, 0.0)  # t = 0: the first evaluation is at the start
         course, due = endings.unbegun(zero), jnp.zeros([], jnp.int32)
-        same = (still, still, still, still)
-        return DescentState(zero, zeros(aux), *same, search, empty(params), due, jnp.array(True), course)
+        none = dot(still, still)
+        move = Move(still, still, still, none, none, none)
+        return DescentState(zero, zeros(aux), still, move, search, empty(params), due, jnp.array(True), course)
 
-    def aim(objective: Objective, params: Any, state: DescentState, box: Any) -> tuple[Any, Any, Any, Any]:
-        """Memory, direction, search, and whether it is along the gradient, for the direction that is due."""
+    def aim(objective: Objective, params: Any, state: DescentState, memory: Any, box: Any) -> tuple[Any, Any, Any]:
+        """Direction, search, and whether it is along the gradient, for the direction that is due."""
         grads, value, norm = state.grads, state.value, state.course.norm
-        s, y, past = jax.lax.stop_gradient((state.s, state.y, state.memory))
-        memory, direction, t = direct(past, s, y, grads, params, box)
+        direction, t = direct(memory, state.move, grads, params, box)
         down = slope_of(params, direction, grads, box).astype(value.dtype)
         descends = (state.due == NEXT) & (down < 0) & jnp.isfinite(down)
         # Along the gradient at the start, and where the method's direction does not descend or has failed. At the
         # start a gradient that is small may be small enough: look far along it.
         inverse = 1 / jnp.where(norm == 0, 1, norm)
-        far = (state.due == FIRST) & endings.is_small(objective, norm, value)
-        length = jnp.where(far, endings.reach(params), first_step * jnp.minimum(1, norm)) * inverse
+        is_far = (state.due == FIRST) & endings.is_small(objective, norm, value)
+        length = jnp.where(is_far, endings.reach(params), first_step * jnp.minimum(1, norm)) * inverse
         t = jnp.where(descends, t, length)
         steepest = jax.tree.map(jnp.negative, reduced(params, grads, box))
         direction = tree.where(descends, direction, steepest)
-        memory = tree.where(descends, memory, empty(params) if forget is None else forget(memory))
         search = linesearch.begin(value, jnp.where(descends, down, -(norm**2)), t)
-        return memory, direction, search, ~descends
+        return direction, search, ~descends
 
     def step(objective: Objective, params: Any, state: DescentState) -> tuple[Any, DescentState, Info]:
         course = state.course
         begun, probing = course.begun, course.probe != endings.NO
         box = box_of(objective, params) if bounded else None
-        memory, direction, search, is_steepest = jax.lax.cond(
+        memory = remember(*jax.lax.stop_gradient((state.memory, state.move)), state.due == NEXT)
+        kept = (state.move.direction, state.search, state.steepest)
+        direction, search, is_steepest = jax.lax.cond(
             state.due == NOTHING,
-            lambda: (state.memory, state.direction, state.search, state.steepest),
-            lambda: tree.keep_dtypes(
-                aim(objective, params, state, box), (state.memory, state.direction, state.search, state.steepest)
-            ),
+            lambda: kept,
+            lambda: tree.keep_dtypes(aim(objective, params, state, memory, box), kept),
         )
+        memory = forget(memory, is_steepest)
         search = jax.lax.stop_gradient(search)
-        trial = clip(endings.beside(course, params, move(params, search.t, direction, box)), box)
+        trial = clip(endings.beside(course, params, moved(params, search.t, direction, box)), box)
         value, aux, grads = objective.value_and_grad(trial)
-        norm = tree.global_norm(reduced(trial, grads, box)).astype(value.dtype)
+        full_norm = tree.global_norm(grads).astype(value.dtype)
+        norm = full_norm if box is None else tree.global_norm(reduced(trial, grads, box)).astype(value.dtype)
         slope = slope_of(trial, direction, grads, box).astype(value.dtype)
         no = jnp.array(False)
         next_search, accepted, failed = jax.lax.cond(
@@ -126,15 +138,16 @@ def line_search_method(
 
         is_tiny = -search.slope0 * search.first <= 100 * endings.ROUNDING * jnp.finfo(value.dtype).eps * jnp.abs(value)
         is_first = (search.tries == 0) & ~failed
-        seen = endings.Trial(trial, value, grads, norm, accepted, is_first, failed & is_steepest, is_tiny)
-        next_course, status = endings.follow(course, objective, params, state.value, state.grads, seen)
         s, y = (jax.tree.map(jnp.subtract, *pair) for pair in ((trial, params), (grads, state.grads)))
+        move = Move(s, y, direction, dot(s, s), dot(s, y), dot(y, y))
+        sizes = (norm, full_norm, move.ss, move.yy)
+        seen = endings.Trial(trial, value, grads, *sizes, accepted, is_first, failed & is_steepest, is_tiny)
+        next_course, status = endings.follow(course, objective, params, state.value, seen)
         here, there = (trial, value, aux, grads), (params, state.value, state.aux, state.grads)
         new_params, value, aux, grads = tree.where(accepted, here, there)
         updates = jax.tree.map(lambda s: jnp.where(accepted, s, 0), s)
         new_state = DescentState(
-            *(value, aux, grads, s, y, direction, next_search, memory, due.astype(jnp.int32)),
-            *(is_steepest, next_course),
+            *(value, aux, grads, move, next_search, memory, due.astype(jnp.int32), is_steepest, next_course)
         )
         shown = reduced(new_params, grads, box)
         return new_params, new_state, Info(value, aux, shown, updates, status, jnp.ones([], jnp.int32))
@@ -174,9 +187,8 @@ def gradient_descent(c1: Fraction = 1e-4, c2: Fraction = 0.9, first_step: Positi
     """
     check_search("gradient_descent", c1, c2, tries)
 
-    def direct(memory, s, y, g, x, box):
-        curvature = dot(s, y)
-        t = jnp.where(curvature > 0, dot(s, s) / jnp.where(curvature > 0, curvature, 1), first_step)
-        return memory, jax.tree.map(jnp.negative, g), t
+    def direct(memory, move, g, x, box):
+        t = jnp.where(move.sy > 0, move.ss / jnp.where(move.sy > 0, move.sy, 1), first_step)
+        return jax.tree.map(jnp.negative, g), t
 
     return line_search_method(lambda params: (), direct, c1, c2, first_step, tries)

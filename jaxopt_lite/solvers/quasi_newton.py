@@ -12,8 +12,7 @@ import jax.numpy as jnp
 from jaxopt_lite.core.method import solver
 from jaxopt_lite.core.numbers import Fraction, Positive
 from jaxopt_lite.core.vectors import from_vector, to_vector
-from jaxopt_lite.solvers.descent import check_search, line_search_method
-from jaxopt_lite.solvers.endings import dot
+from jaxopt_lite.solvers.descent import Move, check_search, line_search_method
 
 __all__ = ["bfgs", "lbfgs"]
 
@@ -48,12 +47,18 @@ def bfgs(c1: Fraction = 1e-4, c2: Fraction = 0.9, first_step: Positive = 1.0, *,
         x = to_vector(params)
         return Matrix(jnp.eye(x.size, dtype=x.dtype), jnp.array(True))
 
-    def direct(matrix, s, y, g, x, box):
-        matrix = _updated(matrix, to_vector(s), to_vector(y))
-        d = -matrix.inverse @ to_vector(g)
-        return matrix, from_vector(d, g), jnp.ones([], d.dtype)
+    def remember(matrix, move, when):
+        return jax.lax.cond(when, lambda: _updated(matrix, to_vector(move.s), to_vector(move.y)), lambda: matrix)
 
-    return line_search_method(empty, direct, c1, c2, first_step, tries)
+    def forget(matrix, when):
+        inverse = jnp.where(when, jnp.eye(len(matrix.inverse), dtype=matrix.inverse.dtype), matrix.inverse)
+        return Matrix(inverse, matrix.fresh | when)
+
+    def direct(matrix, move, g, x, box):
+        d = -(matrix.inverse @ to_vector(g))
+        return from_vector(d, g), jnp.ones([], d.dtype)
+
+    return line_search_method(empty, direct, c1, c2, first_step, tries, remember=remember, forget=forget)
 
 
 def _updated(matrix: Matrix, s: jax.Array, y: jax.Array) -> Matrix:
@@ -122,32 +127,32 @@ def lbfgs(
         real = jnp.result_type(float, *[p.real.dtype for p in jax.tree.leaves(params)])
         return Pairs(zeros, zeros, jnp.zeros((memory, memory), real), jnp.ones([], real), jnp.zeros([], jnp.int32))
 
-    def forget(pairs):
-        return pairs._replace(v=jnp.zeros_like(pairs.v), gamma=jnp.ones_like(pairs.gamma))
+    def forget(pairs, when):
+        return pairs._replace(v=jnp.where(when, 0, pairs.v), gamma=jnp.where(when, 1, pairs.gamma))
 
-    def direct(pairs, s, y, g, x, box):
-        pairs = _remember(pairs, s, y)
-        return pairs, jax.tree.map(jnp.negative, _product(pairs, g)), jnp.ones([], pairs.gamma.dtype)
+    def direct(pairs, move, g, x, box):
+        return jax.tree.map(jnp.negative, _product(pairs, g)), jnp.ones([], pairs.gamma.dtype)
 
-    return line_search_method(empty, direct, c1, c2, first_step, tries, forget=forget)
+    return line_search_method(empty, direct, c1, c2, first_step, tries, remember=_remember, forget=forget)
 
 
-def _remember(pairs: Pairs, s: Any, y: Any) -> Pairs:
+def _remember(pairs: Pairs, move: Move, when: jax.Array) -> Pairs:
     """The pairs with a new one, unless its curvature s·y is not safely positive."""
-    sy, yy, is_good = curvature(dot(s, y), dot(s, s), dot(y, y))
+    sy, yy, is_good = curvature(move.sy, move.ss, move.yy)
+    is_good = is_good & when
     m, root = len(pairs.v), jnp.sqrt(sy)
-    is_new = (jnp.arange(m) == pairs.slot) & is_good  # [m]
+    is_new = jnp.arange(m) == jnp.where(is_good, pairs.slot, m)  # [m]
 
     def put(old, new):
         mask = is_new.reshape(m, *(1,) * new.ndim)
         return jnp.where(mask, (new / root.astype(new.real.dtype))[None], old)
 
-    r = jnp.where(is_new, 0, _along(pairs.s, y) / root)  # sᵢ·y
-    column = jnp.where(is_new, 1, -pairs.v @ r)
+    new_s, new_y = jax.tree.map(put, pairs.s, move.s), jax.tree.map(put, pairs.y, move.y)
+    r = jnp.where(is_new, 0, _along(new_s, move.y) / root)  # sᵢ·y
+    column = jnp.where(is_new, 1, -jnp.matmul(pairs.v, r, precision="highest"))
     v = jnp.where(is_new, column[:, None], jnp.where(is_new[:, None], 0, pairs.v))
     gamma = jnp.where(is_good, sy / yy, pairs.gamma)
     slot = jnp.where(is_good, (pairs.slot + 1) % m, pairs.slot)
-    new_s, new_y = jax.tree.map(put, pairs.s, s), jax.tree.map(put, pairs.y, y)
     return Pairs(new_s, new_y, v.astype(pairs.v.dtype), gamma.astype(pairs.gamma.dtype), slot)
 
 
