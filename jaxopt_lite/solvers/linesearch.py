@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxopt_lite import tree
 from jaxopt_lite.solvers.endings import ROUNDING
 
 __all__ = ["Search", "begin", "judge"]
@@ -25,17 +26,18 @@ RISES = 6  # number of trials with a higher value but a negative slope after whi
 
 
 class Search(NamedTuple):
-    """The state of a search. `low` is the best step so far that decreases enough, `high` the other end, or infinite.
-
-    The ends are vectors of the step t, φ(t) and φ'(t): fewer arrays are less to compile.
-    """
+    """The state of a search. `low` is the best step so far that decreases enough, `high` the other end, or infinite."""
 
     t: jax.Array  # the step to try next
     first: jax.Array  # the first step tried
     value0: jax.Array  # φ(0)
     slope0: jax.Array  # φ'(0)
-    low: jax.Array  # [3]
-    high: jax.Array  # [3]
+    low: jax.Array
+    low_value: jax.Array
+    low_slope: jax.Array
+    high: jax.Array
+    high_value: jax.Array
+    high_slope: jax.Array
     tries: jax.Array  # int32
     rises: jax.Array  # int32
     settle: jax.Array  # bool: t is `low` again, and is accepted with any slope
@@ -44,9 +46,9 @@ class Search(NamedTuple):
 def begin(value0: Any, slope0: Any, t: Any) -> Search:
     """A search from φ(0) and φ'(0) < 0 whose first trial is t > 0."""
     t = jnp.asarray(t, value0.dtype)
-    low = jnp.stack([jnp.zeros_like(value0), value0, slope0])
+    zero, infinity = jnp.zeros_like(value0), jnp.full_like(value0, jnp.inf)
     count, no = jnp.zeros([], jnp.int32), jnp.array(False)
-    return Search(t, t, value0, slope0, low, jnp.full_like(low, jnp.inf), count, count, no)
+    return Search(t, t, value0, slope0, zero, value0, slope0, infinity, infinity, infinity, count, count, no)
 
 
 def judge(search: Search, value: Any, slope: Any, c1: Any, c2: Any, tries: int) -> tuple[Search, jax.Array, jax.Array]:
@@ -68,27 +70,27 @@ def judge(search: Search, value: Any, slope: Any, c1: Any, c2: Any, tries: int) 
     floor = ROUNDING * jnp.finfo(value.dtype).eps * jnp.abs(s.value0)
     equal = jnp.abs(value - s.value0) <= floor
     decreases = (value <= s.value0 + c1 * t * s.slope0) | (equal & (slope <= (2 * c1 - 1) * s.slope0))
-    before, best, before_slope = s.low
-    enough = finite & decreases & (equal | (value <= best))
+    enough = finite & decreases & (equal | (value <= s.low_value))
     accepted = enough & ((jnp.abs(slope) <= -c2 * s.slope0) | s.settle)
 
     # The new bracket: the trial is its far end, or its near end, and then the old near end may become the far one.
-    here, end = jnp.stack([t, jnp.where(finite, value, jnp.inf), slope]), s.high[0]
-    beyond = jnp.where(jnp.isfinite(end), slope * (end - before), slope) >= 0
-    low = jnp.where(enough, here, s.low)
-    high = jnp.where(enough, jnp.where(beyond, s.low, s.high), here)
-    halves = jnp.abs(high[0] - low[0]) >= SHRINK * jnp.abs(end - before)  # false while the old bracket is infinite
-    inside = _inside(*low, *high, equal, halves)
-    outside = _outside(before, before_slope, low[0], low[2])
-    t_next = jnp.where(jnp.isfinite(high[0]), inside, outside)
+    here, near = (t, jnp.where(finite, value, jnp.inf), slope), (s.low, s.low_value, s.low_slope)
+    far = (s.high, s.high_value, s.high_slope)
+    beyond = jnp.where(jnp.isfinite(s.high), slope * (s.high - s.low), slope) >= 0
+    low, low_value, low_slope = low_end = tree.where(enough, here, near)
+    high, high_value, high_slope = high_end = tree.where(enough, tree.where(beyond, near, far), here)
+    halves = jnp.abs(high - low) >= SHRINK * jnp.abs(s.high - s.low)  # false while the old bracket is infinite
+    inside = _inside(low, low_value, low_slope, high, high_value, high_slope, equal, halves)
+    outside = _outside(s.low, s.low_slope, low, low_slope)
+    t_next = jnp.where(jnp.isfinite(high), inside, outside)
 
     rises = s.rises + (finite & (value > s.value0 + floor) & (slope < 0)).astype(jnp.int32)
     done = (s.tries + 1 >= tries) | (rises >= RISES)
-    narrow = jnp.abs(t_next - low[0]) <= jnp.finfo(value.dtype).eps * jnp.abs(low[0])
+    narrow = jnp.abs(t_next - low) <= jnp.finfo(value.dtype).eps * jnp.abs(low)
     over = ~accepted & (done | narrow | s.settle)
-    settle = over & (low[0] > 0) & ~s.settle  # one more evaluation at the best step so far, for its gradient
-    t_next = jnp.where(settle, low[0], t_next)
-    new = Search(t_next, s.first, s.value0, s.slope0, low, high, s.tries + 1, rises, settle)
+    settle = over & (low > 0) & ~s.settle  # one more evaluation at the best step so far, for its gradient
+    t_next = jnp.where(settle, low, t_next)
+    new = Search(t_next, s.first, s.value0, s.slope0, *low_end, *high_end, s.tries + 1, rises, settle)
     return new, accepted, over & ~settle
 
 

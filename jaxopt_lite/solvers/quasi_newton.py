@@ -82,14 +82,14 @@ def curvature(sy: jax.Array, ss: jax.Array, yy: jax.Array) -> tuple[jax.Array, j
 class Pairs(NamedTuple):
     """The last m pairs, each divided by √(s·y), in slots that are filled in turn.
 
-    The product of Algorithm 7.4 is linear in the inner products sᵢ·g, by the inverse V of the triangular matrix of
-    sᵢ·yⱼ, i not newer than j (Byrd, Nocedal & Schnabel, 1994, Eq. 3.1). A new pair adds a column to V and the oldest
-    one takes its row away; both are zero for a slot that is empty.
+    H of Algorithm 7.4 is γ P Pᵀ + Σ pᵢ pᵢᵀ with P = I - Σ pᵢ yᵢᵀ and pᵢ = V sᵢ, where V is the product of the I - sⱼ yⱼᵀ
+    of the pairs newer than i. So a new pair multiplies each pᵢ by one factor, the oldest one goes without a trace, and
+    Hg takes no loop over the pairs.
     """
 
-    s: Any  # [m, ...] for each leaf
+    p: Any  # [m, ...] for each leaf
     y: Any
-    v: jax.Array  # V, [m, m] by slots
+    filled: jax.Array  # [m], bool
     gamma: jax.Array  # s·y / y·y of the newest pair
     slot: jax.Array  # int32: where the next pair goes
 
@@ -125,10 +125,10 @@ def lbfgs(
     def empty(params):
         zeros = jax.tree.map(lambda p: jnp.zeros((memory, *p.shape), p.dtype), params)
         real = jnp.result_type(float, *[p.real.dtype for p in jax.tree.leaves(params)])
-        return Pairs(zeros, zeros, jnp.zeros((memory, memory), real), jnp.ones([], real), jnp.zeros([], jnp.int32))
+        return Pairs(zeros, zeros, jnp.zeros(memory, bool), jnp.ones([], real), jnp.zeros([], jnp.int32))
 
     def forget(pairs, when):
-        return pairs._replace(v=jnp.where(when, 0, pairs.v), gamma=jnp.where(when, 1, pairs.gamma))
+        return pairs._replace(filled=pairs.filled & ~when, gamma=jnp.where(when, 1, pairs.gamma))
 
     def direct(pairs, move, g, x, box):
         return jax.tree.map(jnp.negative, _product(pairs, g)), jnp.ones([], pairs.gamma.dtype)
@@ -140,28 +140,36 @@ def _remember(pairs: Pairs, move: Move, when: jax.Array) -> Pairs:
     """The pairs with a new one, unless its curvature s·y is not safely positive."""
     sy, yy, is_good = curvature(move.sy, move.ss, move.yy)
     is_good = is_good & when
-    m, root = len(pairs.v), jnp.sqrt(sy)
+    m, root = len(pairs.filled), jnp.sqrt(sy)
     is_new = jnp.arange(m) == jnp.where(is_good, pairs.slot, m)  # [m]
+    s, y = (jax.tree.map(lambda x: x / root.astype(x.real.dtype), x) for x in (move.s, move.y))
+    along = jnp.where(is_good & pairs.filled, _along(pairs.p, y), 0)  # pᵢ·y
 
-    def put(old, new):
-        mask = is_new.reshape(m, *(1,) * new.ndim)
-        return jnp.where(mask, (new / root.astype(new.real.dtype))[None], old)
+    def project(p, s):
+        rest = p - jnp.tensordot(along.astype(s.dtype), s, 0)
+        return jnp.where(_like(is_new, p), s[None], rest)
 
-    new_s, new_y = jax.tree.map(put, pairs.s, move.s), jax.tree.map(put, pairs.y, move.y)
-    r = jnp.where(is_new, 0, _along(new_s, move.y) / root)  # sᵢ·y
-    column = jnp.where(is_new, 1, -jnp.matmul(pairs.v, r, precision="highest"))
-    v = jnp.where(is_new, column[:, None], jnp.where(is_new[:, None], 0, pairs.v))
-    gamma = jnp.where(is_good, sy / yy, pairs.gamma)
-    slot = jnp.where(is_good, (pairs.slot + 1) % m, pairs.slot)
-    return Pairs(new_s, new_y, v.astype(pairs.v.dtype), gamma.astype(pairs.gamma.dtype), slot)
+    return Pairs(
+        jax.tree.map(project, pairs.p, s),
+        jax.tree.map(lambda old, y: jnp.where(_like(is_new, old), y[None], old), pairs.y, y),
+        pairs.filled | is_new,
+        jnp.where(is_good, sy / yy, pairs.gamma).astype(pairs.gamma.dtype),
+        jnp.where(is_good, (pairs.slot + 1) % m, pairs.slot),
+    )
 
 
 def _product(pairs: Pairs, g: Any) -> Any:
-    """H g = γ q + S Vᵀ (w - γ Yᵀ q) with w = V Sᵀ g and q = g - Y w."""
-    w = jnp.matmul(pairs.v, _along(pairs.s, g), precision="highest")
+    """H g = γ P q + Σ wᵢ pᵢ with wᵢ = pᵢ·g and q = Pᵀg = g - Σ wᵢ yᵢ."""
+    gamma = pairs.gamma
+    w = jnp.where(pairs.filled, _along(pairs.p, g), 0)
     q = jax.tree.map(jnp.subtract, g, _combined(w, pairs.y))
-    p = jnp.matmul((w - pairs.gamma * _along(pairs.y, q))[None], pairs.v, precision="highest")[0]
-    return jax.tree.map(lambda q, s: pairs.gamma.astype(q.real.dtype) * q + s, q, _combined(p, pairs.s))
+    w = jnp.where(pairs.filled, w - gamma * _along(pairs.y, q), 0)
+    return jax.tree.map(lambda q, p: gamma.astype(q.real.dtype) * q + p, q, _combined(w, pairs.p))
+
+
+def _like(mask: jax.Array, stacked: jax.Array) -> jax.Array:
+    """[m] -> [m, 1, ...]."""
+    return mask.reshape(len(mask), *(1,) * (stacked.ndim - 1))
 
 
 def _along(vectors: Any, x: Any) -> jax.Array:
