@@ -51,18 +51,18 @@ def nonlinear_cg(
     if beta not in FORMULAS:
         raise ValueError(f"nonlinear_cg: beta must be one of {', '.join(map(repr, FORMULAS))}, got {beta!r}")
 
-    def direct(memory, move, g, x, box):
-        y, before = move.y, move.direction
+    def direct(before, memory, move, g, x, box):
+        y, d_before = move.y, move.direction
         g_before = jax.tree.map(jnp.subtract, g, y)
-        gg_before, slope_before = dot(g_before, g_before), dot(g_before, before)
+        gg_before, slope_before = dot(g_before, g_before), dot(g_before, d_before)
         # A constant in derivatives: the limit of the steps does not depend on it.
-        factor = jax.lax.stop_gradient(coefficient(beta, g, y, before, gg_before))
-        d = jax.tree.map(lambda g, d: factor.astype(g.real.dtype) * d - g, g, before)
+        factor = jax.lax.stop_gradient(coefficient(beta, g, y, d_before, gg_before))
+        d = jax.tree.map(lambda g, d: factor.astype(g.real.dtype) * d - g, g, d_before)
         slope, gg = dot(g, d), dot(g, g)
         is_down = slope < -1e-4 * gg  # else the gradient, in full, with the same first trial
         d = jax.tree.map(lambda d, g: jnp.where(is_down, d, -g), d, g)
         slope = jnp.where(is_down, slope, -gg)
-        taken = dot(move.s, before) / safe(dot(before, before))
+        taken = dot(move.s, d_before) / safe(dot(d_before, d_before))
         return d, taken * slope_before / safe(slope)
 
     return line_search_method(lambda params: (), direct, c1, c2, first_step, tries)

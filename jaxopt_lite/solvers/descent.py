@@ -36,6 +36,7 @@ class Move(NamedTuple):
     ss: jax.Array  # s·s
     sy: jax.Array
     yy: jax.Array
+    is_good: jax.Array  # bool: whether the method moved, and s·y is safely positive
 
 
 class DescentState(NamedTuple):
@@ -60,7 +61,7 @@ def line_search_method(
     first_step: Any,
     tries: int,
     *,
-    remember: Callable[..., Any] = lambda memory, move, when: memory,
+    remember: Callable[..., Any] = lambda memory, move: memory,
     forget: Callable[[Any, Any], Any] = lambda memory, when: memory,
     bounded: bool = False,
 ) -> tuple[Callable, Callable]:
@@ -70,14 +71,14 @@ def line_search_method(
 
     Args:
         empty: params -> the memory at the start.
-        direct: (memory, move, g, x, box) -> (d, t): from the memory, the last `Move`, the gradient, the parameters
-            and their bounds or None, a direction, and the step to try first.
+        direct: (before, memory, move, g, x, box) -> (d, t): from the memory before and after the last `Move`, the
+            gradient, the parameters and their bounds or None, a direction, and the step to try first.
         c1: of the sufficient decrease.
         c2: of the curvature.
         first_step: the length of the first trial step, for gradients of norm 1 and more; shorter for smaller ones,
             except at a start where the gradient may be small enough to end: there it is max(1, ‖x‖), see `endings`.
         tries: trials in one search.
-        remember: (memory, move, when) -> the memory with the last `Move`, the old one unless `when`.
+        remember: (memory, move) -> the memory with the last `Move`, if that is good.
         forget: (memory, when) -> the memory, empty if `when`: where a direction does not descend or has failed.
         bounded: whether to keep within the objective's bounds; f is never evaluated outside.
     """
@@ -89,13 +90,13 @@ def line_search_method(
         search = linesearch.begin(zero, zero, 0.0)  # t = 0: the first evaluation is at the start
         course, due = endings.unbegun(zero), jnp.zeros([], jnp.int32)
         none = dot(still, still)
-        move = Move(still, still, still, none, none, none)
+        move = Move(still, still, still, none, none, none, jnp.array(False))
         return DescentState(zero, zeros(aux), still, move, search, empty(params), due, jnp.array(True), course)
 
     def aim(objective: Objective, params: Any, state: DescentState, memory: Any, box: Any) -> tuple[Any, Any, Any]:
         """Direction, search, and whether it is along the gradient, for the direction that is due."""
         grads, value, norm = state.grads, state.value, state.course.norm
-        direction, t = direct(memory, state.move, grads, params, box)
+        direction, t = direct(*jax.lax.stop_gradient((state.memory, memory, state.move)), grads, params, box)
         down = slope_of(params, direction, grads, box).astype(value.dtype)
         descends = (state.due == NEXT) & (down < 0) & jnp.isfinite(down)
         # Along the gradient at the start, and where the method's direction does not descend or has failed. At the
@@ -113,7 +114,7 @@ def line_search_method(
         course = state.course
         begun, probing = course.begun, course.probe != endings.NO
         box = box_of(objective, params) if bounded else None
-        memory = remember(*jax.lax.stop_gradient((state.memory, state.move)), state.due == NEXT)
+        memory = remember(*jax.lax.stop_gradient((state.memory, state.move)))
         kept = (state.move.direction, state.search, state.steepest)
         direction, search, is_steepest = jax.lax.cond(
             state.due == NOTHING,
@@ -139,7 +140,9 @@ def line_search_method(
         is_tiny = -search.slope0 * search.first <= 100 * endings.ROUNDING * jnp.finfo(value.dtype).eps * jnp.abs(value)
         is_first = (search.tries == 0) & ~failed
         s, y = (jax.tree.map(jnp.subtract, *pair) for pair in ((trial, params), (grads, state.grads)))
-        move = Move(s, y, direction, dot(s, s), dot(s, y), dot(y, y))
+        ss, sy, yy = dot(s, s), dot(s, y), dot(y, y)
+        is_good = accepted & begun & is_curved(ss, sy, yy)
+        move = Move(s, y, direction, ss, sy, yy, is_good)
         sizes = (norm, full_norm, move.ss, move.yy)
         seen = endings.Trial(trial, value, grads, *sizes, accepted, is_first, failed & is_steepest, is_tiny)
         next_course, status = endings.follow(course, objective, params, state.value, seen)
@@ -158,6 +161,11 @@ def line_search_method(
 def slope_of(params: Any, direction: Any, grads: Any, box: Any) -> jax.Array:
     """g·d without the parameters that stand on a bound and would leave the box."""
     return -dot(grads, reduced(params, jax.tree.map(jnp.negative, direction), box))
+
+
+def is_curved(ss: jax.Array, sy: jax.Array, yy: jax.Array) -> jax.Array:
+    """Whether the curvature s·y is safely positive (Nocedal & Wright, Section 7.2)."""
+    return (sy > jnp.finfo(sy.dtype).eps * jnp.sqrt(ss) * jnp.sqrt(yy)) & jnp.isfinite(sy) & jnp.isfinite(yy)
 
 
 def check_search(who: str, c1: Any, c2: Any, tries: int) -> None:
@@ -187,7 +195,7 @@ def gradient_descent(c1: Fraction = 1e-4, c2: Fraction = 0.9, first_step: Positi
     """
     check_search("gradient_descent", c1, c2, tries)
 
-    def direct(memory, move, g, x, box):
+    def direct(before, memory, move, g, x, box):
         t = jnp.where(move.sy > 0, move.ss / jnp.where(move.sy > 0, move.sy, 1), first_step)
         return jax.tree.map(jnp.negative, g), t
 
