@@ -142,7 +142,7 @@ def squares_method(
         x = jnp.where(accepted, point, x)
 
         # The next trial point.
-        unit = opened(model._replace(scale=jnp.where(model.scale > 0, model.scale, 1)))
+        unit: Any = opened(model._replace(scale=jnp.where(model.scale > 0, model.scale, 1)))
         size = jnp.linalg.norm(unit.scale * x)
         radius = resize(
             Attempt(accepted, first, ratio, gained / base, state.slope / base, length, size, state.radius, state.whole)
@@ -151,7 +151,7 @@ def squares_method(
         limited = lambda model, free, radius: propose(model, free, radius, seen.residuals.size)
         newton, trial = step_in_box(box, unit, x, active, limited, radius)
         expected, slope = unit.decrease(trial - x)
-        tests = _tests(objective, x, seen, value, newton, unit.decrease(newton)[0], active)
+        tests = _tests(objective, x, seen, value, newton, unit, active)
         tests = tree.where(accepted, tests, state.tests)
 
         tol, eps = jnp.asarray(objective.tol, dtype), jnp.finfo(dtype).eps
@@ -170,7 +170,7 @@ def squares_method(
             [
                 ~box.exists,
                 first & ~seen.finite,
-                tests.gradient,
+                tests.gradient | (state.value > 0) & (value == 0),
                 tests.step,
                 settled,
                 stuck & promised,
@@ -231,8 +231,8 @@ def _foretells_better(state, change, gained):
     return jnp.where(old.curved, without >= 0.5 * with_it, with_it < 0.5 * without)
 
 
-def _tests(objective, x, seen: Measured, value, newton, possible, active) -> Tests:
-    """The tests of convergence at a point; `possible` is the predicted decrease of the Gauss-Newton step."""
+def _tests(objective, x, seen: Measured, value, newton, model, active) -> Tests:
+    """The tests of convergence at a point."""
     tol, eps, sizes = jnp.asarray(objective.tol, x.dtype), jnp.finfo(x.dtype).eps, seen.sizes
     weight = jnp.where(sizes > 0, sizes, 1)
     # The steps are known to ε |r|: below it they tell nothing of a slope beside a large constant.
@@ -242,12 +242,14 @@ def _tests(objective, x, seen: Measured, value, newton, possible, active) -> Tes
     is_small = lambda share: jnp.all(moves <= share * jnp.maximum(places, least))
     slopes = jnp.where(active, 0, jnp.abs(seen.gradient))
     orthogonal = jnp.all(slopes <= tol * sizes * jnp.sqrt(2 * value).astype(x.dtype))
-    near = is_small(jnp.sqrt(tol))
+    # A column that has vanished beside what it was takes no part in the step: the point has left a slope behind.
+    vanished = sizes <= max(seen.residuals.size, x.size) * eps * model.scale
+    near = is_small(jnp.sqrt(tol)) & ~jnp.any(vanished & (slopes > seen.rounding))
     return Tests(
         jnp.all(slopes <= seen.rounding) | (orthogonal & near),
         is_small(tol),
         near,
-        possible,
+        model.decrease(newton)[0],
         seen.noise,
-        _steepness(seen.gradient, sizes, active),
+        _steepness(seen.gradient, sizes, active | vanished),
     )
