@@ -51,7 +51,7 @@ def levenberg_marquardt(first_radius: Positive = 1.0, *, linear_steps: int | Non
         # Near a minimum at which J is singular the Gauss-Newton step is long, and promises next to nothing.
         least = jnp.where(-t.slope <= jnp.finfo(t.slope.dtype).eps ** (1 / 3), 1e-3, 0.1)
         factor = jnp.where(t.gain < 0, jnp.clip(inside, least, 0.5), 0.5)
-        factor = jnp.where((t.gain > -99) & jnp.isfinite(factor), factor, 0.1)  # 99: a norm ten times as large
+        factor = jnp.where((t.gain > -99) & jnp.isfinite(factor), factor, least)  # 99: a norm ten times as large
         shrunk = factor * jnp.minimum(t.radius, 10 * t.length)
         grows = (t.ratio >= 0.75) | (t.whole & (t.ratio > 0.25))
         later = jnp.where(t.ratio > 0.25, jnp.where(grows, 2 * t.length, t.radius), shrunk)
