@@ -224,6 +224,7 @@ def curve(second: jax.Array, factor: jax.Array, s: jax.Array, y: jax.Array) -> j
     return jnp.where(good, second + change, second)
 
 
+@jax.jit
 def covariance(factor: jax.Array) -> jax.Array:
     """(RᵀR)⁻¹ = (JᵀJ)⁻¹ [n, n] of the triangular factor R [n, n] of the Jacobian at a solution.
 
