@@ -160,9 +160,9 @@ def equation_method(who: str, radius: Any, quasi: bool, linear_steps: int | None
         double = singular & slow & (model.norm <= eps * first_norm) & jnp.all(model.sizes <= reach) & model.solved
         # Of unknowns that tend to zero a clean quarter says that rounding is far away.
         double &= ~quarter | jnp.all(model.sizes <= jnp.sqrt(tol) * jnp.abs(x_new))
-        # In float32 unknowns of scale 1e-7 are no noise, so there all shorter steps are tried too.
-        failed = ~accepted & full & ~doubled if eps <= hybrid.NEAR_ZERO else collapsed
-        small = model.small | double | (failed & model.noise)
+        # In float32 steps of 1e-7 may be more than rounding, so all shorter ones are tried too, unless F is rounding.
+        hopeless = ~accepted & full & ~doubled & (model.rough | (eps <= hybrid.NEAR_ZERO))
+        small = model.small | double | ((hopeless | collapsed) & model.noise)
         exact = refresh | (state.exact & ~accepted) if quasi else jnp.array(True)
         status = jnp.select(
             [

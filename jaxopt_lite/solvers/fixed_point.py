@@ -9,9 +9,9 @@ rejected: the history is emptied, the damping β is halved, and the next point i
 (a safeguard in the manner of Zhang, O'Donoghue & Boyd, 2018, arXiv:1808.03971).
 
 The distance to the fixed point is about κ‖r‖, where κ = ‖Δx‖ / ‖Δr‖ is 1 / (1 - rate) of a contraction. Converged
-means κ‖r‖ <= tol max(‖x‖, 1e-12) with a measured κ: small steps of a slow iteration are not convergence. Where κ ε > 0.001,
-rounding hides where the fixed point is, and even a residual of zero is not one. Where no κ can be measured,
-because the start is a fixed point already, a residual of rounding size is enough.
+means κ‖r‖ <= tol max(‖x‖, 1e-12) with a measured κ: small steps of a slow iteration are not convergence. Where
+κ ε > 0.001, rounding hides where the fixed point is, and even a residual of zero is not one. Where no κ can be
+measured, because the start is a fixed point already, a residual of rounding size is enough.
 """
 
 from typing import Any, NamedTuple

@@ -37,6 +37,7 @@ class NewtonModel(NamedTuple):
     small: jax.Array  # bool: |pⱼ| <= tol max(|xⱼ|, 1e-12) for all j, or below rounding in every equation
     noise: jax.Array  # bool: |pⱼ| <= 4 ε max(|xⱼ|, 1) for all j
     floor: jax.Array  # bool: |Fᵢ| is rounding for all i
+    rough: jax.Array  # bool: ‖F‖ is rounding of the largest terms
     flat: jax.Array  # bool: a stationary point of ‖F‖
     solved: jax.Array  # bool: p is Newton's step
     sizes: jax.Array  # |p|
@@ -45,7 +46,7 @@ class NewtonModel(NamedTuple):
 
 def no_model(zero: jax.Array, zeros: jax.Array) -> NewtonModel:
     """A model before the first evaluation, from a zero and zeros [n] of its dtype."""
-    bools = {name: jnp.array(False) for name in ("small", "noise", "floor", "flat", "solved", "finite")}
+    bools = {name: jnp.array(False) for name in ("small", "noise", "floor", "rough", "flat", "solved", "finite")}
     vectors = set(NewtonModel._fields) - {"norm", *bools}
     return NewtonModel(norm=zero, **bools, **dict.fromkeys(vectors, zeros))
 
@@ -93,9 +94,11 @@ def dense_model(r: jax.Array, J: jax.Array, x: jax.Array, widest: jax.Array, tol
     sizes = jnp.abs(p)
     small = jnp.all((sizes <= tol * jnp.maximum(jnp.abs(x), NEAR_ZERO)) | (sizes * effects <= 4 * eps))
     floor = jnp.all(jnp.abs(r) <= FLOOR * eps * terms)
+    rough = size <= FLOOR * eps * norm(terms)
     flat = jnp.all(jnp.abs(J.T @ u) <= tol * columns)
     rounding = 4 * n * jnp.finfo(x.dtype).eps * rows * norm(z)  # of A z, whose terms may be large and cancel
-    return _model(size, u, D, z, g, A @ z, A @ g, small, _is_noise(sizes, x, eps), floor, flat, sizes, rounding)
+    flags = dict(small=small, noise=_is_noise(sizes, x, eps), floor=floor, rough=rough, flat=flat)
+    return _model(size, u, D, z, g, A @ z, A @ g, sizes, flags, rounding)
 
 
 def implicit_model(r: jax.Array, push: Callable, x: jax.Array, tol: Any, eps: float, steps: Any) -> NewtonModel:
@@ -118,21 +121,20 @@ def implicit_model(r: jax.Array, push: Callable, x: jax.Array, tol: Any, eps: fl
     push_g = push(g)
     flat = norm(g) ** 2 <= tol * norm(push_g)  # the angle between F and Jg, which is 0 for orthogonal J
     small, noise = jnp.all(sizes <= tol * jnp.maximum(jnp.abs(x), NEAR_ZERO)), _is_noise(sizes, x, eps)
-    return _model(size, u, jnp.ones_like(x), z, g, push(z), push_g, small, noise, floor, flat, sizes)
+    flags = dict(small=small, noise=noise, floor=floor, rough=floor, flat=flat)
+    return _model(size, u, jnp.ones_like(x), z, g, push(z), push_g, sizes, flags)
 
 
 def _is_noise(sizes, x, eps):
     return jnp.all(sizes <= 4 * eps * jnp.maximum(jnp.abs(x), 1))
 
 
-def _model(size, u, D, z, g, push_z, push_g, small, noise, floor, flat, sizes, rounding: Any = 0.0) -> NewtonModel:
+def _model(size, u, D, z, g, push_z, push_g, sizes, flags: dict, rounding: Any = 0.0) -> NewtonModel:
     left = norm(jnp.maximum(jnp.abs(u + push_z) - rounding, 0))
     solved = left <= SOLVED
     push_z = jnp.where(solved & (jnp.max(rounding) > SOLVED), -u, push_z)
-    return NewtonModel(
-        *(size, u, D, z, g, push_z, push_g, small & solved, noise & solved, floor, flat & ~solved, solved, sizes),
-        jnp.isfinite(left),
-    )
+    flags |= dict(small=flags["small"] & solved, noise=flags["noise"] & solved, flat=flags["flat"] & ~solved)
+    return NewtonModel(size, u, D, z, g, push_z, push_g, **flags, solved=solved, sizes=sizes, finite=jnp.isfinite(left))
 
 
 def dogleg_step(model: NewtonModel, radius: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
