@@ -10,12 +10,12 @@ import pytest
 import scipy.optimize
 
 import jaxopt_lite as jo
+from experiments import nist
 from jaxopt_lite.core.method import Objective, Status, default_tol
 from jaxopt_lite.solve import begin, run, solution_of
 from jaxopt_lite.solvers.fitting import first_guess, fit_residual
 from jaxopt_lite.solvers.linear_model import covariance
 from jaxopt_lite.solvers.robust import LOSSES, rho
-from tests.solvers import nist
 from tests.solvers.more_garbow_hillstrom import PROBLEMS, reached, rosenbrock
 
 LM, GN = jo.solvers.levenberg_marquardt(), jo.solvers.gauss_newton()

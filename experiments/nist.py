@@ -1,4 +1,4 @@
-"""The 27 nonlinear regressions of NIST's Statistical Reference Datasets; `make_nist` made the data file."""
+"""The 27 nonlinear regressions of NIST's Statistical Reference Datasets; tests/solvers/make_nist.py made the data file."""
 
 import json
 from pathlib import Path
@@ -9,6 +9,7 @@ import numpy as np
 DATA = json.loads(Path(__file__).with_name("nist.json").read_text())
 
 
+# Each model is a function of x, an array [m] (of Nelson [m, 2]), and its parameters, scalars; it returns an array [m].
 def saturation(x, b1, b2):
     return b1 * (1 - jnp.exp(-b2 * x))
 
@@ -65,12 +66,21 @@ MODELS = {
 }
 
 
+def data(name):
+    """{"x": [m] or [m, 2], "y": [m], "starts": [2, n], "params" and "errors": [n], "squares": scalar}, float64.
+
+    The last three are certified: parameters, their standard errors, and the sum of squares. y of Nelson is the logarithm.
+    """
+    found = {key: np.asarray(value, float) for key, value in DATA[name].items()}
+    return {**found, "y": np.log(found["y"])} if name == "Nelson" else found
+
+
 def problem(name):
     """Residuals of parameters [n], starts [2, n], certified parameters and errors [n], half the sum of squares."""
-    data = {key: np.asarray(value, float) for key, value in DATA[name].items()}
-    x, y = data["x"], np.log(data["y"]) if name == "Nelson" else data["y"]
+    found = data(name)
+    x, y = found["x"], found["y"]
 
     def residual(b):
         return MODELS[name](jnp.asarray(x, b.dtype), *b) - jnp.asarray(y, b.dtype)
 
-    return residual, data["starts"], data["params"], data["errors"], float(data["squares"]) / 2
+    return residual, found["starts"], found["params"], found["errors"], float(found["squares"]) / 2
