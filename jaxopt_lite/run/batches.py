@@ -103,7 +103,7 @@ def _lanes(who: str, name: str, batch: Any) -> int:
     for path, leaf in jax.tree_util.tree_leaves_with_path(batch):
         if np.ndim(leaf) == 0:
             raise ValueError(
-                f"{who}: {name}{jax.tree_util.keystr(path)} has no leading axis [lanes, ...]; use minimize for one start"
+                f"{who}: {name}{jax.tree_util.keystr(path)} has no leading axis [lanes, ...]; minimize takes one start"
             )
         sizes.setdefault(np.shape(leaf)[0], jax.tree_util.keystr(path))
     if len(sizes) != 1 or 0 in sizes:

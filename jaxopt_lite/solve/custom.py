@@ -1,4 +1,4 @@
-"""Implicit derivatives for solvers of others: a function that returns a solution, and the equation that it satisfies."""
+"""Implicit derivatives for solvers of others, from the equation that their solutions satisfy."""
 
 import functools
 from collections.abc import Callable
@@ -20,10 +20,10 @@ def custom_root(
 ) -> Callable[[Callable], Callable]:
     """Give a solver that satisfies equation(params, *args) = 0 derivatives by the implicit function theorem.
 
-    A decorator of solve(start, *args) -> params. The decorated function is differentiable with respect to args, forward,
-    in reverse and to higher order, however it computes; its derivative with respect to the start is zero. What the
-    equation closes over is differentiated too; the solver must take what is differentiated from its arguments. The
-    solver may be anything; one that needs concrete numbers, such as SciPy's, runs outside `jit` only.
+    A decorator of solve(start, *args) -> params. The decorated function is differentiable with respect to args,
+    forward, in reverse and to higher order, however it computes; its derivative with respect to the start is zero.
+    What the equation closes over is differentiated too; the solver must take what is differentiated from its
+    arguments. The solver may be anything; one that needs concrete numbers, such as SciPy's, runs outside `jit` only.
 
     Args:
         equation: G, (params, *args) -> a tree of as many numbers as params: zero at a solution. The gradient of the

@@ -51,7 +51,7 @@ class Given(NamedTuple):
     """
 
     method: Any
-    captured: list
+    captured: Any
     args: tuple
     lower: Any
     upper: Any

@@ -17,12 +17,12 @@ from jaxopt_lite import tree
 from jaxopt_lite.core.vectors import to_vector
 from jaxopt_lite.solvers.linear_model import Model, Steps, decrease
 
-__all__ = ["Box", "box_of", "step_in_box"]
+__all__ = ["VectorBox", "vector_box", "step_in_box"]
 
 SHORTER = 16  # number of projected steps along the gradient that are compared, each a quarter of the one before
 
 
-class Box(NamedTuple):
+class VectorBox(NamedTuple):
     """Lower and upper bounds, vectors [n], or None where there are none at all."""
 
     lower: Any
@@ -50,10 +50,10 @@ class Box(NamedTuple):
         return (low & high) | (low & (gradient >= 0)) | (high & (gradient <= 0))
 
 
-def box_of(objective: Any, params: Any) -> Box:
+def vector_box(objective: Any, params: Any) -> VectorBox:
     """The bounds of an objective as vectors in the dtypes of params; a bound of None for the whole tree is infinite."""
     if objective.lower is None and objective.upper is None:
-        return Box(None, None)
+        return VectorBox(None, None)
 
     def vector(bound, default):
         if not _is_tree(bound, params):
@@ -61,7 +61,7 @@ def box_of(objective: Any, params: Any) -> Box:
         full = jax.tree.map(lambda b, p: jnp.broadcast_to(jnp.asarray(b, tree.dtype_of(p)), p.shape), bound, params)
         return to_vector(full)
 
-    return Box(vector(objective.lower, -jnp.inf), vector(objective.upper, jnp.inf))
+    return VectorBox(vector(objective.lower, -jnp.inf), vector(objective.upper, jnp.inf))
 
 
 def _is_tree(bound, params):
@@ -69,7 +69,12 @@ def _is_tree(bound, params):
 
 
 def step_in_box(
-    box: Box, model: Model, x: jax.Array, active: jax.Array, propose: Callable[[Model, Any, Any], Steps], radius: Any
+    box: VectorBox,
+    model: Model,
+    x: jax.Array,
+    active: jax.Array,
+    propose: Callable[[Model, Any, Any], Steps],
+    radius: Any,
 ) -> tuple[jax.Array, jax.Array]:
     """The Gauss-Newton step in the free coordinates, and the point to try.
 

@@ -137,8 +137,8 @@ def gradient_descent(c1: Fraction = 1e-4, c2: Fraction = 0.9, first_step: Positi
     Args:
         c1: c₁, the share of the expected decrease that a step must bring, in [0, 1]; below 1/2 to be of use.
         c2: c₂, the share of the slope that may be left, in [0, 1], above c₁.
-        first_step: length of the first trial step, above 0, in units of the parameters; a multiple of the gradient where
-            the last step saw no positive curvature.
+        first_step: length of the first trial step, above 0, in units of the parameters; in units of the gradient
+            where the last step saw no positive curvature.
         tries: evaluations in one line search, at least 1.
 
     Raises:

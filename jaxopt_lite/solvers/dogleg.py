@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxopt_lite.core.method import Objective, solver
 from jaxopt_lite.core.numbers import Positive
 from jaxopt_lite.core.vectors import from_vector, to_vector
-from jaxopt_lite.solvers.trust_region import Model, Proposal, trust_region_method
+from jaxopt_lite.solvers.trust_region import LocalModel, Proposal, trust_region_method
 
 __all__ = ["dogleg"]
 
@@ -65,9 +65,13 @@ def dogleg(first_radius: Positive = 1.0):
             return _quadratic(hessian, to_vector(g), vector), jnp.asarray(vector.size, jnp.int32)
 
         model, products = jax.lax.cond(moved, at_x, lambda: (memory, jnp.zeros([], jnp.int32)))
-        return Model(model, from_vector(model.terms, x), jnp.max(jnp.abs(model.hessian), initial=0)), model, products
+        return (
+            LocalModel(model, from_vector(model.terms, x), jnp.max(jnp.abs(model.hessian), initial=0)),
+            model,
+            products,
+        )
 
-    def propose(model: Model, g, radius, near, at_end):
+    def propose(model: LocalModel, g, radius, near, at_end):
         hessian, newton, curvature, lowest, saddle, _ = model.hessian
         delta = radius.astype(newton.dtype)
         gradient = to_vector(g)

@@ -3,8 +3,8 @@
     Newton     J = F'(x) at every point                               Powell, 1970; Moré, Garbow & Hillstrom, 1980
     Broyden    B₊ = B + (F₊ - F - B s) (D²s)ᵀ / ‖D s‖²,  s = x₊ - x           Broyden, 1965, "good" update
 
-A step evaluates F at x + s, with s of `hybrid.dogleg`. It is accepted if ‖F‖ shrinks; the radius follows the share of
-the expected decrease that came true. Near a double root full steps reduce ‖F‖ to 1/4 only; after two such steps the
+A step evaluates F at x + s, with s of `hybrid.dogleg_step`. It is accepted if ‖F‖ shrinks; the radius follows the
+share of the expected decrease that came true. Near a double root full steps reduce ‖F‖ to 1/4 only; after two such steps the
 next one is doubled (Kelley & Suresh, 1983).
 
 Converged means that F is zero or at the rounding of its terms, |Fᵢ| <= 8 ε (|J||x|)ᵢ, or that Newton's step from x
@@ -35,7 +35,7 @@ class EquationState(NamedTuple):
 
     residuals: Any
     aux: Any
-    model: hybrid.Model
+    model: hybrid.NewtonModel
     matrix: Any  # B, [n, n]; () of Newton
     widest: jax.Array  # the largest norms of the columns of J so far, [n]
     radius: jax.Array  # Δ
@@ -98,7 +98,7 @@ def equation_method(who: str, radius: Any, quasi: bool, linear_steps: int | None
         old, refresh, begun, dtype = state.model, state.refresh, state.begun, state.radius.dtype
         tol = jnp.asarray(0 if objective.tol is None else objective.tol, dtype)
         eps = hybrid.epsilon(params, state.residuals)
-        s, length, expected, full = hybrid.dogleg(old, state.radius)
+        s, length, expected, full = hybrid.dogleg_step(old, state.radius)
         doubled = (state.quarters >= 2) & full & (state.failures == 0) & ~refresh
         s, expected = jnp.where(doubled, 2 * s, s), jnp.where(doubled, 1, expected)
         x = to_vector(params).astype(dtype)

@@ -4,8 +4,8 @@
     g = D⁻¹JᵀF,  c = -(‖g‖/‖JD⁻¹g‖)² g    the least ‖F + Js‖ along the steepest descent of ½‖F‖², in units of D
     s = D⁻¹ (the point where the path 0 -> c -> Dp leaves the ball of radius Δ)       Powell, 1970
 
-D holds the norms of the columns of J, so the units of the unknowns do not matter. All numbers of a `Model` but the
-norm of F are relative to that norm, so neither do the units of F.
+D holds the norms of the columns of J, so the units of the unknowns do not matter. All numbers of a `NewtonModel` but
+the norm of F are relative to that norm, so neither do the units of F.
 """
 
 from collections.abc import Callable
@@ -17,13 +17,13 @@ import jax.numpy as jnp
 from jaxopt_lite import tree
 from jaxopt_lite.solvers import krylov
 
-__all__ = ["Model", "dense_model", "dogleg", "epsilon", "implicit_model", "no_model", "norm"]
+__all__ = ["NewtonModel", "dense_model", "dogleg_step", "epsilon", "implicit_model", "no_model", "norm"]
 
 FLOOR = 8.0  # residuals below this times ε |J||x| are rounding
 SOLVED = 0.1  # ‖F + Jp‖ / ‖F‖ up to which p counts as Newton's step
 
 
-class Model(NamedTuple):
+class NewtonModel(NamedTuple):
     """The linear model at a point. Vectors have one element for each unknown or equation, [n]."""
 
     norm: jax.Array  # ‖F‖
@@ -41,11 +41,11 @@ class Model(NamedTuple):
     finite: jax.Array  # bool: F and J are finite
 
 
-def no_model(zero: jax.Array, zeros: jax.Array) -> Model:
+def no_model(zero: jax.Array, zeros: jax.Array) -> NewtonModel:
     """A model before the first evaluation, from a zero and zeros [n] of its dtype."""
     bools = {name: jnp.array(False) for name in ("small", "floor", "flat", "solved", "finite")}
-    vectors = set(Model._fields) - {"norm", *bools}
-    return Model(norm=zero, **bools, **dict.fromkeys(vectors, zeros))
+    vectors = set(NewtonModel._fields) - {"norm", *bools}
+    return NewtonModel(norm=zero, **bools, **dict.fromkeys(vectors, zeros))
 
 
 def norm(x: jax.Array) -> jax.Array:
@@ -60,7 +60,7 @@ def epsilon(*trees: Any) -> float:
     return max([float(jnp.finfo(dtype).eps) for dtype in dtypes], default=float(jnp.finfo(jnp.float32).eps))
 
 
-def dense_model(r: jax.Array, J: jax.Array, x: jax.Array, widest: jax.Array, tol: Any, eps: float) -> Model:
+def dense_model(r: jax.Array, J: jax.Array, x: jax.Array, widest: jax.Array, tol: Any, eps: float) -> NewtonModel:
     """The model from a matrix.
 
     p minimizes ‖W (F + Jp)‖² + λ²‖Dp‖², where W makes the rows of J D⁻¹ of length 1 and λ is at their rounding, by QR
@@ -96,7 +96,7 @@ def dense_model(r: jax.Array, J: jax.Array, x: jax.Array, widest: jax.Array, tol
     return _model(size, u, D, z, g, A @ z, A @ g, small, floor, flat, sizes, rounding)
 
 
-def implicit_model(r: jax.Array, push: Callable, x: jax.Array, tol: Any, eps: float, steps: Any) -> Model:
+def implicit_model(r: jax.Array, push: Callable, x: jax.Array, tol: Any, eps: float, steps: Any) -> NewtonModel:
     """The model from products with J, p by LSMR; D is 1.
 
     Args:
@@ -120,16 +120,16 @@ def implicit_model(r: jax.Array, push: Callable, x: jax.Array, tol: Any, eps: fl
     )
 
 
-def _model(size, u, D, z, g, push_z, push_g, small, floor, flat, sizes, rounding: Any = 0.0) -> Model:
+def _model(size, u, D, z, g, push_z, push_g, small, floor, flat, sizes, rounding: Any = 0.0) -> NewtonModel:
     left = norm(jnp.maximum(jnp.abs(u + push_z) - rounding, 0))
     solved = left <= SOLVED
     push_z = jnp.where(solved & (jnp.max(rounding) > SOLVED), -u, push_z)
-    return Model(
+    return NewtonModel(
         size, u, D, z, g, push_z, push_g, small & solved, floor, flat & ~solved, solved, sizes, jnp.isfinite(left)
     )
 
 
-def dogleg(model: Model, radius: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+def dogleg_step(model: NewtonModel, radius: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     """The step within the radius.
 
     Args:

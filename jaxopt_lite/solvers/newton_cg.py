@@ -13,7 +13,7 @@ from jaxopt_lite import tree
 from jaxopt_lite.core.method import Objective, solver
 from jaxopt_lite.core.numbers import Positive
 from jaxopt_lite.solvers.krylov import along, inner
-from jaxopt_lite.solvers.trust_region import Model, Proposal, magnitudes, trust_region_method
+from jaxopt_lite.solvers.trust_region import LocalModel, Proposal, magnitudes, trust_region_method
 
 __all__ = ["newton_cg"]
 
@@ -59,9 +59,9 @@ def newton_cg(first_radius: Positive = 1.0, *, products: int = 200):
         size = (tree.global_norm(a) + tree.global_norm(b)) / jnp.where(length == 0, 1, length)
         terms = jax.tree.map(lambda a, b: magnitudes(a) + magnitudes(b), a, b)
         terms = tree.where(is_zero, jax.tree.map(jnp.zeros_like, terms), terms)
-        return Model((hessian, signs), terms, size), memory, jnp.full([], 2, jnp.int32)
+        return LocalModel((hessian, signs), terms, size), memory, jnp.full([], 2, jnp.int32)
 
-    def propose(model: Model, g, radius, near, at_end):
+    def propose(model: LocalModel, g, radius, near, at_end):
         hessian, signs = model.hessian
         norm = tree.global_norm(g).astype(radius.dtype)
         eta = jnp.where(near, EXACT, 0.1)

@@ -26,11 +26,11 @@ import jax.numpy as jnp
 from jaxopt_lite import tree
 from jaxopt_lite.core.method import Info, Objective, Status
 from jaxopt_lite.core.vectors import from_vector, to_vector
-from jaxopt_lite.solvers.bounded_step import box_of, step_in_box
+from jaxopt_lite.solvers.bounded_step import step_in_box, vector_box
 from jaxopt_lite.solvers.linear_model import Model, Steps, column_norms, curve, decrease, factorize
 from jaxopt_lite.solvers.robust import rescale
 
-__all__ = ["SquaresState", "Trial", "squares_method"]
+__all__ = ["SquaresState", "Attempt", "squares_method"]
 
 FADE = 0.8  # of the largest column norms so far, at each accepted step
 ENOUGH = 1e-4  # the share of the predicted decrease that a step must bring
@@ -49,7 +49,7 @@ class Tests(NamedTuple):
     steepness: jax.Array  # |D⁻¹ g|
 
 
-class Trial(NamedTuple):
+class Attempt(NamedTuple):
     """What became of a trial point, as the rules for the radius want it; scalars."""
 
     accepted: jax.Array  # bool
@@ -86,7 +86,7 @@ class SquaresState(NamedTuple):
 
 def squares_method(
     propose: Callable[[Model, jax.Array, Any, int], Steps],
-    resize: Callable[[Trial], jax.Array],
+    resize: Callable[[Attempt], jax.Array],
     *,
     curved: bool = False,
 ) -> tuple[Callable, Callable]:
@@ -94,7 +94,7 @@ def squares_method(
 
     Args:
         propose: (model, free coordinates, radius, number of residuals) -> Steps.
-        resize: Trial -> the next radius, a scalar.
+        resize: Attempt -> the next radius, a scalar.
         curved: whether the model may have the curvature of the residuals.
     """
 
@@ -106,7 +106,7 @@ def squares_method(
         vector = jnp.zeros(x.size, jnp.result_type(x.dtype, r.dtype))
         zero, no = jnp.zeros([], vector.dtype), jnp.array(False)
         square = jnp.zeros((x.size, x.size), zero.dtype)
-        start = box_of(objective, params).clip(x).astype(vector.dtype)  # the first point that is evaluated
+        start = vector_box(objective, params).clip(x).astype(vector.dtype)  # the first point that is evaluated
         return SquaresState(
             *(jnp.zeros([], value.dtype), empty(aux), jax.tree.map(jnp.zeros_like, params)),
             *(Model(square, vector, vector, square, vector, no), square, Tests(no, no, no, zero, zero, zero)),
@@ -114,7 +114,7 @@ def squares_method(
         )
 
     def step(objective: Objective, params: Any, state: SquaresState) -> tuple[Any, SquaresState, Info]:
-        box = box_of(objective, params)
+        box = vector_box(objective, params)
         trial_params = from_vector(state.trial, params)
         r, aux, jacobian = objective.jacobian(trial_params)
         dtype, first = state.trial.dtype, ~state.begun
@@ -155,7 +155,7 @@ def squares_method(
         unit = model._replace(scale=jnp.where(model.scale > 0, model.scale, 1))
         size = jnp.linalg.norm(unit.scale * x)
         radius = resize(
-            Trial(accepted, first, ratio, gained / base, state.slope / base, length, size, state.radius, state.whole)
+            Attempt(accepted, first, ratio, gained / base, state.slope / base, length, size, state.radius, state.whole)
         )
         active = box.active(x, model.gradient)
         newton, trial = step_in_box(
@@ -176,7 +176,7 @@ def squares_method(
         rejections = jnp.where(accepted, 0, state.rejections + 1)
         unmoved = jnp.all(trial == x) | (expected <= 0) | (length <= eps * size) & ~accepted
         stuck = unmoved | (rejections >= REJECTIONS)
-        promised = ~accepted & (state.expected > 100 * eps * base)
+        promised = ~accepted & (tests.steepness > jnp.sqrt(tol) * jnp.sqrt(2 * base))  # the gradient is far from 0
         status = jnp.select(
             [
                 ~box.exists,

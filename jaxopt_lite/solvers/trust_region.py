@@ -19,7 +19,7 @@ from jaxopt_lite import tree
 from jaxopt_lite.core.method import Info, Objective, Status
 from jaxopt_lite.solvers.krylov import inner
 
-__all__ = ["Model", "Proposal", "TrustState", "magnitudes", "trust_region_method"]
+__all__ = ["LocalModel", "Proposal", "TrustState", "magnitudes", "trust_region_method"]
 
 ACCEPT = 1e-3  # the share of the predicted decrease that a step must bring
 IDLE = 8  # number of successive accepted steps without progress after which a solve has stalled
@@ -29,7 +29,7 @@ ROUNDING = 8.0  # values that differ by less than this times ε |f| count as equ
 TRIES = 40  # rejected steps in succession after which a solve ends: Δ is then 4⁻⁴⁰ of what it was
 
 
-class Model(NamedTuple):
+class LocalModel(NamedTuple):
     """What a method knows of H at a point.
 
     Attributes:
@@ -81,8 +81,8 @@ class TrustState(NamedTuple):
 
 def trust_region_method(
     empty: Callable[[Any], Any],
-    build: Callable[[Objective, Any, Any, Any, Any], tuple[Model, Any, Any]],
-    propose: Callable[[Model, Any, Any, Any, Any], tuple[Proposal, Any]],
+    build: Callable[[Objective, Any, Any, Any, Any], tuple[LocalModel, Any, Any]],
+    propose: Callable[[LocalModel, Any, Any, Any, Any], tuple[Proposal, Any]],
     first_radius: Any,
 ) -> tuple[Callable, Callable]:
     """The pair (init, step) of a method with a trust region.

@@ -1,4 +1,4 @@
-"""Derivatives of solutions: jvp, vjp, second order and differences agree, for every entry point, vmapped and compiled."""
+"""Derivatives of solutions: forward, reverse, second order and differences agree, for every entry point."""
 
 import jax
 import jax.numpy as jnp
