@@ -1,4 +1,8 @@
-"""The 27 nonlinear regressions of NIST's Statistical Reference Datasets; tests/solvers/make_nist.py made the data file."""
+"""The 27 nonlinear regressions of NIST's Statistical Reference Datasets.
+
+Each model is a function of x, an array [m] (of Nelson [m, 2]), and its parameters, scalars; it returns an array [m].
+The data file is made by tests/solvers/make_nist.py.
+"""
 
 import json
 from pathlib import Path
@@ -9,28 +13,33 @@ import numpy as np
 DATA = json.loads(Path(__file__).with_name("nist.json").read_text())
 
 
-# Each model is a function of x, an array [m] (of Nelson [m, 2]), and its parameters, scalars; it returns an array [m].
 def saturation(x, b1, b2):
+    """BoxBOD and Misra1a: growth to a limit."""
     return b1 * (1 - jnp.exp(-b2 * x))
 
 
 def chwirut(x, b1, b2, b3):
+    """Chwirut1 and 2: response of an ultrasonic gauge to distance."""
     return jnp.exp(-b1 * x) / (b2 + b3 * x)
 
 
 def gauss(x, b1, b2, b3, b4, b5, b6, b7, b8):
+    """Gauss1 to 3: two peaks on a decaying baseline."""
     return b1 * jnp.exp(-b2 * x) + b3 * jnp.exp(-((x - b4) ** 2) / b5**2) + b6 * jnp.exp(-((x - b7) ** 2) / b8**2)
 
 
 def lanczos(x, b1, b2, b3, b4, b5, b6):
+    """Lanczos1 to 3: three decays."""
     return b1 * jnp.exp(-b2 * x) + b3 * jnp.exp(-b4 * x) + b5 * jnp.exp(-b6 * x)
 
 
 def cubics(x, b1, b2, b3, b4, b5, b6, b7):
+    """Hahn1 and Thurber: a ratio of cubic polynomials."""
     return (b1 + b2 * x + b3 * x**2 + b4 * x**3) / (1 + b5 * x + b6 * x**2 + b7 * x**3)
 
 
 def enso(x, b1, b2, b3, b4, b5, b6, b7, b8, b9):
+    """ENSO: a yearly wave and two of unknown periods."""
     wave = lambda period, a, b: a * jnp.cos(2 * jnp.pi * x / period) + b * jnp.sin(2 * jnp.pi * x / period)
     return b1 + wave(12, b2, b3) + wave(b4, b5, b6) + wave(b7, b8, b9)
 
@@ -69,7 +78,7 @@ MODELS = {
 def data(name):
     """{"x": [m] or [m, 2], "y": [m], "starts": [2, n], "params" and "errors": [n], "squares": scalar}, float64.
 
-    The last three are certified: parameters, their standard errors, and the sum of squares. y of Nelson is the logarithm.
+    The last three are certified: parameters, their standard errors, the sum of squares. y of Nelson is its logarithm.
     """
     found = {key: np.asarray(value, float) for key, value in DATA[name].items()}
     return {**found, "y": np.log(found["y"])} if name == "Nelson" else found
