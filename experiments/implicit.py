@@ -12,7 +12,8 @@ Result   mean squared error of cross-validation and of the test set, mean of 20 
 For each split the mean squared error of 5-fold cross-validation is a function of the strengths: it solves the
 penalised regression of each fold by `jo.minimize`. L-BFGS minimizes it by the gradient through these solves, for one
 strength and for one of each column. A grid of 50 strengths is the rival. All splits are one `vmap`, nothing is
-unrolled, and no derivative is written by hand. Ridge regression has a closed form, against which the solves are checked.
+unrolled, and no derivative is written by hand. Ridge regression has a closed form, against which the solves are
+checked.
 """
 
 import sys

@@ -4,8 +4,8 @@
     Broyden    B₊ = B + (F₊ - F - B s) (D²s)ᵀ / ‖D s‖²,  s = x₊ - x           Broyden, 1965, "good" update
 
 A step evaluates F at x + s, with s of `hybrid.dogleg_step`. It is accepted if ‖F‖ shrinks; the radius follows the
-share of the expected decrease that came true. Near a double root full steps reduce ‖F‖ to 1/4 only; after two such steps the
-next one is doubled (Kelley & Suresh, 1983).
+share of the expected decrease that came true. Near a double root full steps reduce ‖F‖ to 1/4 only; after two such
+steps the next one is doubled (Kelley & Suresh, 1983).
 
 Converged means that F is zero or at the rounding of its terms, |Fᵢ| <= 8 ε (|J||x|)ᵢ, or that Newton's step from x
 is small, |pⱼ| <= tol |xⱼ|, with the exact Jacobian. Neither depends on the units of F or x. The size of ‖F‖ alone, or
