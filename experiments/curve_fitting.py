@@ -31,7 +31,7 @@ from experiments import nist, record
 from experiments.benchmarks import timing
 
 ENOUGH, CERTIFIED, ELSEWHERE = 6, 11, 2  # digits; with fewer than the last a fit has ended elsewhere
-QUICK = ("Chwirut1", "ENSO", "Gauss2", "MGH17", "Thurber")
+QUICK = ("Chwirut1", "ENSO", "Gauss2", "MGH17")
 SHOWN = ("Chwirut1", "Gauss2", "ENSO")
 CONTENDERS = ("jaxopt_lite", "SciPy, defaults", "SciPy, JAX's derivatives")
 FITS, LOOP, POINTS, NOISE = 10_000, 100, 40, 0.1
