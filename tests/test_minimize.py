@@ -137,7 +137,7 @@ def test_a_solve_is_watched_and_ended_by_its_callback(capsys):
     alone = jo.minimize(rosenbrock, jnp.array([-1.2, 1.0]))
     assert rest.converged and rest.steps == alone.steps
     np.testing.assert_array_equal(rest.params, alone.params)
-    with pytest.raises(ValueError, match="cannot be used under jit or vmap"):
+    with pytest.raises(ValueError, match="cannot be used under jit, grad or vmap"):
         jax.jit(lambda x: jo.minimize(rosenbrock, x, callback=callback).params)(jnp.ones(2))
 
 
