@@ -13,7 +13,7 @@ from jax.core import Tracer
 from jaxopt_lite.core.arguments import check_bool
 from jaxopt_lite.core.numbers import describe
 from jaxopt_lite.run.minimizing import Differentiate, Progress
-from jaxopt_lite.run.problems import check_arrays, prepare
+from jaxopt_lite.run.problems import as_bounds, check_arrays, prepare
 from jaxopt_lite.run.solving import drive
 from jaxopt_lite.solve.solution import Solution, SolveState
 from jaxopt_lite.solvers import levenberg_marquardt
@@ -106,10 +106,11 @@ def curve_fit(
 
     Args:
         f: the model, (xdata, *params) -> an array like ydata; the parameters are scalars.
-        xdata: where the data were measured, any pytree of arrays that f takes.
+        xdata: where the data were measured, any pytree of arrays that f takes; a list of numbers becomes an array.
         ydata: the data, an array.
-        p0: the start, [n]; None is 1 for each parameter in f's signature.
-        sigma: None; standard deviations, a scalar or an array like ydata; or the covariance [m, m] of m data.
+        p0: the start, [n]. None takes the parameters in f's signature, and for each the middle of its bounds, 1 from
+            the only one, or 1 without bounds.
+        sigma: standard deviations, a scalar or an array like ydata; the covariance [m, m] of m data; None is 1.
         absolute_sigma: whether sigma is in the units of ydata. If not, only its proportions count: the covariance of
             the parameters is scaled by 2 value / (m - n).
         bounds: a pair (lower, upper) of arrays [n] or numbers; None or infinite where there is none.
@@ -130,14 +131,14 @@ def curve_fit(
 
     Raises:
         TypeError: if f is not callable, or the data are no numbers.
-        ValueError: if the number of parameters cannot be told, data are empty or not finite, shapes do not fit, or as
-            for `least_squares`.
+        ValueError: if the number of parameters cannot be told, data are empty or not finite, a covariance is not
+            positive definite, shapes do not fit, or as for `least_squares`.
     """
     who = "curve_fit"
     if not callable(f):
         raise TypeError(f"{who}: f must be a function (xdata, *params), got {describe(f)}")
     check_bool(who, "absolute_sigma", absolute_sigma)
-    for name, data in (("xdata", xdata), ("ydata", ydata), ("sigma", sigma)):
+    for name, data in (("xdata", xdata), ("ydata", ydata), ("sigma", sigma), ("p0", p0)):
         check_arrays(who, name, data)
         for path, leaf in jax.tree_util.tree_leaves_with_path(data):
             if check_finite and not isinstance(leaf, Tracer) and not np.all(np.isfinite(np.asarray(leaf))):
@@ -145,15 +146,20 @@ def curve_fit(
                     f"{who}: {name}{jax.tree_util.keystr(path)} must be finite; leave such data out, or give them an "
                     "infinite sigma and check_finite=False"
                 )
+    if isinstance(xdata, (list, tuple)) and all(np.ndim(x) == 0 for x in xdata):
+        xdata = jnp.asarray(xdata)
     ydata = jnp.asarray(ydata) * 1.0
     if ydata.size == 0:
         raise ValueError(f"{who}: ydata must not be empty")
-    p0 = jnp.ones(_number_of_parameters(f)) if p0 is None else jnp.asarray(p0)
+    p0 = _first_guess(f, bounds) if p0 is None else jnp.atleast_1d(jnp.asarray(p0))
     if p0.ndim != 1:
         raise ValueError(f"{who}: p0 must have one dimension, got shape {p0.shape}")
-    is_matrix = sigma is not None and np.ndim(sigma) == 2 and ydata.ndim == 1
-    if sigma is not None and np.shape(sigma) not in ((), ydata.shape, (ydata.size, ydata.size)):
-        raise ValueError(f"{who}: sigma has shape {np.shape(sigma)}, ydata has shape {ydata.shape}")
+    sigma = None if sigma is None else jnp.asarray(sigma)
+    is_matrix = sigma is not None and ydata.ndim == 1 and sigma.shape == 2 * ydata.shape
+    if sigma is not None and not is_matrix and sigma.shape not in ((), ydata.shape):
+        raise ValueError(f"{who}: sigma has shape {sigma.shape}, ydata has shape {ydata.shape}")
+    if is_matrix and not isinstance(sigma, Tracer) and not np.all(np.isfinite(jnp.linalg.cholesky(sigma))):
+        raise ValueError(f"{who}: sigma of two dimensions is a covariance, and must be positive definite")
 
     def residual(params, x, y, sigma):
         values = jnp.asarray(f(x, *params))
@@ -171,14 +177,20 @@ def curve_fit(
         **dict(differentiate=differentiate, loss=loss, f_scale=f_scale),
     )
     solution = drive(who, ready, state, callback, progress)
-    if absolute_sigma and sigma is not None and solution.variance is not None:
+    if absolute_sigma and solution.variance is not None:
         return dataclasses.replace(solution, variance=jnp.ones_like(solution.variance))
     return solution
 
 
-def _number_of_parameters(f: Callable) -> int:
+def _first_guess(f: Callable, bounds: Any) -> jax.Array:
     parameters = list(inspect.signature(f).parameters.values())
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     if len(parameters) < 2 or any(p.kind is inspect.Parameter.VAR_POSITIONAL for p in parameters):
         raise ValueError("curve_fit: cannot tell the number of parameters from the signature of f; give p0")
-    return sum(p.kind in kinds for p in parameters) - 1
+    ones = jnp.ones(sum(p.kind in kinds for p in parameters) - 1)
+    if bounds is None:
+        return ones
+    low, high = as_bounds("curve_fit", bounds, ones)
+    has_low, has_high = jnp.isfinite(low), jnp.isfinite(high)
+    either = jnp.select([has_low, has_high], [low + 1, high - 1], 1.0)
+    return jnp.where(has_low & has_high, low / 2 + high / 2, either)

@@ -15,10 +15,11 @@ import jax.numpy as jnp
 
 from jaxopt_lite import tree
 from jaxopt_lite.core.vectors import to_vector
-from jaxopt_lite.solvers.linear_model import Model, Steps, decrease
+from jaxopt_lite.solvers.linear_model import Steps
 
 __all__ = ["VectorBox", "vector_box", "step_in_box"]
 
+PASSES = 20  # times at most that the step is computed again with more coordinates held; the rest is cut off
 SHORTER = 16  # number of projected steps along the gradient that are compared, each a quarter of the one before
 
 
@@ -70,10 +71,10 @@ def _is_tree(bound, params):
 
 def step_in_box(
     box: VectorBox,
-    model: Model,
+    model: Any,
     x: jax.Array,
     active: jax.Array,
-    propose: Callable[[Model, Any, Any], Steps],
+    propose: Callable[[Any, Any, Any], Steps],
     radius: Any,
 ) -> tuple[jax.Array, jax.Array]:
     """The Gauss-Newton step in the free coordinates, and the point to try.
@@ -94,10 +95,10 @@ def step_in_box(
         return free & ((x + p < box.lower) | (x + p > box.upper))
 
     def is_over(state):
-        return jnp.any(state[2])
+        return jnp.any(state[2]) & (state[3] < PASSES)
 
     def hold(state):
-        p, held, outside, _ = state
+        p, held, outside, count = state
         free = ~(held | outside)
         # Those held keep the displacement to their bound; the model of the others begins there.
         fixed = jnp.where(free | active, 0, box.clip(x + p) - x)
@@ -105,17 +106,17 @@ def step_in_box(
         rest = radius * jnp.sqrt(jnp.maximum(1 - used**2, 0.01))
         there = model.moved(fixed)
         p = jnp.where(free, propose(there, free, rest).taken, fixed)
-        return p, held | outside, over(p, free), fixed
+        return p, held | outside, over(p, free), count + 1
 
     tiny = jnp.finfo(x.dtype).tiny
-    start = (taken, active, over(taken, ~active), jnp.zeros_like(x))
+    start = (taken, active, over(taken, ~active), jnp.zeros([], jnp.int32))
     p = jax.lax.while_loop(is_over, hold, start)[0]
     point = box.clip(x + p)
 
     # Projected steps along the negative gradient, in units of D, no longer than the first step.
     gradient = jnp.where(active, 0, model.gradient)
     h = gradient / model.scale**2
-    bend = jnp.sqrt(jnp.maximum(jnp.sum((model.factor @ h) ** 2) + h @ model.second @ h, 0))
+    bend = jnp.sqrt(jnp.maximum(model.bend(h), 0))
     slope = jnp.linalg.norm(gradient / model.scale)
     length = jnp.linalg.norm(model.scale * taken)
     t = jnp.minimum(
@@ -123,6 +124,6 @@ def step_in_box(
     )
     shares = 0.25 ** jnp.arange(SHORTER, dtype=x.dtype)
     points = jax.vmap(lambda share: box.clip(x - t * share * h))(shares)
-    brings = jax.vmap(lambda y: decrease(model, y - x)[0])(points)
+    brings = jax.vmap(lambda y: model.decrease(y - x)[0])(points)
     best = jnp.argmax(brings)
-    return newton, jnp.where(decrease(model, point - x)[0] < brings[best] / 2, points[best], point)
+    return newton, jnp.where(model.decrease(point - x)[0] < brings[best] / 2, points[best], point)

@@ -16,19 +16,24 @@ values.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-__all__ = ["Model", "Steps", "column_norms", "covariance", "curve", "decrease", "factorize", "steps"]
+from jaxopt_lite.core.vectors import to_vector
+from jaxopt_lite.solvers.robust import rescale
 
+__all__ = ["DENSE", "Linear", "Measured", "Model", "Steps", "column_norms", "covariance", "curve", "factorize", "steps"]
+
+ROUNDING = 2.0  # values and gradients are known to this times ε times the root of the sum of the squares of their terms
 NEWTON = 30  # the largest number of iterations for α
 CLOSE = 0.1  # |D p| may differ from Δ by this share of it
 
 
 class Model(NamedTuple):
-    """The model of the value at a point: ½ |q + R p|² + t·p + ½ pᵀS p. S and t are 0 for the linear model of r."""
+    """The model of the value at a point: ½ |q + R p|² + t·p + ½ pᵀS p; without `curved` the last term is left out."""
 
     factor: jax.Array  # R [n, n]
     rotated: jax.Array  # q = Qᵀr [n]
@@ -42,9 +47,43 @@ class Model(NamedTuple):
         """The gradient of the model at p = 0."""
         return self.factor.T @ self.rotated + self.tilt
 
+    def bend(self, p: jax.Array) -> jax.Array:
+        """The second derivative along p, pᵀ(JᵀJ + S)p."""
+        return jnp.sum((self.factor @ p) ** 2) + jnp.where(self.curved, p @ self.second @ p, 0)
+
+    def decrease(self, p: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """How much the model decreases by a step p, and its slope along p."""
+        slope = self.rotated @ (self.factor @ p) + self.tilt @ p
+        return -slope - self.bend(p) / 2, slope
+
     def moved(self, p: jax.Array) -> "Model":
         """The same model as a function of steps from p."""
-        return self._replace(rotated=self.rotated + self.factor @ p, tilt=self.tilt + self.second @ p)
+        tilt = self.tilt + jnp.where(self.curved, self.second @ p, 0)
+        return self._replace(rotated=self.rotated + self.factor @ p, tilt=tilt)
+
+
+class Measured(NamedTuple):
+    """What the tests of convergence want to know of a point; residuals and Jacobian are rescaled by a robust loss."""
+
+    residuals: jax.Array  # r [m]
+    gradient: jax.Array  # Jᵀr [n]
+    sizes: jax.Array  # norms of the columns of J, or estimates of them [n]
+    rounding: jax.Array  # of the elements of the gradient [n]
+    noise: jax.Array  # the rounding of the value, a scalar
+    finite: jax.Array  # bool: residuals and Jacobian are
+
+
+class Linear(NamedTuple):
+    """A kind of linear model: its functions.
+
+    Attributes:
+        empty: (objective, params, dtype) -> a model before the first evaluation, a pytree.
+        measure: (objective, params, dtype) -> aux, Measured, the model there with D = sizes, and a function that gives
+            such models their methods `gradient`, `bend`, `decrease` and `moved`. It evaluates the residuals once.
+    """
+
+    empty: Callable
+    measure: Callable
 
 
 class Steps(NamedTuple):
@@ -62,18 +101,38 @@ def factorize(residuals: jax.Array, jacobian: jax.Array) -> tuple[jax.Array, jax
     return upper[:, :n], upper[:, n]
 
 
+def _empty(objective: Any, params: Any, dtype: Any) -> Model:
+    vector = jnp.zeros(to_vector(params).size, dtype)
+    square = jnp.zeros((vector.size, vector.size), dtype)
+    return Model(square, vector, vector, square, vector, jnp.array(False))
+
+
+def _measure(objective: Any, params: Any, dtype: Any) -> tuple[Any, Measured, Model, Callable]:
+    x = to_vector(params).astype(dtype)
+    r, aux, jacobian = objective.jacobian(params)
+    jacobian = jacobian.astype(dtype)
+    r, factors = rescale(objective.rho, aux[0], r.astype(dtype))
+    jacobian = jacobian if factors is None else jacobian * factors[:, None]
+    factor, rotated = factorize(r, jacobian)
+    sizes, eps = column_norms(jacobian), jnp.finfo(dtype).eps
+    # Residuals are known to ε times their terms, of which |J| |x| measures the size; their errors add as squares do.
+    terms = jnp.abs(jacobian) @ jnp.abs(x) + jnp.abs(r)
+    rounding = ROUNDING * eps * column_norms(jacobian * terms[:, None])
+    noise = ROUNDING * eps * jnp.linalg.norm(r * terms)
+    finite = jnp.all(jnp.isfinite(r)) & jnp.all(jnp.isfinite(jacobian))
+    zeros = jnp.zeros_like(x)
+    model = Model(factor, rotated, sizes, jnp.zeros_like(factor), zeros, jnp.array(False))
+    return aux, Measured(r, jacobian.T @ r, sizes, rounding, noise, finite), model, lambda model: model
+
+
+DENSE = Linear(_empty, _measure)
+
+
 def column_norms(matrix: jax.Array) -> jax.Array:
     """The Euclidean norm of each column, a vector [n]; squares neither overflow nor vanish."""
     largest = jnp.max(jnp.abs(matrix), axis=0, initial=0)
     unit = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)
     return unit * jnp.linalg.norm(matrix / unit[None], axis=0)
-
-
-def decrease(model: Model, p: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """How much the model decreases by a step p, and its slope along p."""
-    change = model.factor @ p
-    slope = model.rotated @ change + model.tilt @ p
-    return -slope - (change @ change + p @ model.second @ p) / 2, slope
 
 
 def steps(model: Model, free: jax.Array, radius: Any, rows: int) -> Steps:
@@ -165,6 +224,7 @@ def curve(second: jax.Array, factor: jax.Array, s: jax.Array, y: jax.Array) -> j
     return jnp.where(good, second + change, second)
 
 
+@jax.jit
 def covariance(factor: jax.Array) -> jax.Array:
     """(RᵀR)⁻¹ = (JᵀJ)⁻¹ [n, n] of the triangular factor R [n, n] of the Jacobian at a solution.
 

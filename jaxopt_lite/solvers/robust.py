@@ -68,25 +68,27 @@ def rho(loss: Any, f_scale: Any = 1.0) -> Callable | None:
     return scaled
 
 
-def rescale(rho: Any, residuals: Any, r: jax.Array, jacobian: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The residuals and the Jacobian for which JᵀJ and Jᵀr are Hessian and gradient of ½ Σ ρ(|rᵢ|²).
+def rescale(rho: Any, residuals: Any, r: jax.Array) -> tuple[jax.Array, Any]:
+    """The residuals, and the factors of the rows of the Jacobian, with which JᵀJ and Jᵀr are those of ½ Σ ρ(|rᵢ|²).
 
     Args:
         rho: ρ, elementwise, or None for the identity.
         residuals: a tree of arrays.
         r: the same as a real vector [m].
-        jacobian: [m, n].
+
+    Returns:
+        Residuals [m], and factors [m], or None where they are 1.
 
     Rows where ρ is concave beyond √ε ρ' keep that much curvature: the Hessian stays positive, and so do enough digits
     of the scaled residual. Of a complex residual only ρ' is taken into account.
     """
     if rho is None:
-        return r, jacobian
+        return r, None
     first, second = (to_vector(jax.tree.map(lambda x, d=d: _derivatives(rho, x)[d], residuals)) for d in (0, 1))
     curvature = jnp.maximum(first + 2 * second * r * r, jnp.sqrt(jnp.finfo(r.dtype).eps) * first)
     root = jnp.sqrt(jnp.where(curvature > 0, curvature, 1))
     root = jnp.where(curvature > 0, root, 0)
-    return jnp.where(curvature > 0, r * first / jnp.where(root > 0, root, 1), 0), jacobian * root[:, None]
+    return jnp.where(curvature > 0, r * first / jnp.where(root > 0, root, 1), 0), root
 
 
 def _derivatives(rho: Callable, x: jax.Array) -> tuple[jax.Array, jax.Array]:

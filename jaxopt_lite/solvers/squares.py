@@ -27,15 +27,13 @@ from jaxopt_lite import tree
 from jaxopt_lite.core.method import Info, Objective, Status
 from jaxopt_lite.core.vectors import from_vector, to_vector
 from jaxopt_lite.solvers.bounded_step import step_in_box, vector_box
-from jaxopt_lite.solvers.linear_model import Model, Steps, column_norms, curve, decrease, factorize
-from jaxopt_lite.solvers.robust import rescale
+from jaxopt_lite.solvers.linear_model import DENSE, Linear, Measured, Steps, curve
 
 __all__ = ["SquaresState", "Attempt", "squares_method"]
 
 FADE = 0.8  # of the largest column norms so far, at each accepted step
 ENOUGH = 1e-4  # the share of the predicted decrease that a step must bring
 REJECTIONS = 60  # successive trials without a decrease after which a solve ends
-ROUNDING = 2.0  # values and gradients are known to this times ε times the root of the sum of the squares of their terms
 
 
 class Tests(NamedTuple):
@@ -66,14 +64,13 @@ class Attempt(NamedTuple):
 class SquaresState(NamedTuple):
     """The state of a method for sums of squares: measurements at the current parameters, and the next trial point.
 
-    `model.factor` is the triangular factor R [n, n] of the Jacobian, for `linear_model.covariance`.
+    `model.factor` of a dense model is the triangular factor R [n, n] of the Jacobian, for `linear_model.covariance`.
     """
 
     value: jax.Array
     aux: Any
     grads: Any
-    model: Model
-    second: jax.Array  # S [n, n], an approximation of Σ rᵢ ∇²rᵢ; in `model` where it is used
+    model: Any
     tests: Tests
     trial: jax.Array  # the next point to evaluate, a vector [n]
     expected: jax.Array  # the decrease of the value that the model predicts there
@@ -85,9 +82,10 @@ class SquaresState(NamedTuple):
 
 
 def squares_method(
-    propose: Callable[[Model, jax.Array, Any, int], Steps],
+    propose: Callable[[Any, jax.Array, Any, int], Steps],
     resize: Callable[[Attempt], jax.Array],
     *,
+    linear: Linear = DENSE,
     curved: bool = False,
 ) -> tuple[Callable, Callable]:
     """The pair (init, step) of a method for sums of squares.
@@ -95,7 +93,8 @@ def squares_method(
     Args:
         propose: (model, free coordinates, radius, number of residuals) -> Steps.
         resize: Attempt -> the next radius, a scalar.
-        curved: whether the model may have the curvature of the residuals.
+        linear: the kind of model.
+        curved: whether the model may have the curvature of the residuals; only a dense one can.
     """
 
     def init(objective: Objective, params: Any) -> SquaresState:
@@ -105,28 +104,23 @@ def squares_method(
         r = jax.eval_shape(to_vector, aux[0])
         vector = jnp.zeros(x.size, jnp.result_type(x.dtype, r.dtype))
         zero, no = jnp.zeros([], vector.dtype), jnp.array(False)
-        square = jnp.zeros((x.size, x.size), zero.dtype)
         start = vector_box(objective, params).clip(x).astype(vector.dtype)  # the first point that is evaluated
         return SquaresState(
             *(jnp.zeros([], value.dtype), empty(aux), jax.tree.map(jnp.zeros_like, params)),
-            *(Model(square, vector, vector, square, vector, no), square, Tests(no, no, no, zero, zero, zero)),
+            *(linear.empty(objective, params, vector.dtype), Tests(no, no, no, zero, zero, zero)),
             *(start, zero, zero, no, zero, jnp.zeros([], jnp.int32), no),
         )
 
     def step(objective: Objective, params: Any, state: SquaresState) -> tuple[Any, SquaresState, Info]:
         box = vector_box(objective, params)
         trial_params = from_vector(state.trial, params)
-        r, aux, jacobian = objective.jacobian(trial_params)
         dtype, first = state.trial.dtype, ~state.begun
+        aux, seen, here, opened = linear.measure(objective, trial_params, dtype)
+        value, gradient, sizes = objective.cost(aux[0]), seen.gradient, seen.sizes
         x, point = (to_vector(p).astype(dtype) for p in (params, trial_params))
-        value = objective.cost(aux[0])
-        r, jacobian = rescale(objective.rho, aux[0], r.astype(dtype), jacobian.astype(dtype))
-        finite = jnp.all(jnp.isfinite(r)) & jnp.all(jnp.isfinite(jacobian))
 
-        gained = jnp.where(finite, _gained(objective, state, value, aux[0]), jnp.nan).astype(dtype)
+        gained = jnp.where(seen.finite, _gained(objective, state, value, aux[0]), jnp.nan).astype(dtype)
         ratio = jnp.where(state.expected > 0, gained / jnp.where(state.expected > 0, state.expected, 1), jnp.nan)
-        sizes = column_norms(jacobian)
-        gradient = jacobian.T @ r
         quiet = (state.expected <= state.tests.noise) & (jnp.abs(gained) <= 2 * state.tests.noise) & ~first
         calms = _steepness(gradient, sizes, box.active(point, gradient)) < 0.9 * state.tests.steepness
         accepted = (ratio >= ENOUGH) | first | (quiet & calms)
@@ -134,35 +128,30 @@ def squares_method(
         length = jnp.linalg.norm(state.model.scale * (point - x))
 
         # The model where the method stands now: one that is not finite is selected at the start only.
-        factor, rotated = factorize(r, jacobian)
         change = point - x
-        turned = gradient - to_vector(state.grads).astype(dtype)
-        second = curve(state.second, factor, change, turned) if curved else state.second
-        second = jnp.where(accepted & ~first, second, state.second)
-        # Of the models with and without S the next step is by the one that has foretold the last change better.
-        plain = state.expected + change @ state.model.second @ change / 2
-        errors = jnp.abs(gained - plain), jnp.abs(gained - plain + change @ state.second @ change / 2)
-        better = jnp.where(state.model.curved, errors[0] >= 0.5 * errors[1], errors[1] < 0.5 * errors[0]) & ~first
-        scale = jnp.maximum(FADE * state.model.scale, sizes)
-        here = Model(factor, rotated, scale, second, jnp.zeros_like(x), better)
+        here = here._replace(scale=jnp.maximum(FADE * state.model.scale, sizes))
+        if curved:
+            turned = gradient - to_vector(state.grads).astype(dtype)
+            second = curve(state.model.second, here.factor, change, turned)
+            here = here._replace(second=jnp.where(first, state.model.second, second))
         model = tree.where(accepted, here, state.model)
-        model = model._replace(second=jnp.where(better, second, 0), curved=better)
+        if curved:
+            model = model._replace(curved=_foretells_better(state, change, gained) & ~first)
         measured = (value, aux, from_vector(gradient, params))
         value, aux, grads = tree.where(accepted, measured, (state.value, state.aux, state.grads))
         x = jnp.where(accepted, point, x)
 
         # The next trial point.
-        unit = model._replace(scale=jnp.where(model.scale > 0, model.scale, 1))
+        unit: Any = opened(model._replace(scale=jnp.where(model.scale > 0, model.scale, 1)))
         size = jnp.linalg.norm(unit.scale * x)
         radius = resize(
             Attempt(accepted, first, ratio, gained / base, state.slope / base, length, size, state.radius, state.whole)
         )
-        active = box.active(x, model.gradient)
-        newton, trial = step_in_box(
-            box, unit, x, active, lambda model, free, radius: propose(model, free, radius, r.size), radius
-        )
-        expected, slope = decrease(model, trial - x)
-        tests = _tests(objective, x, r, jacobian, gradient, value, sizes, newton, decrease(model, newton)[0], active)
+        active = box.active(x, unit.gradient)
+        limited = lambda model, free, radius: propose(model, free, radius, seen.residuals.size)
+        newton, trial = step_in_box(box, unit, x, active, limited, radius)
+        expected, slope = unit.decrease(trial - x)
+        tests = _tests(objective, x, seen, value, newton, unit, active)
         tests = tree.where(accepted, tests, state.tests)
 
         tol, eps = jnp.asarray(objective.tol, dtype), jnp.finfo(dtype).eps
@@ -180,8 +169,8 @@ def squares_method(
         status = jnp.select(
             [
                 ~box.exists,
-                first & ~finite,
-                tests.gradient,
+                first & ~seen.finite,
+                tests.gradient | (state.value > 0) & (value == 0),
                 tests.step,
                 settled,
                 stuck & promised,
@@ -194,13 +183,14 @@ def squares_method(
             Status.RUNNING,
         ).astype(jnp.int32)
 
+        reduced = from_vector(jnp.where(active, 0, to_vector(grads)), params)
         new_params = tree.where(accepted, trial_params, params)
         updates = jax.tree.map(jnp.subtract, new_params, params)
         new_state = SquaresState(
-            *(value, aux, grads, model, second, tests, trial, expected, slope, jnp.all(trial == x + newton)),
+            *(value, aux, grads, model, tests, trial, expected, slope, jnp.all(trial == x + newton)),
             *(radius, rejections, jnp.array(True)),
         )
-        return new_params, new_state, Info(value, aux, grads, updates, status, jnp.ones([], jnp.int32))
+        return new_params, new_state, Info(value, aux, reduced, updates, status, jnp.ones([], jnp.int32))
 
     return init, step
 
@@ -232,26 +222,34 @@ def _steepness(gradient, sizes, active):
     return jnp.linalg.norm(jnp.where(active, 0, gradient) / jnp.where(sizes > 0, sizes, 1))
 
 
-def _tests(objective, x, r, jacobian, gradient, value, sizes, newton, possible, active) -> Tests:
-    """The tests of convergence at a point; `possible` is the predicted decrease of the Gauss-Newton step."""
-    tol, eps = jnp.asarray(objective.tol, x.dtype), jnp.finfo(x.dtype).eps
+def _foretells_better(state, change, gained):
+    """Whether S is to be used: by the model with or without it that has foretold the last change better."""
+    old = state.model
+    by_second = change @ old.second @ change / 2
+    plain = state.expected + jnp.where(old.curved, by_second, 0)
+    without, with_it = jnp.abs(gained - plain), jnp.abs(gained - plain + by_second)
+    return jnp.where(old.curved, without >= 0.5 * with_it, with_it < 0.5 * without)
+
+
+def _tests(objective, x, seen: Measured, value, newton, model, active) -> Tests:
+    """The tests of convergence at a point."""
+    tol, eps, sizes = jnp.asarray(objective.tol, x.dtype), jnp.finfo(x.dtype).eps, seen.sizes
     weight = jnp.where(sizes > 0, sizes, 1)
-    # Through Q the steps are known to ε |r|: below it they tell nothing of a slope beside a large constant.
-    moves, places = weight * jnp.abs(newton) + eps * jnp.linalg.norm(r), weight * jnp.abs(x)
+    # The steps are known to ε |r|: below it they tell nothing of a slope beside a large constant.
+    moves, places = weight * jnp.abs(newton) + eps * jnp.linalg.norm(seen.residuals), weight * jnp.abs(x)
     moves = jnp.where(active, 0, moves)
     least = jnp.sqrt(tol) * jnp.linalg.norm(places)
     is_small = lambda share: jnp.all(moves <= share * jnp.maximum(places, least))
-    # Residuals are known to ε times their terms, of which |J| |x| measures the size; their errors add as squares do.
-    terms = jnp.abs(jacobian) @ jnp.abs(x) + jnp.abs(r)
-    rounding = ROUNDING * eps * column_norms(jacobian * terms[:, None])
-    slopes = jnp.where(active, 0, jnp.abs(gradient))
+    slopes = jnp.where(active, 0, jnp.abs(seen.gradient))
     orthogonal = jnp.all(slopes <= tol * sizes * jnp.sqrt(2 * value).astype(x.dtype))
-    near = is_small(jnp.sqrt(tol))
+    # A column that has vanished beside what it was takes no part in the step: the point has left a slope behind.
+    vanished = sizes <= max(seen.residuals.size, x.size) * eps * model.scale
+    near = is_small(jnp.sqrt(tol)) & ~jnp.any(vanished & (slopes > seen.rounding))
     return Tests(
-        jnp.all(slopes <= rounding) | (orthogonal & near),
+        jnp.all(slopes <= seen.rounding) | (orthogonal & near),
         is_small(tol),
         near,
-        possible,
-        ROUNDING * eps * jnp.linalg.norm(r * terms),
-        _steepness(gradient, sizes, active),
+        model.decrease(newton)[0],
+        seen.noise,
+        _steepness(seen.gradient, sizes, active | vanished),
     )
