@@ -18,8 +18,9 @@ an evaluation too), and by its trust region with JAX's derivatives, scaled by th
 Standard errors of Lanczos1 are left out: its residuals are as small as the rounding of its data.
 
 Of the simulated peaks each interval is the estimate ± Student's t times the standard error. The region is the ellipsoid
-of all four parameters by the F distribution. In the last of three cases the noise grows with the signal, but the fit is
-not told so: then intervals are wrong, and no covariance says so.
+of all four parameters by the F distribution. Where the noise is given it is the normal and the χ² distribution. In the
+last of three cases the noise grows with the signal, but the fit is not told so: then intervals are wrong, and no
+covariance says so.
 """
 
 import functools
