@@ -1,10 +1,16 @@
-"""Curves are fitted to all certified digits that count, with errors that are true, and ten thousand at once.
+"""`curve_fit` solves all regressions of NIST; of ten thousand fits at once, 95 % intervals hold the truth in 95 %.
 
-Run      python -m experiments.curve_fitting [--quick]          about 60 s on two CPU cores
+Run      python -m experiments.curve_fitting [--quick]          about 90 s on two CPU cores
 Writes   runs/curve_fitting/{result.json, curves.png}
 Data     27 nonlinear regressions of NIST's Statistical Reference Datasets, each from its two starts (see nist.py), in
          float64; and 10,000 simulated peaks of 40 points with parameters of their own
-Result   TODO
+Result                              solved to 6 digits    errors to 4 digits    median evaluations of those solved
+             jaxopt_lite               54 of 54              52 of 52              10
+             SciPy, defaults           27 of 54 (45 to 4)    43 of 52              37
+             SciPy, JAX's derivatives  53 of 54              51 of 52              20
+         95 % intervals hold 95.0 to 95.5 % of the true parameters, and 94.5 % of the regions; with growing noise that
+         is given 94.8 to 95.1 and 95.1 %, not given 73.6 to 99.97 and 71.5 %
+         a fit of 4 parameters takes 0.61 of SciPy's time in one call, and 0.92 compiled, one after the other
 
 A digit is one of -log10 of the largest relative error, at most 11, as many as are certified. `jo.curve_fit` is run with
 its defaults. SciPy's `curve_fit` is run twice: with its defaults (MINPACK, derivatives by differences, each of which is
@@ -12,8 +18,9 @@ an evaluation too), and by its trust region with JAX's derivatives, scaled by th
 Standard errors of Lanczos1 are left out: its residuals are as small as the rounding of its data.
 
 Of the simulated peaks each interval is the estimate ± Student's t times the standard error. The region is the ellipsoid
-of all four parameters by the F distribution. In the last of three cases the noise grows with the signal, but the fit is
-not told so: then intervals are wrong, and no covariance says so.
+of all four parameters by the F distribution. Where the noise is given it is the normal and the χ² distribution. In the
+last of three cases the noise grows with the signal, but the fit is not told so: then intervals are wrong, and no
+covariance says so.
 """
 
 import functools

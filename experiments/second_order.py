@@ -1,17 +1,34 @@
-"""Methods that use curvature arrive where gradient descent does not; Jacobians save evaluations, but not time.
+"""Curvature solves ill-conditioned problems that gradient descent does not; Jacobians save evaluations, seldom time.
 
 Run      python -m experiments.second_order [--quick]          about 90 s on two CPU cores
 Writes   runs/second_order/{result.json, races.png}
 Data     breast_cancer and digits of scikit-learn; the digits averaged to 4 x 4 pixels
-Result   TODO
+Result   evaluations and milliseconds to a millionth of the loss at the start, both above the least
+                                  quadratic      Rosenbrock 10    Rosenbrock 100    logistic regression
+             gradient descent     not in 3000    not in 3000      not in 3000       1158   28.7
+             momentum             not in 3000     629   0.05      1814     1.0       539    6.3
+             L-BFGS                705   12.2      66   0.41       577     7.2        62    0.94
+             Newton-CG            1169    2.6     678   0.25      4950     3.5       214    0.63
+             Gauss-Newton            2    2.4      55   0.86       488   774
+             Levenberg-Marquardt     3    3.3      32   0.54       199   268
+         network: loss, and accuracy on the test set, mean of three starts
+                                  after 50    at the end    evaluations    seconds    accuracy
+             gradient descent     0.380       0.171         3000           0.4        0.844
+             momentum             0.286       0.142         3000           0.2        0.844
+             L-BFGS               0.248       0.135         3000           0.6        0.831
+             Newton-CG            0.791       0.128         5164           0.3        0.850
+             Gauss-Newton         0.137       0.137           50           5.1        0.819
+             Levenberg-Marquardt  0.137       0.137           50           9.1        0.819
 
 Float64, whole batches: a quadratic in 100 dimensions with condition 1e6; Rosenbrock's valley in 10 and 100; logistic
 regression with a small penalty; and a network 16 - 8 - 10 of tanh units with squared errors on one-hot targets and a
-small penalty (226 parameters). Logistic regression is no sum of squares, so two methods are missing there. Momentum has
-the best rate and decay of a grid for each problem, whose runs are not counted.
+small penalty (226 parameters). All but the network start at 0. Logistic regression is no sum of squares, so two
+methods are missing there. Momentum has the best rate and decay of a grid for each problem, whose runs are not counted.
 
 An evaluation is a value with its gradient, or residuals with their Jacobian, however dear; a product with the Hessian
-counts as two. Seconds are those of a warm compiled run, shared out among its steps by these counts.
+counts as two. Seconds are those of a warm compiled run, shared out among its steps by these counts. By the clock
+second order does not pay where a Jacobian of many columns is factorized at each step (Rosenbrock 100, the network), and
+a lower loss of the network brings no better accuracy.
 """
 
 import sys
@@ -30,8 +47,8 @@ CONDITION, SIZE = 1e6, 100
 HIDDEN, PIXELS, PENALTY = 8, 16, 1e-4
 QUICK, FEW = ("quadratic", "network"), 10  # evaluations after which methods are compared
 TOL = 1e-8  # of the gradient, relative, see jo.Objective
-RATES, DECAYS = np.logspace(-4, 1.5, 12), (0.9, 0.99)
-CHEAP, SEARCH = 3000, 1000  # steps at most of a method that needs gradients only, and of one run of momentum's search
+RATES, DECAYS = np.logspace(-4, 2, 13), (0.9, 0.99)
+CHEAP, SEARCH = 3000, 1000  # steps at most of a method without Jacobian, and of one run of momentum's search
 REPEATS, ENOUGH_SECONDS = 9, 0.3  # a run is timed so often or so long; the least counts
 METHODS = {
     "gradient descent": jo.solvers.gradient_descent(),
@@ -53,12 +70,12 @@ class Problem(NamedTuple):
     data: tuple
     starts: tuple
     is_squares: bool
-    steps: int  # at most, of methods that are not cheap
+    steps: int  # at most, of a method that needs the Jacobian
 
     def objective(self, data):
         """For use within a trace."""
         function = lambda params: self.function(params, *data)
-        return jo.Objective(tol=TOL, **{"residual" if self.is_squares else "f": function})
+        return jo.Objective(residual=function, tol=TOL) if self.is_squares else jo.Objective(function, tol=TOL)
 
 
 class Race(NamedTuple):
@@ -121,7 +138,7 @@ def problems(quick):
     rng = np.random.default_rng(0)
     turn = np.linalg.qr(rng.normal(size=(SIZE, SIZE)))[0]
     root = np.geomspace(1, CONDITION**-0.5, SIZE)[:, None] * turn
-    columns, label = load_breast_cancer(return_X_y=True)
+    columns, label = map(np.asarray, load_breast_cancer(return_X_y=True))
     columns = (columns - columns.mean(0)) / columns.std(0)
     train = digits.data()[0]
     train = digits.data()[0]
@@ -143,7 +160,7 @@ def problems(quick):
 
 def steps_of(problem, name):
     """The number of steps that a method may take."""
-    return problem.steps if name in (*SQUARES, "Newton-CG") else CHEAP
+    return problem.steps if name in SQUARES else CHEAP
 
 
 def runner(problem, steps):
@@ -276,8 +293,7 @@ def check(figures, quick):
     after = {name: np.mean(row[f"after {FEW if quick else 50}"]) for name, row in rows.items()}
     assert max(after[name] for name in SQUARES) < 0.8 * min(after[name] for name in after if name not in SQUARES), after
     last = {name: np.mean(row["value"]) for name, row in rows.items()}
-    assert last["L-BFGS"] < 0.9 * last["gradient descent"], last
-    assert quick or last["Newton-CG"] < 0.9 * last["gradient descent"], last
+    assert max(last["L-BFGS"], last["Newton-CG"]) < 0.9 * last["gradient descent"], last
     assert min(np.mean(row["test_accuracy"]) for row in rows.values()) > 0.7, rows
 
 
