@@ -45,9 +45,41 @@ SECTIONS = {
         "five sweeps.",
         {"case": "case", "contender": "contender", "trials_s": "trials/s", "ratio": "ratio", "target": "target"},
     ),
+    "solvers": (
+        "Solvers: time",
+        "L-BFGS and Levenberg-Marquardt in float64, compiled before except where it says `first`. `ratio` is the time "
+        "in units of the contender that has 1.00; `useful` the share of evaluations made for lanes that had not ended.",
+        {
+            "case": "case",
+            "contender": "contender",
+            "ms": "ms",
+            "ratio": "ratio",
+            "useful": "useful",
+            "target": "result; target",
+        },
+    ),
+    "evaluations": (
+        "Solvers: evaluations",
+        "Evaluations of value and gradient, or of residuals and Jacobian, in float64 with the same derivatives on both "
+        "sides. The peer is SciPy: L-BFGS-B for `classic` and `boxed`, MINPACK for `squares`; for `float32` and `again` "
+        "it is our own first solve in float64. For `squares` the last column has the sum of squares that is reached "
+        "and the minimum that Moré, Garbow & Hillstrom, 1981, list for the problem.",
+        {
+            "case": "case",
+            "contender": "problem",
+            "evaluations": "evaluations",
+            "peer": "peer",
+            "ratio": "ratio",
+            "target": "end",
+        },
+    ),
 }
-PEERS = {"sweeps": ("optuna", "hyperoptax")}  # whose versions are printed; for the others, PyTorch's
-FORMATS = {"ms": ",.2f", "ratio": ".2f", "copy": ".0%", "steps_s": ",.0f", "trials_s": ",.1f"}
+PEERS = {
+    "sweeps": ("optuna", "hyperoptax"),
+    "solvers": ("jaxopt", "optimistix", "scipy"),
+    "evaluations": ("scipy",),
+}  # whose versions are printed; for the others, PyTorch's
+FORMATS = {"useful": ".0%", "ms": ",.2f", "ratio": ".2f", "copy": ".0%", "steps_s": ",.0f", "trials_s": ",.1f"}
 
 
 def page() -> str:
