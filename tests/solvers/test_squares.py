@@ -1,6 +1,8 @@
 """Methods for sums of squares: regressions of NIST, the problems of Moré, Garbow and Hillstrom, bounds, robust losses,
 covariances, and honest endings."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -120,7 +122,7 @@ def test_robust_losses_are_those_of_scipy():
     ours = jax.jit(solve)(jnp.arange(len(LOSSES)))
     assert ours.converged.all()
     residual = lambda p: p[0] * np.exp(-p[1] * T) - Y
-    jacobian = lambda p: np.stack([np.exp(-p[1] * T), -p[0] * T * np.exp(-p[1] * T)], axis=1)
+    jacobian: Any = lambda p: np.stack([np.exp(-p[1] * T), -p[0] * T * np.exp(-p[1] * T)], axis=1)
     for i, loss in enumerate(LOSSES):
         exact = dict.fromkeys(("xtol", "ftol", "gtol"), 1e-14)
         theirs = scipy.optimize.least_squares(residual, [1.0, 0.3], jacobian, loss=loss, f_scale=0.5, **exact)
