@@ -43,6 +43,8 @@ SHELF = {
     "Sweeps": {"tuning": ["sweep.png"], "population": ["population.png"], "choosing": ["choosing.png"]},
     "Solvers": {
         "implicit": ["implicit.png"],
+        "second_order": ["races.png"],
+        "curve_fitting": ["curves.png"],
     },
     "Other models": {
         "regression_network": ["networks.png"],

@@ -272,6 +272,8 @@ def global_norm(tree: Any) -> jax.Array:
     The derivative at zero is zero. A NaN or infinity in any leaf gives NaN or infinity.
     """
     leaves = [jnp.asarray(w) for w in jax.tree.leaves(widen(tree))]
+    if len({real_dtype(w.dtype) for w in leaves}) > 1:  # float32 and float64: each square in the range of the sum
+        leaves = [w.astype(jnp.promote_types(w.dtype, jnp.float64)) for w in leaves]
     return _norm(leaves) if leaves else jnp.zeros(())
 
 
@@ -289,7 +291,7 @@ def _norm(leaves: list[jax.Array]) -> jax.Array:
         parts = [part for w in leaves for part in ((w.real, w.imag) if jnp.iscomplexobj(w) else (w,))]
         # Of (f w)(f w) XLA would make f² w², where f² is infinite and 0 becomes NaN, if f is known while it compiles;
         # the maximum, which changes nothing, keeps the factors apart.
-        sizes = [jnp.maximum(jnp.abs(part) * factor.astype(part.dtype), 0) for part in parts]
+        sizes = [jnp.maximum(jnp.abs(part) * factor, 0) for part in parts]
         return safe_sqrt(_sum_of_squares(sizes)) / factor
 
     return jax.lax.cond(is_safe, lambda: safe_sqrt(squares), scaled)

@@ -99,6 +99,13 @@ def test_the_norm_of_leaves_of_any_dtype_is_at_least_float32():
     assert tree.global_norm({"z": jnp.array([3 + 4j]), "x": jnp.array(12.0)}) == 13
 
 
+@pytest.mark.usefixtures("x64")
+def test_the_norm_of_leaves_of_float32_and_float64_is_right():
+    for value in (0.0, 1e-30, 1e30):
+        tree_of_both = {"a": jnp.full(2, value, jnp.float32), "b": jnp.full(2, value, jnp.float64)}
+        np.testing.assert_allclose(tree.global_norm(tree_of_both), 2 * value, 1e-6)
+
+
 @pytest.mark.parametrize("value", [0.0, 1e-30, 1e30])
 def test_the_norm_of_constants_is_right_when_compiled(value):
     """XLA combines the factors of known numbers, and their product would overflow."""

@@ -13,12 +13,11 @@ from jaxopt_lite.core.method import Status
 from jaxopt_lite.core.numbers import describe
 from jaxopt_lite.log.progress import Progress
 from jaxopt_lite.run.arguments import check_progress
-from jaxopt_lite.run.minimizing import Differentiate
+from jaxopt_lite.run.minimizing import LBFGS, LBFGSB, Differentiate
 from jaxopt_lite.run.minimizing import Progress as Shown
 from jaxopt_lite.run.problems import Ready, floating, is_traced, prepare
 from jaxopt_lite.solve.batch import Axes, begin_batch, narrowed, run_lanes, solutions_of, solve_batch
 from jaxopt_lite.solve.solution import Solution
-from jaxopt_lite.solvers import lbfgs, lbfgsb
 
 __all__ = ["minimize_batch"]
 
@@ -84,7 +83,7 @@ def minimize_batch(
         x if axis is None else jnp.asarray(x)[0] for x, axis in zip(jax.tree.leaves(args), axes.args, strict=True)
     ]
     ready = prepare(
-        *(who, "minimize", f, first, method, lbfgs() if bounds is None else lbfgsb()),
+        *(who, "minimize", f, first, method, LBFGS if bounds is None else LBFGSB),
         **dict(args=jax.tree.unflatten(jax.tree.structure(args), leaves), bounds=bounds, tol=tol),
         **dict(max_steps=max_steps, has_aux=has_aux, key=key, differentiate=differentiate),
     )

@@ -15,6 +15,8 @@ __all__ = ["minimize"]
 Progress = Literal["none", "auto", "bar", "lines"]
 Differentiate = Literal["implicit", "unrolled", "none"]
 
+LBFGS, LBFGSB = lbfgs(), lbfgsb()
+
 
 def minimize(
     f: Callable[..., Any],
@@ -74,7 +76,7 @@ def minimize(
     if len(constraints) > 0:
         raise ValueError("minimize: it takes no constraints in this version; write them as penalties or as bounds")
     ready = prepare(
-        *("minimize", "minimize", f, start, method, lbfgs() if bounds is None else lbfgsb()),
+        *("minimize", "minimize", f, start, method, LBFGS if bounds is None else LBFGSB),
         **dict(args=args, bounds=bounds, tol=tol, max_steps=max_steps, has_aux=has_aux, key=key),
         differentiate=differentiate,
     )

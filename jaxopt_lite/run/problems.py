@@ -171,7 +171,7 @@ def as_bounds(who: str, bounds: Any, params: Any) -> tuple[Any, Any]:
     if bounds is None:
         return None, None
     if not isinstance(bounds, (tuple, list)) or len(bounds) != 2:
-        raise ValueError(f"{who}: bounds must be a pair (lower, upper), got {describe(bounds)}")
+        raise ValueError(f"{who}: bounds must be one pair (lower, upper) for all parameters, got {describe(bounds)}")
     lower, upper = (
         _bound(who, name, bound, params, infinite)
         for name, bound, infinite in zip(("lower", "upper"), bounds, (-np.inf, np.inf), strict=True)

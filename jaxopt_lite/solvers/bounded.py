@@ -13,11 +13,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxopt_lite import tree
 from jaxopt_lite.core.method import solver
 from jaxopt_lite.core.numbers import Fraction, Positive
 from jaxopt_lite.core.vectors import from_vector, to_vector
-from jaxopt_lite.solvers.descent import check_search, line_search_method
-from jaxopt_lite.solvers.quasi_newton import curvature
+from jaxopt_lite.solvers.descent import Move, check_search, line_search_method
 
 __all__ = ["lbfgsb"]
 
@@ -78,21 +78,25 @@ def lbfgsb(
         zeros = jnp.zeros((memory, x.size), x.dtype)
         return Pairs(zeros, zeros, jnp.ones([], x.dtype))
 
-    def direct(pairs, s, y, g, x, box):
-        pairs = _remember(pairs, to_vector(s), to_vector(y))
+    def forget(pairs, when):
+        return Pairs(jnp.where(when, 0, pairs.s), jnp.where(when, 0, pairs.y), jnp.where(when, 1, pairs.theta))
+
+    def direct(before, pairs, move, g, x, box):
         x, low, high = to_vector(x), to_vector(box.lower), to_vector(box.upper)
         d = minimize_model(_compact(pairs), to_vector(g), low - x, high - x)
-        return pairs, from_vector(d, g), jnp.ones([], d.dtype)
+        return from_vector(d, g), jnp.ones([], d.dtype)
 
-    return line_search_method(empty, direct, c1, c2, first_step, tries, bounded=True)
+    return line_search_method(
+        *(empty, direct, c1, c2, first_step, tries), remember=_remember, forget=forget, bounded=True
+    )
 
 
-def _remember(pairs: Pairs, s: jax.Array, y: jax.Array) -> Pairs:
-    """The pairs with a new one, unless its curvature s·y is not safely positive."""
-    sy, yy, is_good = curvature(s @ y, s @ s, y @ y)
-    shift = lambda old, new: jnp.concatenate([old[1:], new[None] / jnp.sqrt(sy)])
-    new = Pairs(shift(pairs.s, s), shift(pairs.y, y), yy / sy)
-    return jax.tree.map(lambda a, b: jnp.where(is_good, a, b), new, pairs)
+def _remember(pairs: Pairs, move: Move) -> Pairs:
+    """The pairs with a new one, if it is good."""
+    sy = jnp.where(move.is_good, move.sy, 1)
+    shift = lambda old, new: jnp.concatenate([old[1:], (to_vector(new) / jnp.sqrt(sy))[None].astype(old.dtype)])
+    new = Pairs(shift(pairs.s, move.s), shift(pairs.y, move.y), (move.yy / sy).astype(pairs.theta.dtype))
+    return tree.where(move.is_good, new, pairs)
 
 
 def _compact(pairs: Pairs) -> Model:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxopt_lite import tree
 from jaxopt_lite.core.method import Objective
 
-__all__ = ["Box", "box_of", "clip", "move", "reduced"]
+__all__ = ["Box", "box_of", "clip", "moved", "reduced"]
 
 
 class Box(NamedTuple):
@@ -50,11 +50,11 @@ def clip(params: Any, box: Box | None) -> Any:
     return jax.tree.map(nearest, params, box.lower, box.upper)
 
 
-def move(params: Any, t: Any, direction: Any, box: Box | None) -> Any:
+def moved(params: Any, t: Any, direction: Any, box: Box | None) -> Any:
     """x + t d, clipped; exactly on a bound where it is within rounding of it."""
-    moved = jax.tree.map(lambda x, d: x + t.astype(x.real.dtype) * d, params, direction)
+    new = jax.tree.map(lambda x, d: x + t.astype(x.real.dtype) * d, params, direction)
     if box is None:
-        return moved
+        return new
 
     def snap(x, new, low, high):
         if jnp.iscomplexobj(x):
@@ -64,7 +64,7 @@ def move(params: Any, t: Any, direction: Any, box: Box | None) -> Any:
 
     # A parameter that does not move keeps its bits, unless it stood outside.
     still = jax.tree.map(
-        lambda x, new, s: jnp.where(new == x, x, s), params, moved, jax.tree.map(snap, params, moved, *box)
+        lambda x, new, s: jnp.where(new == x, x, s), params, new, jax.tree.map(snap, params, new, *box)
     )
     return clip(still, box)
 

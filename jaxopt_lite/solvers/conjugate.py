@@ -8,7 +8,7 @@ hager_zhang     β = max(η, (y - 2 d₋ y·y / d₋·y)·g / d₋·y),       Ha
                 η = -1 / (‖d₋‖ min(0.01, ‖g₋‖))
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,15 +23,6 @@ __all__ = ["nonlinear_cg"]
 
 FORMULAS = ("pr+", "hs", "fr", "dy", "hager_zhang")
 FLOOR = 0.01  # η of Hager & Zhang, Eq. (1.6)
-
-
-class Last(NamedTuple):
-    """The last direction, empty at the start."""
-
-    direction: Any
-    slope: jax.Array  # g₋·d₋; 0 where there is none
-    gg: jax.Array  # g₋·g₋
-    step: jax.Array  # the length that was taken along it, in units of d₋
 
 
 @solver
@@ -60,28 +51,21 @@ def nonlinear_cg(
     if beta not in FORMULAS:
         raise ValueError(f"nonlinear_cg: beta must be one of {', '.join(map(repr, FORMULAS))}, got {beta!r}")
 
-    def empty(params):
-        zero = jnp.zeros([], jnp.result_type(*[jnp.zeros([], p.dtype).real.dtype for p in jax.tree.leaves(params)]))
-        return Last(jax.tree.map(jnp.zeros_like, params), zero, zero, zero)
-
-    def direct(last, s, y, g, x, box):
-        # After a step along the gradient the memory is empty: then s has its direction.
-        is_empty = last.slope == 0
-        before = jax.tree.map(lambda d, s: jnp.where(is_empty, s, d), last.direction, s)
+    def direct(before, memory, move, g, x, box):
+        y, d_before = move.y, move.direction
         g_before = jax.tree.map(jnp.subtract, g, y)
-        gg_before, slope_before = dot(g_before, g_before), dot(g_before, before)
-        factor = coefficient(beta, g, y, before, gg_before)
-        d = jax.tree.map(lambda g, d: factor.astype(g.real.dtype) * d - g, g, before)
+        gg_before, slope_before = dot(g_before, g_before), dot(g_before, d_before)
+        # A constant in derivatives: the limit of the steps does not depend on it.
+        factor = jax.lax.stop_gradient(coefficient(beta, g, y, d_before, gg_before))
+        d = jax.tree.map(lambda g, d: factor.astype(g.real.dtype) * d - g, g, d_before)
         slope, gg = dot(g, d), dot(g, g)
         is_down = slope < -1e-4 * gg  # else the gradient, in full, with the same first trial
         d = jax.tree.map(lambda d, g: jnp.where(is_down, d, -g), d, g)
         slope = jnp.where(is_down, slope, -gg)
-        taken = dot(s, before) / safe(dot(before, before))
-        t = taken * slope_before / safe(slope)
-        kept = [a.astype(b.dtype) for a, b in zip((slope, gg, t), (last.slope, last.gg, last.step), strict=True)]
-        return Last(d, *kept), d, t
+        taken = dot(move.s, d_before) / safe(dot(d_before, d_before))
+        return d, taken * slope_before / safe(slope)
 
-    return line_search_method(empty, direct, c1, c2, first_step, tries)
+    return line_search_method(lambda params: (), direct, c1, c2, first_step, tries)
 
 
 def coefficient(beta: str, g: Any, y: Any, before: Any, gg_before: jax.Array) -> jax.Array:

@@ -2,8 +2,10 @@
 
     gradient descent    d = -g        Cauchy, 1847; the first step length by Barzilai & Borwein, 1988
 
-All share one state machine: evaluate at x + t d; if the line search accepts t, move there, make the next direction and
-begin the next search; else try the next t. One evaluation a step.
+All share one state machine: make the direction that is due, and begin a search along it; evaluate at x + t d; if the
+line search accepts t, move there, else try the next t. One evaluation a step. The direction is made before the
+evaluation, from numbers that the last step has stored: made after it, XLA would compute the search's decision anew for
+each number of the memory.
 """
 
 from collections.abc import Callable
@@ -16,10 +18,25 @@ from jaxopt_lite import tree
 from jaxopt_lite.core.method import Info, Objective, solver
 from jaxopt_lite.core.numbers import Fraction, Positive, concrete
 from jaxopt_lite.solvers import endings, linesearch
-from jaxopt_lite.solvers.box import box_of, clip, move, reduced
+from jaxopt_lite.solvers.box import box_of, clip, moved, reduced
 from jaxopt_lite.solvers.endings import dot
 
 __all__ = ["DescentState", "check_search", "gradient_descent", "line_search_method"]
+
+
+NOTHING, FIRST, NEXT, GRADIENT = 0, 1, 2, 3  # the direction that is due: of the start, the method, or the gradient
+
+
+class Move(NamedTuple):
+    """From parameters x₋ to a trial x."""
+
+    s: Any  # x - x₋
+    y: Any  # g - g₋
+    direction: Any  # d₋, the direction that is searched along
+    ss: jax.Array  # s·s
+    sy: jax.Array
+    yy: jax.Array
+    is_good: jax.Array  # bool: whether the method moved, and s·y is safely positive
 
 
 class DescentState(NamedTuple):
@@ -28,89 +45,113 @@ class DescentState(NamedTuple):
     value: jax.Array
     aux: Any
     grads: Any
-    direction: Any
+    move: Move  # to the last trial
     search: linesearch.Search
     memory: Any  # what the method keeps to compute directions, such as pairs (s, y)
+    due: jax.Array  # int32: which direction is to be made before the next evaluation
     steepest: jax.Array  # bool: whether the direction is that of the gradient, with an empty memory
     course: endings.Course
 
 
 def line_search_method(
     empty: Callable[[Any], Any],
-    direct: Callable[..., tuple[Any, Any, Any]],
+    direct: Callable[..., tuple[Any, Any]],
     c1: Any,
     c2: Any,
     first_step: Any,
     tries: int,
     *,
+    remember: Callable[..., Any] = lambda memory, move: memory,
+    forget: Callable[[Any, Any], Any] = lambda memory, when: memory,
     bounded: bool = False,
 ) -> tuple[Callable, Callable]:
     """The pair (init, step) of a method that searches along directions of descent.
 
+    In derivatives of the solve by unrolling, step lengths and the memory are constants.
+
     Args:
-        empty: params -> the memory at the start, to which the method falls back where a direction fails.
-        direct: (memory, s, y, g, x, box) -> (memory, d, t): from the last step, the change of the gradient, the
-            gradient, the parameters and their bounds or None, the new memory, a direction, and the step to try first.
+        empty: params -> the memory at the start.
+        direct: (before, memory, move, g, x, box) -> (d, t): from the memory before and after the last `Move`, the
+            gradient, the parameters and their bounds or None, a direction, and the step to try first.
         c1: of the sufficient decrease.
         c2: of the curvature.
         first_step: the length of the first trial step, for gradients of norm 1 and more; shorter for smaller ones,
             except at a start where the gradient may be small enough to end: there it is max(1, ‖x‖), see `endings`.
         tries: trials in one search.
+        remember: (memory, move) -> the memory with the last `Move`, if that is good.
+        forget: (memory, when) -> the memory, empty if `when`: where a direction does not descend or has failed.
         bounded: whether to keep within the objective's bounds; f is never evaluated outside.
     """
-
-    def steepest(params, grads, value, norm):
-        """Memory, direction and search along the negative gradient: at the start, and where another direction fails."""
-        t = first_step * jnp.minimum(1, 1 / jnp.where(norm == 0, 1, norm))
-        return empty(params), jax.tree.map(jnp.negative, grads), linesearch.begin(value, -(norm**2), t)
 
     def init(objective: Objective, params: Any) -> DescentState:
         value, aux = jax.eval_shape(objective.value, params)
         zeros = lambda like: jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), like)
         zero, still = jnp.zeros([], value.dtype), jax.tree.map(jnp.zeros_like, params)
         search = linesearch.begin(zero, zero, 0.0)  # t = 0: the first evaluation is at the start
-        course = endings.unbegun(zero)
-        return DescentState(zero, zeros(aux), still, still, search, empty(params), jnp.array(True), course)
+        course, due = endings.unbegun(zero), jnp.zeros([], jnp.int32)
+        none = dot(still, still)
+        move = Move(still, still, still, none, none, none, jnp.array(False))
+        return DescentState(zero, zeros(aux), still, move, search, empty(params), due, jnp.array(True), course)
+
+    def aim(objective: Objective, params: Any, state: DescentState, memory: Any, box: Any) -> tuple[Any, Any, Any]:
+        """Direction, search, and whether it is along the gradient, for the direction that is due."""
+        grads, value, norm = state.grads, state.value, state.course.norm
+        direction, t = direct(*jax.lax.stop_gradient((state.memory, memory, state.move)), grads, params, box)
+        down = slope_of(params, direction, grads, box).astype(value.dtype)
+        descends = (state.due == NEXT) & (down < 0) & jnp.isfinite(down)
+        # Along the gradient at the start, and where the method's direction does not descend or has failed. At the
+        # start a gradient that is small may be small enough: look far along it.
+        inverse = 1 / jnp.where(norm == 0, 1, norm)
+        is_far = (state.due == FIRST) & endings.is_small(objective, norm, value)
+        length = jnp.where(is_far, endings.reach(params), first_step * jnp.minimum(1, norm)) * inverse
+        t = jnp.where(descends, t, length)
+        steepest = jax.tree.map(jnp.negative, reduced(params, grads, box))
+        direction = tree.where(descends, direction, steepest)
+        search = linesearch.begin(value, jnp.where(descends, down, -(norm**2)), t)
+        return direction, search, ~descends
 
     def step(objective: Objective, params: Any, state: DescentState) -> tuple[Any, DescentState, Info]:
-        search, course = state.search, state.course
+        course = state.course
         begun, probing = course.begun, course.probe != endings.NO
         box = box_of(objective, params) if bounded else None
-        trial = clip(endings.beside(course, params, move(params, search.t, state.direction, box)), box)
+        memory = remember(*jax.lax.stop_gradient((state.memory, state.move)))
+        kept = (state.move.direction, state.search, state.steepest)
+        direction, search, is_steepest = jax.lax.cond(
+            state.due == NOTHING,
+            lambda: kept,
+            lambda: tree.keep_dtypes(aim(objective, params, state, memory, box), kept),
+        )
+        memory = forget(memory, is_steepest)
+        search = jax.lax.stop_gradient(search)
+        trial = clip(endings.beside(course, params, moved(params, search.t, direction, box)), box)
         value, aux, grads = objective.value_and_grad(trial)
-        free_grads = reduced(trial, grads, box)
-        norm = tree.global_norm(free_grads).astype(value.dtype)
-        slope = slope_of(trial, state.direction, grads, box).astype(value.dtype)
-        next_search, accepted, failed = linesearch.judge(search, value, slope, c1, c2, tries)
-        accepted, failed = (accepted & ~probing) | ~begun, failed & begun & ~probing
-        next_search = tree.where(probing, search, next_search)
-        is_over = failed & state.steepest
+        full_norm = tree.global_norm(grads).astype(value.dtype)
+        norm = full_norm if box is None else tree.global_norm(reduced(trial, grads, box)).astype(value.dtype)
+        slope = slope_of(trial, direction, grads, box).astype(value.dtype)
+        no = jnp.array(False)
+        next_search, accepted, failed = jax.lax.cond(
+            begun & ~probing,
+            lambda: linesearch.judge(search, *jax.lax.stop_gradient((value, slope)), c1, c2, tries),
+            lambda: (search, ~begun, no),
+        )
+        # A failed search is followed by one along the gradient; if it was along the gradient, the solve ends.
+        due = jnp.where(accepted, jnp.where(begun, NEXT, FIRST), jnp.where(failed, GRADIENT, NOTHING))
+
         is_tiny = -search.slope0 * search.first <= 100 * endings.ROUNDING * jnp.finfo(value.dtype).eps * jnp.abs(value)
-
-        # Accepted: search along the next direction, or the steepest where that does not descend.
-        s, y = (jax.tree.map(jnp.subtract, *pair) for pair in ((trial, params), (grads, state.grads)))
-        memory, direction, t = direct(state.memory, s, y, grads, trial, box)
-        down = slope_of(trial, direction, grads, box).astype(value.dtype)
-        descends = begun & (down < 0) & jnp.isfinite(down)
-        following = (memory, direction, linesearch.begin(value, down, t))
-        following = tree.where(descends, following, steepest(trial, free_grads, value, norm))
-        # Failed: start a search along the steepest direction; if the failed one was along it, the solve ends.
-        kept = (state.memory, state.direction, next_search)
-        again = steepest(params, reduced(params, state.grads, box), state.value, course.norm)
-        memory, direction, next_search = tree.where(accepted, following, tree.where(failed, again, kept))
-        is_steepest = jnp.where(accepted, ~descends, state.steepest | failed)
-        # At the start a gradient that is small may be small enough: look far along it.
-        probes_down = ~begun & endings.is_small(objective, norm, value)
-        t = jnp.where(probes_down, (endings.reach(trial) / norm).astype(value.dtype), next_search.t)
-        next_search = next_search._replace(t=t, first=jnp.where(begun, next_search.first, t))
-
         is_first = (search.tries == 0) & ~failed
-        seen = endings.Trial(trial, value, grads, norm, accepted, is_first, is_over, is_tiny)
-        next_course, status = endings.follow(course, objective, params, state.value, state.grads, seen)
+        s, y = (jax.tree.map(jnp.subtract, *pair) for pair in ((trial, params), (grads, state.grads)))
+        ss, sy, yy = dot(s, s), dot(s, y), dot(y, y)
+        is_good = accepted & begun & is_curved(ss, sy, yy)
+        move = Move(s, y, direction, ss, sy, yy, is_good)
+        sizes = (norm, full_norm, move.ss, move.yy)
+        seen = endings.Trial(trial, value, grads, *sizes, accepted, is_first, failed & is_steepest, is_tiny)
+        next_course, status = endings.follow(course, objective, params, state.value, seen)
         here, there = (trial, value, aux, grads), (params, state.value, state.aux, state.grads)
         new_params, value, aux, grads = tree.where(accepted, here, there)
-        updates = jax.tree.map(jnp.subtract, new_params, params)
-        new_state = DescentState(value, aux, grads, direction, next_search, memory, is_steepest, next_course)
+        updates = jax.tree.map(lambda s: jnp.where(accepted, s, 0), s)
+        new_state = DescentState(
+            *(value, aux, grads, move, next_search, memory, due.astype(jnp.int32), is_steepest, next_course)
+        )
         shown = reduced(new_params, grads, box)
         return new_params, new_state, Info(value, aux, shown, updates, status, jnp.ones([], jnp.int32))
 
@@ -120,6 +161,11 @@ def line_search_method(
 def slope_of(params: Any, direction: Any, grads: Any, box: Any) -> jax.Array:
     """g·d without the parameters that stand on a bound and would leave the box."""
     return -dot(grads, reduced(params, jax.tree.map(jnp.negative, direction), box))
+
+
+def is_curved(ss: jax.Array, sy: jax.Array, yy: jax.Array) -> jax.Array:
+    """Whether the curvature s·y is safely positive (Nocedal & Wright, Section 7.2)."""
+    return (sy > jnp.finfo(sy.dtype).eps * jnp.sqrt(ss) * jnp.sqrt(yy)) & jnp.isfinite(sy) & jnp.isfinite(yy)
 
 
 def check_search(who: str, c1: Any, c2: Any, tries: int) -> None:
@@ -149,9 +195,8 @@ def gradient_descent(c1: Fraction = 1e-4, c2: Fraction = 0.9, first_step: Positi
     """
     check_search("gradient_descent", c1, c2, tries)
 
-    def direct(memory, s, y, g, x, box):
-        curvature = dot(s, y)
-        t = jnp.where(curvature > 0, dot(s, s) / jnp.where(curvature > 0, curvature, 1), first_step)
-        return memory, jax.tree.map(jnp.negative, g), t
+    def direct(before, memory, move, g, x, box):
+        t = jnp.where(move.sy > 0, move.ss / jnp.where(move.sy > 0, move.sy, 1), first_step)
+        return jax.tree.map(jnp.negative, g), t
 
     return line_search_method(lambda params: (), direct, c1, c2, first_step, tries)

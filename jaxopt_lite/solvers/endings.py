@@ -11,6 +11,7 @@ so it looks max(1, ‖x‖) away:
 A start is looked at twice at most. `near` is also looked at where a solve would otherwise be called stalled.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -46,6 +47,9 @@ class Trial(NamedTuple):
     value: jax.Array
     grads: Any
     norm: jax.Array  # of the gradient without the parameters that bounds hold
+    full_norm: jax.Array  # of the gradient with them
+    ss: jax.Array  # s·s of the change of the parameters, s
+    yy: jax.Array  # y·y of the change of the gradient, y
     accepted: Any  # bool: whether it is the start or the method moves there
     is_first: Any  # bool: whether it is the first trial of a search that goes on
     is_over: Any  # bool: whether the method has no other trial to make
@@ -65,8 +69,9 @@ def dot(a: Any, b: Any) -> jax.Array:
 
 
 def reach(params: Any) -> jax.Array:
-    """max(1, ‖x‖): how far away a probe looks."""
-    return jnp.maximum(1, tree.global_norm(params))
+    """max(1, ‖x‖): how far away a probe looks; less than ‖x‖ where its square overflows."""
+    square = dot(params, params)
+    return jnp.maximum(1, jnp.sqrt(jnp.minimum(square, jnp.finfo(square.dtype).max)))
 
 
 def is_small(objective: Objective, norm: jax.Array, value: jax.Array) -> jax.Array:
@@ -77,8 +82,11 @@ def is_small(objective: Objective, norm: jax.Array, value: jax.Array) -> jax.Arr
 
 def beside(course: Course, params: Any, trial: Any) -> Any:
     """Where to evaluate next: at the probe that is due, else at the trial."""
-    probes = tree.where(course.probe == FAR, _far(params), _near(params))
-    return tree.where(course.probe == NO, trial, probes)
+    return jax.lax.cond(
+        course.probe == NO,
+        lambda: trial,
+        lambda: tree.where(course.probe == FAR, _far(params), _near(params)),
+    )
 
 
 def follow(
@@ -86,7 +94,6 @@ def follow(
     objective: Objective,
     params: Any,
     value: jax.Array,
-    grads: Any,
     trial: Trial,
     idle_limit: int = IDLE,
 ) -> tuple[Course, jax.Array]:
@@ -95,48 +102,38 @@ def follow(
     Args:
         course: before it.
         objective: what is minimized.
-        params: the parameters before it, with their
-        value: f there, and
-        grads: the gradient there.
+        params: the parameters before it.
+        value: f there.
         trial: the evaluation.
         idle_limit: number of successive steps without progress after which a solve has stalled.
     """
     c, t = course, trial
-    s, y = (jax.tree.map(jnp.subtract, *pair) for pair in ((t.params, params), (t.grads, grads)))
     probing, dtype = c.probe != NO, t.value.dtype
-    eps, change = jnp.finfo(dtype).eps, tree.global_norm(y).astype(dtype)
+    eps, moved, change = jnp.finfo(dtype).eps, jnp.sqrt(t.ss).astype(dtype), jnp.sqrt(t.yy).astype(dtype)
 
     # The gradients that this one is measured by. Those of the first search count where f is higher than at the start.
     small = is_small(objective, c.norm, value)
-    seen = tree.global_norm(t.grads).astype(dtype)
-    is_higher = c.opening & (t.value > value) & jnp.isfinite(seen)
-    first_norm = jnp.where(is_higher, jnp.maximum(c.first_norm, seen), c.first_norm)
+    is_higher = c.opening & (t.value > value) & jnp.isfinite(t.full_norm)
+    first_norm = jnp.where(is_higher, jnp.maximum(c.first_norm, t.full_norm), c.first_norm)
     first_norm = jnp.where(c.begun, first_norm, t.norm)
     norm, at = tree.where(t.accepted, (t.norm, t.value), (c.norm, value))
-    at_floor = (c.probe >= NEAR) & (c.norm <= change)
+    at_floor = (c.probe >= NEAR) & (c.norm <= change) & jnp.isfinite(change)
 
     rounding = ROUNDING * eps * jnp.abs(t.value)
     progress = (value - t.value > rounding) | (t.norm < PROGRESS * c.least_norm) | ~c.begun
     idle = jnp.where(t.accepted, jnp.where(progress, 0, c.idle + 1), c.idle)
     least_norm = jnp.where(t.accepted, jnp.where(c.begun, jnp.minimum(c.least_norm, t.norm), t.norm), c.least_norm)
-    unmoved = jnp.all(jnp.array([jnp.all(d == 0) for d in jax.tree.leaves(s)]))
+    pairs = zip(jax.tree.leaves(t.params), jax.tree.leaves(params), strict=True)
+    unmoved = functools.reduce(jnp.logical_and, [jnp.all(a == b) for a, b in pairs])
     stalls = (idle >= idle_limit) | (c.begun & unmoved) | (t.is_over & t.is_tiny)
-    status = jnp.select(
-        [
-            t.value == -jnp.inf,
-            ~c.begun & ~(jnp.isfinite(t.value) & jnp.isfinite(t.norm)),
-            objective.converged(norm, at, first_norm) | at_floor,
-            c.probe == LAST,
-            t.is_over & ~stalls,
-        ],
-        [
-            *(Status.UNBOUNDED, Status.NON_FINITE, Status.CONVERGED_GRADIENT, Status.STALLED),
-            Status.LINE_SEARCH_FAILED,
-        ],
-        Status.RUNNING,
-    ).astype(jnp.int32)
+    status = jnp.where(t.is_over & ~stalls, Status.LINE_SEARCH_FAILED, Status.RUNNING)
+    status = jnp.where(c.probe == LAST, Status.STALLED, status)
+    status = jnp.where(objective.converged(norm, at, first_norm) | at_floor, Status.CONVERGED_GRADIENT, status)
+    is_bad = ~c.begun & ~(jnp.isfinite(t.value) & jnp.isfinite(t.norm))
+    status = jnp.where(is_bad, Status.NON_FINITE, status)
+    status = jnp.where(t.value == -jnp.inf, Status.UNBOUNDED, status).astype(jnp.int32)
 
-    may_be_noise = c.norm * tree.global_norm(s) <= 10 * eps * change * reach(params)
+    may_be_noise = c.norm * moved <= 10 * eps * change * reach(params)
     is_doubtful = c.opening & c.begun & ~probing & t.is_first & ~(t.value < value) & (small | may_be_noise)
     which = jnp.where(c.norm <= objective.tol * jnp.maximum(1, jnp.abs(value)), FAR, NEAR)
     probe = jnp.where(stalls & ~probing, LAST, jnp.where(is_doubtful, which, NO)).astype(jnp.int32)
@@ -150,9 +147,9 @@ def _far(params: Any) -> Any:
     From x = 0 along a fixed direction without symmetries.
     """
     any_way = jax.tree.map(lambda x: jnp.cos(1 + jnp.arange(x.size, dtype=x.real.dtype)).reshape(x.shape), params)
-    norm = tree.global_norm(params)
-    u = jax.tree.map(lambda x, v: jnp.where(norm == 0, v.astype(x.dtype), x), params, any_way)
-    length = 0.9 * reach(params) / tree.global_norm(u)
+    square = dot(params, params)
+    u = jax.tree.map(lambda x, v: jnp.where(square == 0, v.astype(x.dtype), x), params, any_way)
+    length = 0.9 * reach(params) / jnp.sqrt(jnp.where(square == 0, dot(any_way, any_way), square))
     return jax.tree.map(lambda x, v: x - length.astype(x.real.dtype) * v, params, u)
 
 

@@ -8,8 +8,10 @@ share of the expected decrease that came true. Near a double root full steps red
 steps the next one is doubled (Kelley & Suresh, 1983).
 
 Converged means that F is zero or at the rounding of its terms, |Fᵢ| <= 8 ε (|J||x|)ᵢ, or that Newton's step from x
-is small, |pⱼ| <= tol |xⱼ|, with the exact Jacobian. Neither depends on the units of F or x. The size of ‖F‖ alone, or
-of the last step, would call slopes without a root and points where the radius collapsed converged.
+is small, |pⱼ| <= tol |xⱼ|, with the exact Jacobian. Neither depends on the units of F or x, but unknowns below 1e-12
+are judged as if of that size, so that a double root at zero can be reached. Where no step reduces ‖F‖ any more and
+|pⱼ| <= 4 ε max(1, |xⱼ|), the rounding of constants in F has been reached. The size of ‖F‖ alone, or of the last step,
+would call slopes without a root and points where the radius collapsed converged.
 """
 
 from typing import Any, NamedTuple
@@ -156,7 +158,11 @@ def equation_method(who: str, radius: Any, quasi: bool, linear_steps: int | None
         reach = jnp.sqrt(tol) * largest_x
         slow = ~accepted | (share > 0.1)
         double = singular & slow & (model.norm <= eps * first_norm) & jnp.all(model.sizes <= reach) & model.solved
-        small = model.small | double
+        # Of unknowns that tend to zero a clean quarter says that rounding is far away.
+        double &= ~quarter | jnp.all(model.sizes <= jnp.sqrt(tol) * jnp.abs(x_new))
+        # In float32 steps of 1e-7 may be more than rounding, so all shorter ones are tried too, unless F is rounding.
+        hopeless = ~accepted & full & ~doubled & (model.rough | (eps <= hybrid.NEAR_ZERO))
+        small = model.small | double | ((hopeless | collapsed) & model.noise)
         exact = refresh | (state.exact & ~accepted) if quasi else jnp.array(True)
         status = jnp.select(
             [

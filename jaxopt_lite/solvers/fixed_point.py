@@ -9,9 +9,9 @@ rejected: the history is emptied, the damping β is halved, and the next point i
 (a safeguard in the manner of Zhang, O'Donoghue & Boyd, 2018, arXiv:1808.03971).
 
 The distance to the fixed point is about κ‖r‖, where κ = ‖Δx‖ / ‖Δr‖ is 1 / (1 - rate) of a contraction. Converged
-means κ‖r‖ <= tol ‖x‖ with a measured κ: small steps of a slow iteration are not convergence. Where κ ε > 0.001,
-rounding hides where the fixed point is, and even a residual of zero is not one. Where no κ can be measured,
-because the start is a fixed point already, a residual of rounding size is enough.
+means κ‖r‖ <= tol max(‖x‖, 1e-12) with a measured κ: small steps of a slow iteration are not convergence. Where
+κ ε > 0.001, rounding hides where the fixed point is, and even a residual of zero is not one. Where no κ can be
+measured, because the start is a fixed point already, a residual of rounding size is enough.
 """
 
 from typing import Any, NamedTuple
@@ -23,7 +23,7 @@ from jaxopt_lite import tree
 from jaxopt_lite.core.method import Info, Objective, Status, solver
 from jaxopt_lite.core.numbers import Positive
 from jaxopt_lite.core.vectors import from_vector, to_vector
-from jaxopt_lite.solvers.hybrid import epsilon, norm
+from jaxopt_lite.solvers.hybrid import NEAR_ZERO, epsilon, norm
 
 __all__ = ["FixedPointState", "anderson", "fixed_point_iteration"]
 
@@ -51,7 +51,6 @@ class FixedPointState(NamedTuple):
     damping: jax.Array  # the present share of β
     kappa: jax.Array  # κ, 0 as long as it has not been measured
     best_kappa: jax.Array  # κ at the least ‖r‖
-    largest: jax.Array  # the largest ‖x‖ at which ‖r‖ was the least; ε times it is the scale of a fixed point at zero
     idle: jax.Array  # int32
     rejected: jax.Array  # int32: points in a row that were not finite
     begun: jax.Array  # bool: whether the start has been evaluated
@@ -72,7 +71,7 @@ def mixing_method(who: str, beta: Any, history: int) -> tuple:
         past = jnp.zeros((history, x.size), dtype)
         return FixedPointState(
             *(fill(residuals), fill(aux), zero, x, jnp.zeros_like(x), x, past, past, count),
-            *(jnp.ones([], dtype), zero, zero, zero, count, count, jnp.array(False)),
+            *(jnp.ones([], dtype), zero, zero, count, count, jnp.array(False)),
         )
 
     def step(objective: Objective, params: Any, state: FixedPointState) -> tuple[Any, FixedPointState, Info]:
@@ -123,8 +122,7 @@ def mixing_method(who: str, beta: Any, history: int) -> tuple:
         idle = jnp.where(~begun | (size < 0.9 * state.least), 0, state.idle + at_floor.astype(jnp.int32))
         rejected = jnp.where(finite, 0, state.rejected + 1)
         new_params, residuals, aux = tree.where(better, (trial, residuals, aux), (params, state.residuals, state.aux))
-        largest = jnp.where(better, jnp.maximum(state.largest, size_x), state.largest)
-        size_x = jnp.maximum(norm(to_vector(new_params).astype(dtype)), eps * largest)
+        size_x = jnp.maximum(norm(to_vector(new_params).astype(dtype)), NEAR_ZERO)
         best_kappa = jnp.where(kappa > 0, jnp.maximum(kappa, jnp.where(better, 0, state.best_kappa)), 0)
         known = kappa * eps <= SLOWEST
         close = known & (best_kappa > 0) & (jnp.maximum(best_kappa, 1) * least <= tol * size_x)
@@ -145,7 +143,7 @@ def mixing_method(who: str, beta: Any, history: int) -> tuple:
         ).astype(jnp.int32)
         new_state = FixedPointState(
             *(residuals, aux, least, x, r, to_vector(following).astype(dtype), past_x, past_r, used),
-            *(damping.astype(dtype), kappa, best_kappa, largest, idle, rejected, jnp.array(True)),
+            *(damping.astype(dtype), kappa, best_kappa, idle, rejected, jnp.array(True)),
         )
         updates = jax.tree.map(jnp.subtract, new_params, params)
         count = jnp.ones([], jnp.int32)

@@ -17,9 +17,10 @@ import jax.numpy as jnp
 from jaxopt_lite import tree
 from jaxopt_lite.solvers import krylov
 
-__all__ = ["NewtonModel", "dense_model", "dogleg_step", "epsilon", "implicit_model", "no_model", "norm"]
+__all__ = ["NEAR_ZERO", "NewtonModel", "dense_model", "dogleg_step", "epsilon", "implicit_model", "no_model", "norm"]
 
 FLOOR = 8.0  # residuals below this times ε |J||x| are rounding
+NEAR_ZERO = 1e-12  # unknowns below this are judged as if of this size, or none that tends to zero would converge
 SOLVED = 0.1  # ‖F + Jp‖ / ‖F‖ up to which p counts as Newton's step
 
 
@@ -33,8 +34,10 @@ class NewtonModel(NamedTuple):
     gradient: jax.Array  # g / ‖F‖
     push_newton: jax.Array  # J p / ‖F‖
     push_gradient: jax.Array  # J D⁻¹ g / ‖F‖
-    small: jax.Array  # bool: |pⱼ| <= tol |xⱼ| for all j, or below rounding in every equation
+    small: jax.Array  # bool: |pⱼ| <= tol max(|xⱼ|, 1e-12) for all j, or below rounding in every equation
+    noise: jax.Array  # bool: |pⱼ| <= 4 ε max(|xⱼ|, 1) for all j
     floor: jax.Array  # bool: |Fᵢ| is rounding for all i
+    rough: jax.Array  # bool: ‖F‖ is rounding of the largest terms
     flat: jax.Array  # bool: a stationary point of ‖F‖
     solved: jax.Array  # bool: p is Newton's step
     sizes: jax.Array  # |p|
@@ -43,7 +46,7 @@ class NewtonModel(NamedTuple):
 
 def no_model(zero: jax.Array, zeros: jax.Array) -> NewtonModel:
     """A model before the first evaluation, from a zero and zeros [n] of its dtype."""
-    bools = {name: jnp.array(False) for name in ("small", "floor", "flat", "solved", "finite")}
+    bools = {name: jnp.array(False) for name in ("small", "noise", "floor", "rough", "flat", "solved", "finite")}
     vectors = set(NewtonModel._fields) - {"norm", *bools}
     return NewtonModel(norm=zero, **bools, **dict.fromkeys(vectors, zeros))
 
@@ -89,11 +92,13 @@ def dense_model(r: jax.Array, J: jax.Array, x: jax.Array, widest: jax.Array, tol
     terms = jnp.abs(J) @ jnp.abs(x)  # [n], the size of the terms of each equation
     effects = jnp.max(jnp.abs(J) / _nonzero(terms)[:, None], axis=0, initial=0.0)  # of xⱼ on any equation
     sizes = jnp.abs(p)
-    small = jnp.all((sizes <= tol * jnp.abs(x)) | (sizes * effects <= 4 * eps))
+    small = jnp.all((sizes <= tol * jnp.maximum(jnp.abs(x), NEAR_ZERO)) | (sizes * effects <= 4 * eps))
     floor = jnp.all(jnp.abs(r) <= FLOOR * eps * terms)
+    rough = size <= FLOOR * eps * norm(terms)
     flat = jnp.all(jnp.abs(J.T @ u) <= tol * columns)
     rounding = 4 * n * jnp.finfo(x.dtype).eps * rows * norm(z)  # of A z, whose terms may be large and cancel
-    return _model(size, u, D, z, g, A @ z, A @ g, small, floor, flat, sizes, rounding)
+    flags = dict(small=small, noise=_is_noise(sizes, x, eps), floor=floor, rough=rough, flat=flat)
+    return _model(size, u, D, z, g, A @ z, A @ g, sizes, flags, rounding)
 
 
 def implicit_model(r: jax.Array, push: Callable, x: jax.Array, tol: Any, eps: float, steps: Any) -> NewtonModel:
@@ -115,18 +120,21 @@ def implicit_model(r: jax.Array, push: Callable, x: jax.Array, tol: Any, eps: fl
     floor = size <= FLOOR * eps * norm(pushed)  # ‖Jx‖ is no more than the size of the terms
     push_g = push(g)
     flat = norm(g) ** 2 <= tol * norm(push_g)  # the angle between F and Jg, which is 0 for orthogonal J
-    return _model(
-        size, u, jnp.ones_like(x), z, g, push(z), push_g, jnp.all(sizes <= tol * jnp.abs(x)), floor, flat, sizes
-    )
+    small, noise = jnp.all(sizes <= tol * jnp.maximum(jnp.abs(x), NEAR_ZERO)), _is_noise(sizes, x, eps)
+    flags = dict(small=small, noise=noise, floor=floor, rough=floor, flat=flat)
+    return _model(size, u, jnp.ones_like(x), z, g, push(z), push_g, sizes, flags)
 
 
-def _model(size, u, D, z, g, push_z, push_g, small, floor, flat, sizes, rounding: Any = 0.0) -> NewtonModel:
+def _is_noise(sizes, x, eps):
+    return jnp.all(sizes <= 4 * eps * jnp.maximum(jnp.abs(x), 1))
+
+
+def _model(size, u, D, z, g, push_z, push_g, sizes, flags: dict, rounding: Any = 0.0) -> NewtonModel:
     left = norm(jnp.maximum(jnp.abs(u + push_z) - rounding, 0))
     solved = left <= SOLVED
     push_z = jnp.where(solved & (jnp.max(rounding) > SOLVED), -u, push_z)
-    return NewtonModel(
-        size, u, D, z, g, push_z, push_g, small & solved, floor, flat & ~solved, solved, sizes, jnp.isfinite(left)
-    )
+    flags |= dict(small=flags["small"] & solved, noise=flags["noise"] & solved, flat=flags["flat"] & ~solved)
+    return NewtonModel(size, u, D, z, g, push_z, push_g, **flags, solved=solved, sizes=sizes, finite=jnp.isfinite(left))
 
 
 def dogleg_step(model: NewtonModel, radius: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:

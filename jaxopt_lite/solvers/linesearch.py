@@ -45,8 +45,8 @@ class Search(NamedTuple):
 
 def begin(value0: Any, slope0: Any, t: Any) -> Search:
     """A search from φ(0) and φ'(0) < 0 whose first trial is t > 0."""
-    zero, infinity = jnp.zeros_like(value0), jnp.full_like(value0, jnp.inf)
     t = jnp.asarray(t, value0.dtype)
+    zero, infinity = jnp.zeros_like(value0), jnp.full_like(value0, jnp.inf)
     count, no = jnp.zeros([], jnp.int32), jnp.array(False)
     return Search(t, t, value0, slope0, zero, value0, slope0, infinity, infinity, infinity, count, count, no)
 
@@ -74,10 +74,11 @@ def judge(search: Search, value: Any, slope: Any, c1: Any, c2: Any, tries: int) 
     accepted = enough & ((jnp.abs(slope) <= -c2 * s.slope0) | s.settle)
 
     # The new bracket: the trial is its far end, or its near end, and then the old near end may become the far one.
-    here, near, far = _ends(s, t, jnp.where(finite, value, jnp.inf), slope)
+    here, near = (t, jnp.where(finite, value, jnp.inf), slope), (s.low, s.low_value, s.low_slope)
+    far = (s.high, s.high_value, s.high_slope)
     beyond = jnp.where(jnp.isfinite(s.high), slope * (s.high - s.low), slope) >= 0
-    low, low_value, low_slope = tree.where(enough, here, near)
-    high, high_value, high_slope = tree.where(enough, tree.where(beyond, near, far), here)
+    low, low_value, low_slope = low_end = tree.where(enough, here, near)
+    high, high_value, high_slope = high_end = tree.where(enough, tree.where(beyond, near, far), here)
     halves = jnp.abs(high - low) >= SHRINK * jnp.abs(s.high - s.low)  # false while the old bracket is infinite
     inside = _inside(low, low_value, low_slope, high, high_value, high_slope, equal, halves)
     outside = _outside(s.low, s.low_slope, low, low_slope)
@@ -88,24 +89,9 @@ def judge(search: Search, value: Any, slope: Any, c1: Any, c2: Any, tries: int) 
     narrow = jnp.abs(t_next - low) <= jnp.finfo(value.dtype).eps * jnp.abs(low)
     over = ~accepted & (done | narrow | s.settle)
     settle = over & (low > 0) & ~s.settle  # one more evaluation at the best step so far, for its gradient
-    new = s._replace(
-        t=jnp.where(settle, low, t_next),
-        low=low,
-        low_value=low_value,
-        low_slope=low_slope,
-        high=high,
-        high_value=high_value,
-        high_slope=high_slope,
-        tries=s.tries + 1,
-        rises=rises,
-        settle=settle,
-    )
+    t_next = jnp.where(settle, low, t_next)
+    new = Search(t_next, s.first, s.value0, s.slope0, *low_end, *high_end, s.tries + 1, rises, settle)
     return new, accepted, over & ~settle
-
-
-def _ends(s: Search, t: Any, value: Any, slope: Any) -> tuple[tuple, tuple, tuple]:
-    """Step, value and slope of the trial, of the near end of the bracket and of its far end."""
-    return (t, value, slope), (s.low, s.low_value, s.low_slope), (s.high, s.high_value, s.high_slope)
 
 
 def _inside(low, low_value, low_slope, high, high_value, high_slope, equal, halves):

@@ -65,8 +65,7 @@ def newton_cg(first_radius: Positive = 1.0, *, products: int = 200):
         hessian, signs = model.hessian
         norm = tree.global_norm(g).astype(radius.dtype)
         eta = jnp.where(near, EXACT, 0.1)
-        many = jnp.where(at_end, 0, products)
-        newton = steihaug(hessian, g, norm, radius, eta, many)
+        newton = steihaug(hessian, g, norm, radius, eta, products)
         exact = ~newton.at_radius & (newton.residual <= eta)
         looks = at_end | near
         size = sum(leaf.size * (1 + jnp.iscomplexobj(leaf)) for leaf in jax.tree.leaves(g))
@@ -82,7 +81,7 @@ def newton_cg(first_radius: Positive = 1.0, *, products: int = 200):
         p, predicted, at_radius = tree.where(
             probe.negative, (away, -rise, jnp.array(True)), (newton.step, newton.predicted, newton.at_radius)
         )
-        decrement = jnp.where(exact & ~at_end, newton.predicted, jnp.inf)
+        decrement = jnp.where(exact, newton.predicted, jnp.inf)
         return Proposal(p, predicted, at_radius, decrement, probe.negative), newton.steps + probe.steps
 
     return trust_region_method(lambda params: (), build, propose, first_radius)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxopt_lite.core.method import solver
 from jaxopt_lite.core.numbers import Fraction, Positive
 from jaxopt_lite.core.vectors import from_vector, to_vector
-from jaxopt_lite.solvers.descent import check_search, line_search_method
+from jaxopt_lite.solvers.descent import Move, check_search, line_search_method
 from jaxopt_lite.solvers.endings import dot
 
 __all__ = ["bfgs", "lbfgs"]
@@ -48,39 +48,46 @@ def bfgs(c1: Fraction = 1e-4, c2: Fraction = 0.9, first_step: Positive = 1.0, *,
         x = to_vector(params)
         return Matrix(jnp.eye(x.size, dtype=x.dtype), jnp.array(True))
 
-    def direct(matrix, s, y, g, x, box):
-        matrix = _updated(matrix, to_vector(s), to_vector(y))
-        d = -matrix.inverse @ to_vector(g)
-        return matrix, from_vector(d, g), jnp.ones([], d.dtype)
+    def remember(matrix, move):
+        return jax.lax.cond(move.is_good, lambda: _updated(matrix, move), lambda: matrix)
 
-    return line_search_method(empty, direct, c1, c2, first_step, tries)
+    def forget(matrix, when):
+        inverse = jnp.where(when, jnp.eye(len(matrix.inverse), dtype=matrix.inverse.dtype), matrix.inverse)
+        return Matrix(inverse, matrix.fresh | when)
+
+    def direct(before, matrix, move, g, x, box):
+        d = -(matrix.inverse @ to_vector(g))
+        return from_vector(d, g), jnp.ones([], d.dtype)
+
+    return line_search_method(empty, direct, c1, c2, first_step, tries, remember=remember, forget=forget)
 
 
-def _updated(matrix: Matrix, s: jax.Array, y: jax.Array) -> Matrix:
-    """(I - ρ s yᵀ) H (I - ρ y sᵀ) + ρ s sᵀ with ρ = 1 / s·y, Eq. (6.17), unless s·y is not safely positive."""
-    sy, yy, is_good = curvature(s @ y, s @ s, y @ y)
+def _updated(matrix: Matrix, move: Move) -> Matrix:
+    """(I - ρ s yᵀ) H (I - ρ y sᵀ) + ρ s sᵀ with ρ = 1 / s·y, Eq. (6.17), if the move is good."""
+    s, y = to_vector(move.s), to_vector(move.y)
+    sy, yy = (jnp.where(move.is_good, a, 1) for a in (move.sy, move.yy))
     rho = 1 / sy
     scale = jnp.where(matrix.fresh, sy / yy, 1)  # Eq. (6.20)
     h = scale * matrix.inverse
     hy = h @ y
     h = h - rho * (jnp.outer(s, hy) + jnp.outer(hy, s)) + (rho * rho * (y @ hy) + rho) * jnp.outer(s, s)
-    is_good = is_good & jnp.all(jnp.isfinite(h))
+    is_good = move.is_good & jnp.all(jnp.isfinite(h))
     return Matrix(jnp.where(is_good, h, matrix.inverse), matrix.fresh & ~is_good)
 
 
-def curvature(sy: jax.Array, ss: jax.Array, yy: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """s·y, y·y, and whether s·y is safely positive (Nocedal & Wright, Section 7.2); both are 1 where it is not."""
-    is_good = (sy > jnp.finfo(sy.dtype).eps * jnp.sqrt(ss) * jnp.sqrt(yy)) & jnp.isfinite(sy) & jnp.isfinite(yy)
-    return jnp.where(is_good, sy, 1), jnp.where(is_good, yy, 1), is_good
-
-
 class Pairs(NamedTuple):
-    """The last m pairs, the newest last; 1 / s·y is 0 for a pair that is not there yet."""
+    """The last m pairs, each divided by √(s·y), in slots that are filled in turn.
 
-    s: Any  # [m, ...] for each leaf
+    H of Algorithm 7.4 is γ P Pᵀ + Σ pᵢ pᵢᵀ with P = I - Σ pᵢ yᵢᵀ and pᵢ = V sᵢ, where V is the product of the I - sⱼ yⱼᵀ
+    of the pairs newer than i. So a new pair multiplies each pᵢ by one factor, the oldest one goes without a trace, and
+    Hg takes no loop over the pairs.
+    """
+
+    p: Any  # [m, ...] for each leaf
     y: Any
-    inverse: jax.Array  # [m], 1 / s·y
+    filled: jax.Array  # [m], bool
     gamma: jax.Array  # s·y / y·y of the newest pair
+    slot: jax.Array  # int32: where the next pair goes
 
 
 @solver
@@ -114,46 +121,77 @@ def lbfgs(
     def empty(params):
         zeros = jax.tree.map(lambda p: jnp.zeros((memory, *p.shape), p.dtype), params)
         real = jnp.result_type(float, *[p.real.dtype for p in jax.tree.leaves(params)])
-        return Pairs(zeros, zeros, jnp.zeros(memory, real), jnp.ones([], real))
+        return Pairs(zeros, zeros, jnp.zeros(memory, bool), jnp.ones([], real), jnp.zeros([], jnp.int32))
 
-    def direct(pairs, s, y, g, x, box):
-        pairs = _remember(pairs, s, y)
-        t = jnp.ones([], pairs.gamma.dtype)
-        return pairs, jax.tree.map(jnp.negative, _two_loops(pairs, g)), t
+    def forget(pairs, when):
+        return pairs._replace(filled=pairs.filled & ~when, gamma=jnp.where(when, 1, pairs.gamma))
 
-    return line_search_method(empty, direct, c1, c2, first_step, tries)
+    def direct(before, pairs, move, g, x, box):
+        return jax.tree.map(jnp.negative, _product(before, pairs.gamma, move, g)), jnp.ones([], pairs.gamma.dtype)
+
+    return line_search_method(empty, direct, c1, c2, first_step, tries, remember=_remember, forget=forget)
 
 
-def _remember(pairs: Pairs, s: Any, y: Any) -> Pairs:
-    """The pairs with a new one, unless its curvature s·y is not safely positive."""
-    sy, yy, is_good = curvature(dot(s, y), dot(s, s), dot(y, y))
-    shift = lambda old, new: jnp.concatenate([old[1:], new[None].astype(old.dtype)])
-    new = Pairs(
-        jax.tree.map(shift, pairs.s, s),
-        jax.tree.map(shift, pairs.y, y),
-        shift(pairs.inverse, 1 / sy),
-        (sy / yy).astype(pairs.gamma.dtype),
+def _new_pair(pairs: Pairs, move: Move) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """Which slot gets the move, the others with a pair, 1 / √(s·y), and pᵢ·y of the others; nothing unless it is good."""
+    is_new = (jnp.arange(len(pairs.filled)) == pairs.slot) & move.is_good  # [m]
+    others = pairs.filled & ~is_new
+    scale = 1 / jnp.sqrt(jnp.where(move.is_good, move.sy, 1))
+    return is_new, others, scale, jnp.where(others & move.is_good, scale * _along(pairs.p, move.y), 0)
+
+
+def _remember(pairs: Pairs, move: Move) -> Pairs:
+    """The pairs with a new one in place of the oldest."""
+    is_new, _, scale, along = _new_pair(pairs, move)
+
+    def project(p, s):
+        s = (s * scale.astype(s.real.dtype))[None]
+        return jnp.where(_like(is_new, p), s, p - _like(along, p) * s)
+
+    def put(old, y):
+        return jnp.where(_like(is_new, old), (y * scale.astype(y.real.dtype))[None], old)
+
+    return Pairs(
+        jax.tree.map(project, pairs.p, move.s),
+        jax.tree.map(put, pairs.y, move.y),
+        pairs.filled | is_new,
+        jnp.where(move.is_good, move.sy / jnp.where(move.is_good, move.yy, 1), pairs.gamma).astype(pairs.gamma.dtype),
+        jnp.where(move.is_good, (pairs.slot + 1) % len(pairs.filled), pairs.slot),
     )
-    return jax.tree.map(lambda a, b: jnp.where(is_good, a, b), new, pairs)
 
 
-def _two_loops(pairs: Pairs, g: Any) -> Any:
-    """H g by Algorithm 7.4, from the newest pair to the oldest and back."""
+def _product(before: Pairs, gamma: jax.Array, move: Move, g: Any) -> Any:
+    """H g = γ P q + Σ wᵢ pᵢ with wᵢ = pᵢ·g and q = Pᵀg = g - Σ wᵢ yᵢ, after the move.
 
-    def minus(q, a, x):
-        return jax.tree.map(lambda q, x: q - a.astype(q.real.dtype) * x, q, x)
+    It reads the pairs before the move, and adds what the move changes: under vmap the new pairs are then made once.
+    """
+    _, others, scale, along = _new_pair(before, move)
+    scale = jnp.where(move.is_good, scale, 0)
+    sg = scale * dot(move.s, g)
+    w = jnp.where(others, _along(before.p, g) - along * sg, 0)
+    q = jax.tree.map(
+        lambda g, old, y: g - old - (scale * sg).astype(y.real.dtype) * y, g, _combined(w, before.y), move.y
+    )
+    w = jnp.where(others, w - gamma * _along(before.y, q), 0)
+    last = scale * (sg - gamma * scale * dot(move.y, q) - jnp.sum(along * w))
+    return jax.tree.map(
+        lambda q, old, s: gamma.astype(q.real.dtype) * q + old + last.astype(s.real.dtype) * s,
+        *(q, _combined(w, before.p), move.s),
+    )
 
-    def backward(q, pair):
-        s, y, inverse = pair
-        a = inverse * dot(s, q)
-        return minus(q, a, y), a
 
-    def forward(r, pair):
-        (s, y, inverse), a = pair
-        b = inverse * dot(y, r)
-        return minus(r, b - a, s), None
+def _like(mask: jax.Array, stacked: jax.Array) -> jax.Array:
+    """[m] -> [m, 1, ...]; numbers of the dtype of `stacked`."""
+    mask = mask if mask.dtype == bool else mask.astype(stacked.real.dtype)
+    return mask.reshape(len(mask), *(1,) * (stacked.ndim - 1))
 
-    stacked = (pairs.s, pairs.y, pairs.inverse)
-    q, a = jax.lax.scan(backward, g, stacked, reverse=True)
-    r = jax.tree.map(lambda q: pairs.gamma.astype(q.real.dtype) * q, q)
-    return jax.lax.scan(forward, r, (stacked, a))[0]
+
+def _along(vectors: Any, x: Any) -> jax.Array:
+    """The inner products of m vectors with x, [m]."""
+    product = lambda v, x: jnp.real(jnp.tensordot(jnp.conj(v), x, x.ndim, precision="highest"))
+    return sum(jax.tree.leaves(jax.tree.map(product, vectors, x)), start=jnp.zeros(()))
+
+
+def _combined(w: jax.Array, vectors: Any) -> Any:
+    """Σ wᵢ vᵢ."""
+    return jax.tree.map(lambda v: jnp.tensordot(w[None].astype(v.dtype), v, 1, precision="highest")[0], vectors)

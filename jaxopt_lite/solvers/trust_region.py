@@ -7,6 +7,14 @@ propose the next p from the model at the point that was kept. One evaluation of 
 differ in how they propose p, see `newton` and `dogleg`.
 
 Where f and f₊ differ by rounding only, the decrease is taken from the slopes, -½ (g + g₊)ᵀp, which are still exact.
+
+A small gradient alone is no minimum: far along the slopes of 1/x it is small too, and x is not near anything. So
+converged by gradient means also that the Newton step is short, ‖p‖ <= √tol ‖x‖ with the largest ‖x‖ so far. Started
+anew near a degenerate minimum, such as that of x⁴, a solve has not seen a large gradient. There ‖p‖ and ‖g‖ shrink by
+
+    ρ = (k - 1) / k,  ρᵏ        for ‖g‖ ~ ‖x - x*‖ᵏ
+
+and a short step which does that for a k >= 2.5 ends the solve.
 """
 
 from collections.abc import Callable
@@ -25,6 +33,8 @@ ACCEPT = 1e-3  # the share of the predicted decrease that a step must bring
 IDLE = 8  # number of successive accepted steps without progress after which a solve has stalled
 PROGRESS = 0.9  # a gradient norm below this times the least so far counts as progress
 RISES = 9  # number of successive trials with a higher value but a negative slope after which slopes are taken as wrong
+LATE = 60  # steps within the tolerance of the gradient, but with long Newton steps, after which a solve has stalled
+POWER = (0.6, 0.95)  # ‖p‖ shrinks by 2/3 a step towards the minimum of |x|⁴, by 7/8 towards that of |x|⁹
 ROUNDING = 8.0  # values that differ by less than this times ε |f| count as equal
 TRIES = 40  # rejected steps in succession after which a solve ends: Δ is then 4⁻⁴⁰ of what it was
 
@@ -73,6 +83,8 @@ class TrustState(NamedTuple):
     products: jax.Array  # int32, the number of products with H so far
     first_norm: jax.Array  # of the gradient at the start
     least_norm: jax.Array  # of the gradients so far
+    largest: jax.Array  # ‖x‖ so far
+    late: jax.Array  # int32: steps with a gradient within the tolerance
     idle: jax.Array  # int32
     rejected: jax.Array  # int32, in succession
     rises: jax.Array  # int32, in succession
@@ -104,7 +116,7 @@ def trust_region_method(
         proposal = Proposal(still, zero, no, zero, no)  # p = 0: the first evaluation is at the start
         return TrustState(
             *(zero, zeros(aux), still, proposal, zero, empty(params), count),
-            *(zero, zero, count, count, count, no),
+            *(zero, zero, zero, count, count, count, count, no),
         )
 
     def step(objective: Objective, params: Any, state: TrustState) -> tuple[Any, TrustState, Info]:
@@ -152,21 +164,31 @@ def trust_region_method(
         floor = at_floor(g, model.terms, jnp.maximum(eps, coarsest))
         proposal, solved = propose(model, g, radius, near | floor, small)
         energy = real(inner(jax.tree.map(magnitudes, best), model.terms))
-        steps = real(tree.global_norm(proposal.step))
+        steps, largest = real(tree.global_norm(proposal.step)), jnp.maximum(state.largest, size_x)
+        root = jnp.sqrt(real(objective.tol))
         loose = jnp.maximum(objective.tol, eps) ** (2 / 3) / 10
         is_flat = ~begun & (2 * proposal.newton <= loose * size_h * steps * steps)
-        settled = near & (proposal.newton <= jnp.where(is_flat, loose, objective.tol**2) * energy)
+        short = ~proposal.at_radius & (steps <= root * largest)
+        settled = near & short & (proposal.newton <= jnp.where(is_flat, loose, objective.tol**2) * energy)
         idles = (idle > 0) | (rejected > 0) | (proposal.newton <= ROUNDING * eps * jnp.abs(f))
+        # The end by the gradient, with a short Newton step; and that at a degenerate minimum.
+        invisible = ((idle > 0) | (rejected > 0)) & (proposal.newton <= ROUNDING * eps * jnp.abs(f))
+        done = small & ((best_norm == 0) | invisible | short)
+        rho = steps / jnp.where(length > 0, length, 1)
+        falls = jnp.log(best_norm / there[-1]) - jnp.log(rho) / (1 - rho)
+        powers = begun & accepted & ~at_radius & ~proposal.at_radius & (rho > POWER[0]) & (rho < POWER[1])
+        degenerate = near & powers & (jnp.abs(falls) < 0.1) & (steps <= 10 * root * jnp.maximum(size_x, 1))
+        late = jnp.where(small, state.late + 1, 0)
 
         started = begun | (jnp.isfinite(f) & jnp.isfinite(best_norm))
         status = jnp.select(
             [
                 ~started,
-                small & ~proposal.saddle,
-                (floor & idles | settled) & ~proposal.saddle,
+                done & ~proposal.saddle,
+                (floor & idles | settled | degenerate) & ~proposal.saddle,
                 begun & (value == -jnp.inf),
                 (rises >= RISES),
-                begun & unmoved | (idle >= IDLE) | (rejected >= TRIES),
+                begun & unmoved | (idle >= IDLE) | (rejected >= TRIES) | (late >= LATE),
             ],
             [
                 *(Status.NON_FINITE, Status.CONVERGED_GRADIENT, Status.CONVERGED_STEP),
@@ -177,7 +199,7 @@ def trust_region_method(
         updates = jax.tree.map(jnp.subtract, best, params)
         new_state = TrustState(
             *(f, best_aux, g, proposal, radius, memory, state.products + built + solved),
-            *(first_norm, least_norm, idle, rejected, rises, jnp.array(True)),
+            *(first_norm, least_norm, largest, late, idle, rejected, rises, jnp.array(True)),
         )
         new_state = tree.keep_dtypes(new_state, state)
         return best, new_state, Info(f, best_aux, g, updates, status, jnp.ones([], jnp.int32))

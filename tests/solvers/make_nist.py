@@ -1,4 +1,4 @@
-"""Write nist.json from the files of NIST's Statistical Reference Datasets, nonlinear regression.
+"""Write experiments/nist.json from the files of NIST's Statistical Reference Datasets, nonlinear regression.
 
 Run     pip download --no-binary lmfit --no-deps lmfit, unpack it, and
         python -m tests.solvers.make_nist lmfit-1.3.4/NIST_STRD
@@ -9,6 +9,8 @@ import json
 import re
 import sys
 from pathlib import Path
+
+import experiments
 
 NUMBER = r"[-+]?[\d.]+(?:E[-+]?\d+)?"
 
@@ -28,4 +30,4 @@ def read(path: Path) -> dict:
 if __name__ == "__main__":
     problems = {path.stem: read(path) for path in sorted(Path(sys.argv[1]).glob("*.dat"))}
     lines = [f'"{name}": {json.dumps(problem, separators=(",", ":"))}' for name, problem in problems.items()]
-    Path(__file__).with_name("nist.json").write_text("{\n" + ",\n".join(lines) + "\n}\n")
+    Path(experiments.__file__).with_name("nist.json").write_text("{\n" + ",\n".join(lines) + "\n}\n")

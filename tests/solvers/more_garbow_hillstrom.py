@@ -9,7 +9,7 @@ linear ones with 20 residuals, Watson at n = 6, 9 and 12, for which the paper li
 import jax.numpy as jnp
 import numpy as np
 
-from tests.solvers.nist import DATA
+from experiments.nist import DATA
 
 BARD = np.array([0.14, 0.18, 0.22, 0.25, 0.29, 0.32, 0.35, 0.39, 0.37, 0.58, 0.73, 0.96, 1.34, 2.10, 4.39])
 GAUSSIAN = np.array([0.0009, 0.0044, 0.0175, 0.0540, 0.1295, 0.2420, 0.3521, 0.3989])

@@ -58,3 +58,34 @@ TEN = [
     (wood, np.array([-3.0, -1.0, -3.0, -1.0]), 0.0),
     (brown_dennis, np.array([25.0, 5.0, -5.0, -1.0]), 85822.20162635627),
 ]
+
+
+def logistic(strength=1e-2):
+    """Logistic regression on breast_cancer, its columns standardised, with a ridge penalty, and its start."""
+    from sklearn.datasets import load_breast_cancer
+
+    x, y = load_breast_cancer(return_X_y=True)
+    x = jnp.asarray((x - x.mean(0)) / x.std(0))
+    sign = jnp.asarray(2.0 * y - 1)
+
+    def f(w):
+        return jnp.mean(jnp.logaddexp(0.0, -sign * (x @ w[1:] + w[0]))) + strength * jnp.sum(w[1:] ** 2) / 2
+
+    return f, np.zeros(31)
+
+
+def classic():
+    """The ten problems of the benchmark of evaluations: name, function, start, value at the minimum."""
+    long = np.tile([-1.2, 1.0], 50)
+    return [
+        ("Rosenbrock 2", rosenbrock, np.array([-1.2, 1.0]), 0.0),
+        ("Rosenbrock 10", rosenbrock, long[:10], 0.0),
+        ("Rosenbrock 100", rosenbrock, long, 0.0),
+        ("Beale", beale, np.array([1.0, 1.0]), 0.0),
+        ("Brown badly scaled", brown_badly_scaled, np.array([1.0, 1.0]), 0.0),
+        ("Powell singular", powell_singular, np.array([3.0, -1.0, 0.0, 1.0]), 0.0),
+        ("Wood", wood, np.array([-3.0, -1.0, -3.0, -1.0]), 0.0),
+        ("helical valley", helical_valley, np.array([-1.0, 0.0, 0.0]), 0.0),
+        ("Box 3-D", box, np.array([0.0, 10.0, 20.0]), 0.0),
+        ("logistic regression", *logistic(), 0.09959137548470551),
+    ]

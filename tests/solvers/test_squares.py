@@ -10,11 +10,11 @@ import pytest
 import scipy.optimize
 
 import jaxopt_lite as jo
+from experiments import nist
 from jaxopt_lite.core.method import Objective, Status
 from jaxopt_lite.solve.solution import begin, run, solution_of
 from jaxopt_lite.solvers.linear_model import covariance
 from jaxopt_lite.solvers.robust import LOSSES, rho
-from tests.solvers import nist
 from tests.solvers.more_garbow_hillstrom import PROBLEMS, broyden_tridiagonal, reached, rosenbrock
 
 METHODS = [jo.solvers.levenberg_marquardt(), jo.solvers.gauss_newton()]

@@ -1,4 +1,8 @@
-"""The 27 nonlinear regressions of NIST's Statistical Reference Datasets; `make_nist` made the data file."""
+"""The 27 nonlinear regressions of NIST's Statistical Reference Datasets.
+
+Each model is a function of x, an array [m] (of Nelson [m, 2]), and its parameters, scalars; it returns an array [m].
+The data file is made by tests/solvers/make_nist.py.
+"""
 
 import json
 from pathlib import Path
@@ -10,26 +14,32 @@ DATA = json.loads(Path(__file__).with_name("nist.json").read_text())
 
 
 def saturation(x, b1, b2):
+    """BoxBOD and Misra1a: growth to a limit."""
     return b1 * (1 - jnp.exp(-b2 * x))
 
 
 def chwirut(x, b1, b2, b3):
+    """Chwirut1 and 2: response of an ultrasonic gauge to distance."""
     return jnp.exp(-b1 * x) / (b2 + b3 * x)
 
 
 def gauss(x, b1, b2, b3, b4, b5, b6, b7, b8):
+    """Gauss1 to 3: two peaks on a decaying baseline."""
     return b1 * jnp.exp(-b2 * x) + b3 * jnp.exp(-((x - b4) ** 2) / b5**2) + b6 * jnp.exp(-((x - b7) ** 2) / b8**2)
 
 
 def lanczos(x, b1, b2, b3, b4, b5, b6):
+    """Lanczos1 to 3: three decays."""
     return b1 * jnp.exp(-b2 * x) + b3 * jnp.exp(-b4 * x) + b5 * jnp.exp(-b6 * x)
 
 
 def cubics(x, b1, b2, b3, b4, b5, b6, b7):
+    """Hahn1 and Thurber: a ratio of cubic polynomials."""
     return (b1 + b2 * x + b3 * x**2 + b4 * x**3) / (1 + b5 * x + b6 * x**2 + b7 * x**3)
 
 
 def enso(x, b1, b2, b3, b4, b5, b6, b7, b8, b9):
+    """ENSO: a yearly wave and two of unknown periods."""
     wave = lambda period, a, b: a * jnp.cos(2 * jnp.pi * x / period) + b * jnp.sin(2 * jnp.pi * x / period)
     return b1 + wave(12, b2, b3) + wave(b4, b5, b6) + wave(b7, b8, b9)
 
@@ -65,12 +75,21 @@ MODELS = {
 }
 
 
+def data(name):
+    """{"x": [m] or [m, 2], "y": [m], "starts": [2, n], "params" and "errors": [n], "squares": scalar}, float64.
+
+    The last three are certified: parameters, their standard errors, the sum of squares. y of Nelson is its logarithm.
+    """
+    found = {key: np.asarray(value, float) for key, value in DATA[name].items()}
+    return {**found, "y": np.log(found["y"])} if name == "Nelson" else found
+
+
 def problem(name):
     """Residuals of parameters [n], starts [2, n], certified parameters and errors [n], half the sum of squares."""
-    data = {key: np.asarray(value, float) for key, value in DATA[name].items()}
-    x, y = data["x"], np.log(data["y"]) if name == "Nelson" else data["y"]
+    found = data(name)
+    x, y = found["x"], found["y"]
 
     def residual(b):
         return MODELS[name](jnp.asarray(x, b.dtype), *b) - jnp.asarray(y, b.dtype)
 
-    return residual, data["starts"], data["params"], data["errors"], float(data["squares"]) / 2
+    return residual, found["starts"], found["params"], found["errors"], float(found["squares"]) / 2
