@@ -87,30 +87,29 @@ def step_in_box(
         propose: (model, free coordinates, radius) -> Steps.
         radius: how far the step may go.
     """
-    newton, taken = propose(model, ~active, radius)
     if box.is_all:
+        newton, taken = propose(model, ~active, radius)
         return newton, x + taken
 
-    def over(p, free):
-        return free & ((x + p < box.lower) | (x + p > box.upper))
-
-    def is_over(state):
-        return jnp.any(state[2]) & (state[3] < PASSES)
+    def is_running(state):
+        *_, outside, count = state
+        return (count == 0) | jnp.any(outside) & (count < PASSES)
 
     def hold(state):
-        p, held, outside, count = state
+        first, p, held, outside, count = state
         free = ~(held | outside)
         # Those held keep the displacement to their bound; the model of the others begins there.
         fixed = jnp.where(free | active, 0, box.clip(x + p) - x)
         used = jnp.linalg.norm(model.scale * fixed) / jnp.maximum(jnp.linalg.norm(model.scale * p), tiny)
         rest = radius * jnp.sqrt(jnp.maximum(1 - used**2, 0.01))
-        there = model.moved(fixed)
-        p = jnp.where(free, propose(there, free, rest).taken, fixed)
-        return p, held | outside, over(p, free), count + 1
+        made = propose(model.moved(fixed), free, rest)
+        p = jnp.where(free, made.taken, fixed)
+        over = free & ((x + p < box.lower) | (x + p > box.upper))
+        return tree.where(count == 0, made, first), p, held | outside, over, count + 1
 
-    tiny = jnp.finfo(x.dtype).tiny
-    start = (taken, active, over(taken, ~active), jnp.zeros([], jnp.int32))
-    p = jax.lax.while_loop(is_over, hold, start)[0]
+    tiny, zeros = jnp.finfo(x.dtype).tiny, jnp.zeros_like(x)
+    start = (Steps(zeros, zeros), zeros, active, jnp.zeros_like(active), jnp.zeros([], jnp.int32))
+    (newton, taken), p, *_ = jax.lax.while_loop(is_running, hold, start)
     point = box.clip(x + p)
 
     # Projected steps along the negative gradient, in units of D, no longer than the first step.
