@@ -45,7 +45,7 @@ def root(
         method: `jo.solvers.newton()`, the default, or `jo.solvers.broyden()`; with a bracket `jo.solvers.brent()`, the
             default, or `jo.solvers.bisection()`.
         args: further arguments of f, pytrees of numbers and arrays.
-        bracket: for one equation in one unknown: two numbers, which may be traced, at which f has opposite signs or is
+        bracket: for one equation in one unknown: two numbers in either order, which may be traced, at which f has opposite signs or is
             zero. If it has not, the status is NO_BRACKET.
         tol: tolerance, see the method. None is ε^(2/3) of the parameters' dtype, and with a bracket what the dtype can
             resolve.
@@ -89,6 +89,7 @@ def _bracket(start: Any, bracket: Any) -> tuple[Any, tuple[Any, Any]]:
     low, high = (jnp.asarray(end, jnp.result_type(float, *bracket)) for end in bracket)
     if not isinstance(low, Tracer) and not isinstance(high, Tracer) and not (np.isfinite(low) and np.isfinite(high)):
         raise ValueError(f"root: the ends of a bracket must be finite, got {bracket}")
+    low, high = jnp.minimum(low, high), jnp.maximum(low, high)
     params = floating("root", low + (high - low) / 2 if start is None else start)
     leaves, structure = jax.tree.flatten(params)
     if len(leaves) != 1 or leaves[0].size != 1 or jnp.iscomplexobj(leaves[0]):
