@@ -26,6 +26,8 @@ __all__ = ["DescentState", "check_search", "gradient_descent", "line_search_meth
 
 NOTHING, FIRST, NEXT, GRADIENT = 0, 1, 2, 3  # the direction that is due: of the start, the method, or the gradient
 
+ACROSS = 1e-8  # cosine of the angle of a direction with the negative gradient, below which it is not followed
+
 
 class Move(NamedTuple):
     """From parameters x₋ to a trial x."""
@@ -98,13 +100,15 @@ def line_search_method(
         grads, value, norm = state.grads, state.value, state.course.norm
         direction, t = direct(*jax.lax.stop_gradient((state.memory, memory, state.move)), grads, params, box)
         down = slope_of(params, direction, grads, box).astype(value.dtype)
-        descends = (state.due == NEXT) & (down < 0) & jnp.isfinite(down)
+        # A direction across the gradient says that curvatures differ by more than differences of gradients can tell.
+        length = jnp.sqrt(dot(direction, direction)).astype(value.dtype)
+        descends = (state.due == NEXT) & (down < -ACROSS * norm * length)
         # Along the gradient at the start, and where the method's direction does not descend or has failed. At the
         # start a gradient that is small may be small enough: look far along it.
         inverse = 1 / jnp.where(norm == 0, 1, norm)
         is_far = (state.due == FIRST) & endings.is_small(objective, norm, value)
-        length = jnp.where(is_far, endings.reach(params), first_step * jnp.minimum(1, norm)) * inverse
-        t = jnp.where(descends, t, length)
+        t_steepest = jnp.where(is_far, endings.reach(params), first_step * jnp.minimum(1, norm)) * inverse
+        t = jnp.where(descends, t, t_steepest)
         steepest = jax.tree.map(jnp.negative, reduced(params, grads, box))
         direction = tree.where(descends, direction, steepest)
         search = linesearch.begin(value, jnp.where(descends, down, -(norm**2)), t)
