@@ -45,8 +45,8 @@ def root(
         method: `jo.solvers.newton()`, the default, or `jo.solvers.broyden()`; with a bracket `jo.solvers.brent()`, the
             default, or `jo.solvers.bisection()`.
         args: further arguments of f, pytrees of numbers and arrays.
-        bracket: for one equation in one unknown: two numbers in either order, which may be traced, at which f has opposite signs or is
-            zero. If it has not, the status is NO_BRACKET.
+        bracket: for one equation in one unknown: two numbers in either order, which may be traced, at which f has
+            opposite signs or is zero. If it has not, the status is NO_BRACKET.
         tol: tolerance, see the method. None is ε^(2/3) of the parameters' dtype, and with a bracket what the dtype can
             resolve.
         max_steps: the largest number of steps of this call, at least 1.
