@@ -10,7 +10,7 @@ from jax.core import Tracer
 
 from jaxopt_lite.core.numbers import describe
 from jaxopt_lite.run.minimizing import Differentiate, Progress
-from jaxopt_lite.run.problems import floating, prepare
+from jaxopt_lite.run.problems import check_arrays, floating, prepare
 from jaxopt_lite.run.solving import drive
 from jaxopt_lite.solve.solution import Solution, SolveState
 from jaxopt_lite.solvers import anderson, brent, newton
@@ -45,8 +45,8 @@ def root(
         method: `jo.solvers.newton()`, the default, or `jo.solvers.broyden()`; with a bracket `jo.solvers.brent()`, the
             default, or `jo.solvers.bisection()`.
         args: further arguments of f, pytrees of numbers and arrays.
-        bracket: for one equation in one unknown: two numbers in either order, which may be traced, at which f has opposite signs or is
-            zero. If it has not, the status is NO_BRACKET.
+        bracket: for one equation in one unknown: two numbers in either order, which may be traced, at which f has
+            opposite signs or is zero. If it has not, the status is NO_BRACKET.
         tol: tolerance, see the method. None is ε^(2/3) of the parameters' dtype, and with a bracket what the dtype can
             resolve.
         max_steps: the largest number of steps of this call, at least 1.
@@ -83,6 +83,7 @@ def _bracket(start: Any, bracket: Any) -> tuple[Any, tuple[Any, Any]]:
     """The start, in the middle where there is none, and the ends as trees like it."""
     if not isinstance(bracket, (tuple, list)) or len(bracket) != 2:
         raise ValueError(f"root: bracket must be a pair of numbers (low, high), got {describe(bracket)}")
+    check_arrays("root", "bracket", tuple(bracket))
     for end in bracket:
         if np.ndim(end) > 0 and np.size(end) != 1:
             raise ValueError(f"root: the ends of a bracket must be single numbers, got shape {np.shape(end)}; use vmap")

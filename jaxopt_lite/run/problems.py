@@ -230,6 +230,8 @@ def check_result(who: str, kind: str, function: Any, has_aux: bool, params: Any)
         for leaf, param in zip(leaves, jax.tree.leaves(params), strict=not difference):
             if leaf.shape != param.shape:
                 difference = difference or f"g(params) has a leaf of shape {leaf.shape} for one of shape {param.shape}"
+            if jnp.iscomplexobj(leaf) and not jnp.iscomplexobj(param):
+                difference = difference or "g(params) has a complex leaf for a real one; start from a complex number"
         if difference:
             raise ValueError(f"{who}: g must return a tree like params: {difference}{is_pair * _AUX}")
     elif kind in ("root", "bracket"):

@@ -54,7 +54,7 @@ def no_model(zero: jax.Array, zeros: jax.Array) -> NewtonModel:
 def norm(x: jax.Array) -> jax.Array:
     """‖x‖ without over- or underflow, of the dtype of x; NaN if x is not finite."""
     largest = jnp.max(jnp.abs(x), initial=0.0)
-    return largest * jnp.sqrt(jnp.sum((x / _nonzero(largest)) ** 2))
+    return largest * tree.safe_sqrt(jnp.sum((x / _nonzero(largest)) ** 2))
 
 
 def epsilon(*trees: Any) -> float:
@@ -156,7 +156,7 @@ def dogleg_step(model: NewtonModel, radius: jax.Array) -> tuple[jax.Array, jax.A
     # ‖c + τ (z - c)‖ = δ
     d = z + t * g
     a, b, e = jnp.sum(d * d), -t * jnp.sum(g * d), jnp.maximum(delta**2 - (t * norm_g) ** 2, 0)
-    root = jnp.sqrt(jnp.maximum(b * b + a * e, 0))
+    root = tree.safe_sqrt(jnp.maximum(b * b + a * e, 0))
     tau = jnp.where(b > 0, e / _nonzero(b + root), (root - b) / _nonzero(a))
     tau = jnp.where(full, 1, jnp.clip(_finite(tau), 0, 1))
     share = jnp.where(full, 0, t * (1 - tau))
@@ -169,7 +169,7 @@ def dogleg_step(model: NewtonModel, radius: jax.Array) -> tuple[jax.Array, jax.A
 def column_norms(J: jax.Array) -> jax.Array:
     """‖Jⱼ‖, [n], without over- or underflow."""
     largest = jnp.max(jnp.abs(J), axis=0, initial=0.0)
-    return largest * jnp.sqrt(jnp.sum((J / _nonzero(largest)[None]) ** 2, axis=0))
+    return largest * tree.safe_sqrt(jnp.sum((J / _nonzero(largest)[None]) ** 2, axis=0))
 
 
 def _filled(scale):

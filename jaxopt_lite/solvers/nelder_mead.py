@@ -22,6 +22,7 @@ __all__ = ["nelder_mead"]
 FILL, REFLECT, EXPAND, OUTSIDE, INSIDE = range(5)  # what the trial is: a point of a new simplex, or one of the moves
 FRESH = 10.0  # the edges of a second simplex, in units of the size at which the first one ended
 LEVEL = 1e3  # values that differ by more than this times |f| are not those of a minimum, unless f = 0
+NEAR_ZERO = 1e-12  # the least size at which a minimum is looked for from a start of zeros
 ROUNDING = 4.0  # values that differ by less than this times ε |f| count as equal
 
 
@@ -41,6 +42,7 @@ class SimplexState(NamedTuple):
     edges: jax.Array  # [n], of the last fresh simplex
     spread: jax.Array  # of the values of the first simplex
     last_best: jax.Array  # [n], where the last fresh simplex was made, NaN for the first one
+    unscaled: jax.Array  # bool: the start was all zeros, so the size of the parameters is not known
     flat: jax.Array  # int32, how often in succession all values were equal
     begun: jax.Array  # bool
 
@@ -54,15 +56,15 @@ def nelder_mead(edge: Positive = 0.05, *, adaptive: bool = True):
     larger) and its values differ by less than tol, relative to f and to the differences in the first simplex. A simplex
     may have collapsed where there is no minimum, so it ends only after another one, fresh and ten times as large as it
     was in the end, has ended near the same point. Where all values are equal to rounding while the simplex is larger,
-    the solve has stalled.
+    and also in a fresh one at the same best point, the solve has stalled.
 
     Trial points are clipped to the bounds, and the first points step inwards from a bound. Gradients and their norm are
     NaN in the solution.
 
     Args:
         edge: of the first simplex, above 0, relative to each parameter; for parameters that are zero, to the largest,
-            or to 1. Where all are zero and far smaller than 1 at the minimum, give an edge of their size: the end is
-            judged relative to it.
+            or to 1. From a start of zeros that is a guess, and the end is judged by the size of the parameters that are
+            found, down to 1e-12.
         adaptive: whether the coefficients depend on n as in Gao & Han, which is better from n = 10 or so; they are the
             same for n = 2. If False, ρ = 1, χ = 2, γ = σ = 1/2.
 
@@ -80,7 +82,7 @@ def nelder_mead(edge: Positive = 0.05, *, adaptive: bool = True):
         return SimplexState(
             *(points, jnp.full(x.size + 1, jnp.inf, value.dtype), x, count, count, x, infinite, x, infinite),
             *(jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), aux), edges),
-            *(jnp.zeros_like(infinite), jnp.full_like(x, jnp.nan), count, jnp.array(False)),
+            *(jnp.zeros_like(infinite), jnp.full_like(x, jnp.nan), largest == 0, count, jnp.array(False)),
         )
 
     def step(objective: Objective, params: Any, state: SimplexState) -> tuple[Any, SimplexState, Info]:
@@ -122,19 +124,26 @@ def nelder_mead(edge: Positive = 0.05, *, adaptive: bool = True):
         # The end: small and level, twice
         root = (jnp.sqrt(objective.tol) / 3).astype(trial.dtype)
         scale = jnp.maximum(jnp.abs(best), state.edges)
-        small = jnp.all(jnp.abs(points - best[None]) <= root * scale[None])
+        sizes = jnp.max(jnp.abs(points - best[None]), axis=0)
+        small = jnp.all(sizes <= root * scale)
+        level = (high - low <= ROUNDING * jnp.finfo(value.dtype).eps * jnp.abs(best_value)) & ~small
+        # From zeros, the first edge is a guess: where f still differs, the sizes are judged by the parameters found.
+        guess = state.unscaled & (high - low > 0.1 * jnp.abs(best_value))
+        scale = jnp.where(guess, jnp.maximum(jnp.abs(best), NEAR_ZERO), scale)
+        small &= ~guess | jnp.all((sizes <= root * scale) | (sizes <= NEAR_ZERO))
         is_first = jnp.any(jnp.isnan(state.last_best))
         seen = jnp.where(jnp.isfinite(values), values, best_value)
         spread = jnp.where(is_first & fills & is_next, jnp.max(seen) - best_value, state.spread)
         near = objective.tol * jnp.maximum(jnp.abs(best_value), spread)
         near_zero = (best_value == 0) | (high - low <= LEVEL * jnp.abs(best_value))
         ends = is_next & small & (high - low <= near) & near_zero
-        again = ends & ~jnp.all(jnp.abs(best - state.last_best) <= state.edges)
-        edges = jnp.where(again, FRESH * root * scale, state.edges)
-        fresh = _simplex(best, edges, lower, upper)
-        rounding = ROUNDING * jnp.finfo(value.dtype).eps * jnp.abs(best_value)
-        level = (high - low <= rounding) & ~small
         flat = jnp.where(is_next, jnp.where(level, state.flat + 1, 0), state.flat)
+        stuck = flat >= 2  # as on a plateau; or the bounds have flattened the simplex, and then a fresh one helps
+        again = ends & ~jnp.all(jnp.abs(best - state.last_best) <= state.edges)
+        again |= stuck & jnp.any(best != state.last_best)
+        following_edges = jnp.where(stuck, 0.37 * state.edges, FRESH * root * scale)
+        edges = jnp.where(again, following_edges, state.edges).astype(trial.dtype)
+        fresh = _simplex(best, edges, lower, upper)
 
         # The next trial: a simplex that is fresh or shrunk is filled from its second point on, the first is the best.
         b = jnp.argmin(state.values)
@@ -151,7 +160,7 @@ def nelder_mead(edge: Positive = 0.05, *, adaptive: bool = True):
         phase = jnp.where(is_filling, FILL, jnp.where(is_next, REFLECT, move)).astype(jnp.int32)
 
         status = jnp.select(
-            [~state.begun & ~jnp.isfinite(value), value == -jnp.inf, ends & ~again, flat >= 2],
+            [~state.begun & ~jnp.isfinite(value), value == -jnp.inf, ends & ~again, stuck & ~again],
             [Status.NON_FINITE, Status.UNBOUNDED, Status.CONVERGED_STEP, Status.STALLED],
             Status.RUNNING,
         ).astype(jnp.int32)
@@ -159,7 +168,7 @@ def nelder_mead(edge: Positive = 0.05, *, adaptive: bool = True):
             *(points, values, jnp.clip(following, lower, upper), phase, index),
             *(jnp.where(reflects, trial, state.reflected), jnp.where(reflects, value, state.reflected_value)),
             *(best, best_value, best_aux, edges, spread),
-            *(jnp.where(again, best, state.last_best), flat, jnp.array(True)),
+            *(jnp.where(again, best, state.last_best), state.unscaled, jnp.where(again, 0, flat), jnp.array(True)),
         )
         here = from_vector(best, params)
         updates = jax.tree.map(jnp.subtract, here, params)

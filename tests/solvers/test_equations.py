@@ -163,6 +163,13 @@ def test_a_batch_is_a_loop():
     assert jo.root(powell_badly_scaled, batch.params[0]).evaluations == 1
 
 
+@pytest.mark.usefixtures("x64")
+def test_unrolled_derivatives_pass_through_a_residual_of_zero():
+    f = lambda x, a: jnp.stack([x[0] ** 3 - a, x[1] - x[0]])
+    solve = lambda a: jo.root(f, jnp.ones(2), args=(a,), max_steps=12, differentiate="unrolled").params[1]
+    np.testing.assert_allclose(jax.grad(solve)(2.0), 2 ** (-2 / 3) / 3, 1e-9)
+
+
 def test_wrong_problems_are_refused_in_words():
     with pytest.raises(ValueError, match="root: needs as many equations as unknowns, got 2 equations and 3 unknowns"):
         jo.root(lambda x: x[:2], jnp.ones(3))

@@ -133,3 +133,5 @@ def test_wrong_problems_are_refused_in_words():
         anderson().init(jo.Objective(residual=lambda x: x[:2]), jnp.ones(3))
     with pytest.raises(ValueError, match="fixed_point: g must return a tree like params"):
         jo.fixed_point(lambda x: x[:2], jnp.ones(3))
+    with pytest.raises(ValueError, match="has a complex leaf for a real one"):
+        jo.fixed_point(lambda x: 0.5j * x + 1, 1.0)

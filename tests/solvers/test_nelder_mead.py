@@ -1,92 +1,91 @@
 """Nelder-Mead: problems with and without bounds, scales, plateaus, and honest endings."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import jaxopt_lite as jo
-from jaxopt_lite.core.method import Objective, default_tol
-from jaxopt_lite.solve import begin, run, solution_of
+from tests.solvers.families import families, one_of, solve_all
 from tests.solvers.problems import TEN, rosenbrock
 
 METHOD = jo.solvers.nelder_mead()
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def boxed(f, start, lower, upper):
-    objective = Objective(f, tol=default_tol(start.dtype), lower=lower, upper=upper)
-    return solution_of(run(METHOD, objective, begin(METHOD, objective, start), 3000))
-
-
 @pytest.mark.usefixtures("x64")
 def test_classic_problems():
-    for f, start, value in (TEN[0], TEN[2], TEN[3], TEN[4], TEN[5], TEN[6], TEN[8], TEN[9]):
-        solution = jo.minimize(f, start, method=METHOD, max_steps=2000)
-        assert solution.converged and solution.value - value <= 1e-8 * (1 + value), (f.__name__, solution)
-        assert solution.evaluations == solution.steps and np.isnan(solution.grad_norm)
+    for g, starts, rows in families([TEN[i] for i in (0, 2, 3, 4, 5, 6, 8, 9)]):
+        for (f, _, value), (solution, _) in zip(
+            rows, solve_all(jo.minimize, g, starts, METHOD, max_steps=2000), strict=True
+        ):
+            assert solution.converged and solution.value - value <= 1e-8 * (1 + value), (f.__name__, solution)
+            assert solution.evaluations == solution.steps and np.isnan(solution.grad_norm)
 
 
 @pytest.mark.usefixtures("x64")
 def test_bounds_do_not_flatten_the_simplex():
-    infinite = np.full(1, np.inf)
-    for f, start, lower, upper, wanted in (
-        (lambda x: jnp.sum(x**2) - 3, [4.0], [0.0], [4.0], [0.0]),
+    rows = (
+        (lambda x: jnp.sum(x**2) - 3, [4.0, 4.0], [0.0, 0.0], [4.0, 4.0], [0.0, 0.0]),
         (rosenbrock, [-1.2, 1.0], [-100.0, -100.0], [0.5, 100.0], [0.5, 0.25]),
-        (lambda x: jnp.sum((x - 1) ** 2), [10.0], -infinite, [0.0], [0.0]),
-        (lambda x: jnp.sum(x + 1 / x), [1500.0], [1e-12], infinite, [1.0]),
+        (lambda x: jnp.sum((x - 1) ** 2), [10.0, -2.0], [-np.inf, -np.inf], [0.0, np.inf], [0.0, 1.0]),
+        (lambda x: jnp.sum(x + 1 / x), [1500.0, 2.0], [1e-12, 1e-12], [np.inf, np.inf], [1.0, 1.0]),
         (lambda x: jnp.sum((x - 3) ** 2) + x[0] * x[1], [0.0, 0.0], [0.0, 0.0], [1.0, 0.0], [1.0, 0.0]),
-    ):
-        solution = boxed(f, *map(np.asarray, (start, lower, upper)))
-        assert solution.converged, solution
-        np.testing.assert_allclose(solution.params, wanted, atol=1e-5)
+    )
+    starts, lower, upper, wanted = (np.array([row[k] for row in rows]) for k in (1, 2, 3, 4))
+    f = one_of(*(row[0] for row in rows))
+    solve = lambda start, low, high, i: jo.minimize(f, start, METHOD, (i,), (low, high), max_steps=3000)
+    solution = jax.jit(jax.vmap(solve))(starts, lower, upper, np.arange(5))
+    assert solution.converged.all(), solution.status
+    np.testing.assert_allclose(solution.params, wanted, atol=1e-5)
 
 
-@pytest.mark.parametrize("unit", [1e-8, 1.0, 1e8])
-def test_scales_of_the_value_and_of_the_parameters(unit):
+def test_scales_of_the_value_and_of_the_parameters_also_from_zeros():
     f = lambda x, factor, unit: factor * rosenbrock(x / unit)
-    for factor in (1e-8, 1e8):
-        for start in ([-1.2, 1.0], [0.0, 0.0]) if unit >= 1 else ([-1.2, 1.0],):
-            solution = jo.minimize(f, unit * jnp.array(start), method=METHOD, args=(factor, unit))
-            right = np.allclose(solution.params / unit, 1, atol=1e-2)
-            assert right if start[0] else (right or not solution.converged), solution
+    solve = lambda start, factor, unit: jo.minimize(f, unit * start, METHOD, (factor, unit))
+    grid = np.meshgrid(np.float32([1e-8, 1e8]), np.float32([1e-8, 1e-4, 1, 1e8]), [0, 1])
+    factors, units, which = (a.ravel() for a in grid)
+    starts = np.float32([[-1.2, 1.0], [0.0, 0.0]])[which]
+    solution = jax.jit(jax.vmap(solve))(starts, factors, units)
+    right = np.isclose(solution.params / units[:, None], 1, atol=1e-2).all(axis=1)
+    assert (right & solution.converged)[which == 0].all() and (right | ~solution.converged).all(), solution.status
+    assert right[(which == 1) & (units <= 1)].all()
 
 
-def test_plateaus_offsets_and_other_endings_that_are_no_solutions_say_so():
-    bowl = lambda x: jnp.sum((x - 1) ** 2)
-    for f, start, status in (
+def test_endings_that_are_no_solutions_say_so_and_kinks_and_saddles_do_not_end_a_solve():
+    bowl, ridge = lambda x: jnp.sum((x - 1) ** 2), lambda p: p[0] ** 2 - p[1] ** 2 + 0.25 * p[1] ** 4
+    rows = (
         (lambda x: jnp.sum(x) * 0 + 5, [1.0, 2.0], jo.Status.STALLED),
         (lambda x: bowl(x) + 1e6, [3.0, 2.0], jo.Status.STALLED),
-        (lambda x: jnp.sum(jnp.log(x)), [-1.0], jo.Status.NON_FINITE),
-        (lambda x: -x[0], [1.0], jo.Status.UNBOUNDED),
-        (rosenbrock, [-1.2, 1.0], jo.Status.MAX_STEPS),
-    ):
-        solution = jo.minimize(f, jnp.array(start), method=METHOD, max_steps=50 if f is rosenbrock else 500)
-        assert solution.status == status, solution
-
-
-def test_values_that_are_not_finite_or_have_kinks_and_saddles():
-    ridge = lambda p: p[0] ** 2 - p[1] ** 2 + 0.25 * p[1] ** 4
-    for f, start, wanted in (
-        (lambda x: jnp.sum(x - 10 * jnp.log(x)), [1e4], [10.0]),
+        (lambda x: jnp.sum(jnp.log(x)), [-1.0, 1.0], jo.Status.NON_FINITE),
+        (lambda x: -x[0], [1.0, 1.0], jo.Status.UNBOUNDED),
+        (lambda x: jnp.sum(x - 10 * jnp.log(x)) + 26, [1e4, 10.0], [10.0, 10.0]),
         (lambda x: jnp.sum(jnp.abs(x - 1)), [0.3, -2.0], [1.0, 1.0]),
-    ):
-        solution = jo.minimize(f, jnp.array(start), method=METHOD)
-        assert solution.converged, solution
-        np.testing.assert_allclose(solution.params, wanted, 1e-3)
-    np.testing.assert_allclose(jo.minimize(ridge, jnp.array([1.0, 0.0]), method=METHOD).value, -1, 1e-4)
+        (ridge, [1.0, 0.0], None),
+    )
+    f, starts = one_of(*(row[0] for row in rows)), np.float32([row[1] for row in rows])
+    for (*_, wanted), (solution, _) in zip(rows, solve_all(jo.minimize, f, starts, METHOD), strict=True):
+        if isinstance(wanted, list):
+            assert solution.converged, solution
+            np.testing.assert_allclose(solution.params, wanted, 1e-3)
+        elif wanted is None:
+            np.testing.assert_allclose(solution.value, -1, 1e-4)
+        else:
+            assert solution.status == wanted, solution
 
 
-def test_the_aux_of_the_best_point_trees_and_batches():
+def test_out_of_steps_is_resumed_with_progress(capsys):
+    f = lambda x: jnp.sum((x - 1) ** 2)
+    first = jo.minimize(f, jnp.array([3.0, 1.0]), METHOD, max_steps=30, progress="lines")
+    assert first.status == jo.Status.MAX_STEPS and "value" in capsys.readouterr().err
+    whole, both = jo.minimize(f, jnp.array([3.0, 1.0]), METHOD), jo.minimize(f, first.params, METHOD, state=first.state)
+    assert both.converged and both.evaluations == whole.evaluations and (both.params == whole.params).all()
+
+
+def test_the_aux_of_the_best_point_and_trees():
     f = lambda p: ((p["x"] - 3) ** 2 + jnp.sum(jnp.abs(p["z"] - 1j) ** 2), {"seen": p})
     start = {"x": jnp.zeros(()), "z": jnp.ones(1, jnp.complex64)}
     solution = jo.minimize(f, start, method=METHOD, has_aux=True)
     assert solution.converged and jax.tree.all(jax.tree.map(jnp.array_equal, solution.aux["seen"], solution.params))
-    starts = jnp.array([[-1.2, 1.0], [2.0, 2.0]])
-    batch = jax.jit(jax.vmap(lambda x: jo.minimize(rosenbrock, x, method=METHOD)))(starts)
-    assert batch.converged.all() and np.allclose(batch.params, 1, atol=1e-2)
 
 
 def test_bad_numbers_are_refused():
