@@ -99,7 +99,9 @@ def accelerated_gradient_descent(first_step: Positive = 1.0, relax: Fraction = 0
         is_over = (rejected >= tries) & ~accepted
         is_tiny = course.norm**2 / state.curvature <= 100 * rounding
         is_first = (state.rejected == 0) & ~is_over
-        seen = endings.Trial(trial, value, grads, norm, norm, dd, dot(change, change), accepted, is_first, is_over, is_tiny)
+        seen = endings.Trial(
+            trial, value, grads, norm, norm, dd, dot(change, change), accepted, False, is_first, is_over, is_tiny
+        )
         next_course, status = endings.follow(course, objective, params, state.value, seen, IDLE)
         restarts = ~begun | (value > state.value + rounding) | ~momentum
         theta = jnp.where(accepted, jnp.where(restarts, 1, theta), state.theta).astype(dtype)

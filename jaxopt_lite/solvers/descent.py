@@ -148,7 +148,9 @@ def line_search_method(
         is_good = accepted & begun & is_curved(ss, sy, yy)
         move = Move(s, y, direction, ss, sy, yy, is_good)
         sizes = (norm, full_norm, move.ss, move.yy)
-        seen = endings.Trial(trial, value, grads, *sizes, accepted, is_first, failed & is_steepest, is_tiny)
+        seen = endings.Trial(
+            trial, value, grads, *sizes, accepted, search.settle, is_first, failed & is_steepest, is_tiny
+        )
         next_course, status = endings.follow(course, objective, params, state.value, seen)
         here, there = (trial, value, aux, grads), (params, state.value, state.aux, state.grads)
         new_params, value, aux, grads = tree.where(accepted, here, there)

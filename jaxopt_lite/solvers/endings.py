@@ -51,6 +51,7 @@ class Trial(NamedTuple):
     ss: jax.Array  # s·s of the change of the parameters, s
     yy: jax.Array  # y·y of the change of the gradient, y
     accepted: Any  # bool: whether it is the start or the method moves there
+    is_steep: Any  # bool: whether it is accepted with a slope that is too steep, for want of a better one
     is_first: Any  # bool: whether it is the first trial of a search that goes on
     is_over: Any  # bool: whether the method has no other trial to make
     is_tiny: Any  # bool: whether the decrease that the gradient predicts for this search is within rounding
@@ -120,7 +121,7 @@ def follow(
     at_floor = (c.probe >= NEAR) & (c.norm <= change) & jnp.isfinite(change)
 
     rounding = ROUNDING * eps * jnp.abs(t.value)
-    progress = (value - t.value > rounding) | (t.norm < PROGRESS * c.least_norm) | ~c.begun
+    progress = ((value - t.value > rounding) & ~t.is_steep) | (t.norm < PROGRESS * c.least_norm) | ~c.begun
     idle = jnp.where(t.accepted, jnp.where(progress, 0, c.idle + 1), c.idle)
     least_norm = jnp.where(t.accepted, jnp.where(c.begun, jnp.minimum(c.least_norm, t.norm), t.norm), c.least_norm)
     pairs = zip(jax.tree.leaves(t.params), jax.tree.leaves(params), strict=True)

@@ -22,6 +22,7 @@ __all__ = ["Search", "begin", "judge"]
 GROW = 4.0  # the largest factor by which a step grows while the minimum is not bracketed
 MARGIN = 0.1  # share of the bracket at each end in which no trial is made
 SHRINK = 0.85  # the bracket is halved next where a trial has not made it shorter by this factor
+WALL = 6  # number of trials after which a search that has lowered f ends before a step where f is not finite
 RISES = 6  # number of trials with a higher value but a negative slope after which the slopes are taken to be wrong
 
 
@@ -85,7 +86,8 @@ def judge(search: Search, value: Any, slope: Any, c1: Any, c2: Any, tries: int) 
     t_next = jnp.where(jnp.isfinite(high), inside, outside)
 
     rises = s.rises + (finite & (value > s.value0 + floor) & (slope < 0)).astype(jnp.int32)
-    done = (s.tries + 1 >= tries) | (rises >= RISES)
+    at_wall = (s.tries + 1 >= WALL) & (low > 0) & jnp.isfinite(high) & ~jnp.isfinite(high_value)
+    done = (s.tries + 1 >= tries) | (rises >= RISES) | at_wall
     narrow = jnp.abs(t_next - low) <= jnp.finfo(value.dtype).eps * jnp.abs(low)
     over = ~accepted & (done | narrow | s.settle)
     settle = over & (low > 0) & ~s.settle  # one more evaluation at the best step so far, for its gradient

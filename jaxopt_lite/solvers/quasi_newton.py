@@ -78,9 +78,9 @@ def _updated(matrix: Matrix, move: Move) -> Matrix:
 class Pairs(NamedTuple):
     """The last m pairs, each divided by √(s·y), in slots that are filled in turn.
 
-    H of Algorithm 7.4 is γ P Pᵀ + Σ pᵢ pᵢᵀ with P = I - Σ pᵢ yᵢᵀ and pᵢ = V sᵢ, where V is the product of the I - sⱼ yⱼᵀ
-    of the pairs newer than i. So a new pair multiplies each pᵢ by one factor, the oldest one goes without a trace, and
-    Hg takes no loop over the pairs.
+    H of Algorithm 7.4 is γ P Pᵀ + Σ pᵢ pᵢᵀ with P = I - Σ pᵢ yᵢᵀ and pᵢ = Vᵢ sᵢ, where Vᵢ is the product of the
+    I - sⱼ yⱼᵀ of the pairs newer than i. So a new pair multiplies each pᵢ by one factor, the oldest one goes without a
+    trace, and Hg takes no loop over the pairs.
     """
 
     p: Any  # [m, ...] for each leaf
@@ -133,7 +133,7 @@ def lbfgs(
 
 
 def _new_pair(pairs: Pairs, move: Move) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Which slot gets the move, the others with a pair, 1 / √(s·y), and pᵢ·y of the others; nothing unless it is good."""
+    """Which slot gets the move, the others with a pair, 1 / √(s·y), and pᵢ·y of the others: none unless it is good."""
     is_new = (jnp.arange(len(pairs.filled)) == pairs.slot) & move.is_good  # [m]
     others = pairs.filled & ~is_new
     scale = 1 / jnp.sqrt(jnp.where(move.is_good, move.sy, 1))
