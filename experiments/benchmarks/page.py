@@ -62,8 +62,8 @@ SECTIONS = {
         "Solvers: evaluations",
         "Evaluations of value and gradient, or of residuals and Jacobian, in float64 with the same derivatives on both "
         "sides. The peer is SciPy: L-BFGS-B for `classic` and `boxed`, MINPACK for `squares`; for `float32` and "
-        "`again` it is our own first solve in float64. For `squares` the last column has the sum of squares that is reached "
-        "and the minimum that Moré, Garbow & Hillstrom, 1981, list for the problem.",
+        "`again` it is our own first solve in float64. For `squares` the last column has the sum of squares that is "
+        "reached and the minimum that Moré, Garbow & Hillstrom, 1981, list for the problem.",
         {
             "case": "case",
             "contender": "problem",

@@ -92,7 +92,7 @@ def judge(search: Search, value: Any, slope: Any, c1: Any, c2: Any, tries: int) 
     over = ~accepted & (done | narrow | s.settle)
     settle = over & (low > 0) & ~s.settle  # one more evaluation at the best step so far, for its gradient
     t_next = jnp.where(settle, low, t_next)
-    new = Search(t_next, s.first, s.value0, s.slope0, *low_end, *high_end, s.tries + 1, rises, settle)
+    new = Search(*(t_next, s.first, s.value0, s.slope0, *low_end, *high_end, s.tries + 1, rises, settle))
     return new, accepted, over & ~settle
 
 
