@@ -1,5 +1,7 @@
 """Bisection and Brent's method: ends, jumps, batches, precision, and the evaluations of SciPy."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,7 +24,7 @@ def cubic(x, factor):
     return factor * x**3 - x - 2
 
 
-def bracketed(f, method, low, high, args=(), dtype=np.float32, **more):
+def bracketed(f, method, low, high, args=(), dtype: Any = np.float32, **more):
     """All brackets at once: low, high and args are broadcast against each other."""
     arrays = np.broadcast_arrays(low, high, *args)
     low, high, *args = (np.atleast_1d(a).astype(dtype if a.dtype.kind == "f" else a.dtype) for a in arrays)
@@ -67,7 +69,7 @@ def test_as_many_evaluations_as_scipys_brentq():
     f, lows, highs = one_of(*(row[0] for row in functions)), *np.array([row[1:] for row in functions]).T
     by_brent, by_half = (bracketed(f, method, lows, highs, (np.arange(6),), np.float64) for method in BOTH)
     for i, (g, low, high) in enumerate(functions):
-        options = dict(xtol=1e-300, rtol=1e-15, full_output=True)
+        options: Any = dict(xtol=1e-300, rtol=1e-15, full_output=True)
         peer = scipy.optimize.brentq(lambda x, g=g: float(g(x)), low, high, **options)[1]
         assert by_brent.converged[i] and abs(by_brent.evaluations[i] - peer.function_calls) <= 1
         np.testing.assert_allclose(by_brent.params[i], peer.root, 4e-16, 1e-16)

@@ -78,7 +78,7 @@ def test_a_double_root_with_a_row_of_zeros_in_the_jacobian(dtype):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("dtype", [np.float32, pytest.param(np.float64, marks=pytest.mark.slow)])
 def test_units_of_equations_and_of_unknowns_do_not_matter(dtype):
     rows = np.array([(1, 1), (1e-8, 1e-8), (1e8, 1e8), (1, 1)], dtype)
     columns = np.array([(1, 1), (1, 1), (1e-8, 1e-8), (1, 1e8)], dtype)
@@ -127,7 +127,7 @@ def test_trees_complex_leaves_and_aux():
         return ({"one": z**2 + 1 + a * 0, "two": jnp.stack([a + b - 3, a - b + 1])}, {"seen": a})
 
     start = {"z": jnp.asarray(0.3 + 0.7j, jnp.complex64), "ab": (jnp.float32(0.0), jnp.float32(0.0))}
-    for method in SMALL:
+    for method in SMALL[:1]:
         solution = jo.root(f, start, method=method, tol=1e-5, has_aux=True)
         assert solution.converged and jax.tree.structure(solution.params) == jax.tree.structure(start)
         np.testing.assert_allclose(solution.params["z"], 1j, 1e-4, 1e-4)

@@ -102,7 +102,7 @@ def test_slow_iterations_and_maps_without_a_fixed_point_are_not_converged(dtype)
 def test_what_is_not_finite():
     g = one_of(jnp.log, lambda x: jnp.sqrt(1 - x), lambda x: jnp.where(x == 1, 2, jnp.nan))
     for method in BOTH:
-        first, back, last = (s for s, _ in solve_all(jo.fixed_point, g, np.float32([[-1], [0], [1]]), method))
+        first, back, last = (s for s, _ in solve_all(jo.fixed_point, g, np.array([[-1], [0], [1]], np.float32), method))
         assert first.status == last.status == Status.NON_FINITE and back.converged
         np.testing.assert_allclose(back.params, (5**0.5 - 1) / 2, 1e-4)
 
@@ -115,7 +115,7 @@ def test_trees_complex_leaves_and_a_start_that_is_one():
         solution = jo.fixed_point(g, start, method)
         assert solution.converged and solution.params["z"].dtype == jnp.complex64
         np.testing.assert_allclose(solution.params["z"], 1 / (1 - 0.5j), 1e-4)
-        pairs = solve_all(jo.fixed_point, trivial, np.float32([[1, 1], [0, 0]]), method)
+        pairs = solve_all(jo.fixed_point, trivial, np.array([[1, 1], [0, 0]], np.float32), method)
         assert all(solution.converged and solution.evaluations == 1 for solution, _ in pairs)
 
 

@@ -42,9 +42,9 @@ def test_bounds_do_not_flatten_the_simplex():
 def test_scales_of_the_value_and_of_the_parameters_also_from_zeros():
     f = lambda x, factor, unit: factor * rosenbrock(x / unit)
     solve = lambda start, factor, unit: jo.minimize(f, unit * start, METHOD, (factor, unit))
-    grid = np.meshgrid(np.float32([1e-8, 1e8]), np.float32([1e-8, 1e-4, 1, 1e8]), [0, 1])
+    grid = np.meshgrid(np.array([1e-8, 1e8], np.float32), np.array([1e-8, 1e-4, 1, 1e8], np.float32), [0, 1])
     factors, units, which = (a.ravel() for a in grid)
-    starts = np.float32([[-1.2, 1.0], [0.0, 0.0]])[which]
+    starts = np.array([[-1.2, 1.0], [0.0, 0.0]], np.float32)[which]
     solution = jax.jit(jax.vmap(solve))(starts, factors, units)
     right = np.isclose(solution.params / units[:, None], 1, atol=1e-2).all(axis=1)
     assert (right & solution.converged)[which == 0].all() and (right | ~solution.converged).all(), solution.status
@@ -62,7 +62,7 @@ def test_endings_that_are_no_solutions_say_so_and_kinks_and_saddles_do_not_end_a
         (lambda x: jnp.sum(jnp.abs(x - 1)), [0.3, -2.0], [1.0, 1.0]),
         (ridge, [1.0, 0.0], None),
     )
-    f, starts = one_of(*(row[0] for row in rows)), np.float32([row[1] for row in rows])
+    f, starts = one_of(*(row[0] for row in rows)), np.array([row[1] for row in rows], np.float32)
     for (*_, wanted), (solution, _) in zip(rows, solve_all(jo.minimize, f, starts, METHOD), strict=True):
         if isinstance(wanted, list):
             assert solution.converged, solution

@@ -29,7 +29,7 @@ def test_classic_problems_in_float64_take_few_evaluations(n):
 
 def test_classic_problems_in_float32():
     for method in METHODS:
-        for g, starts, rows in families([TEN[i] for i in (7, 8, 9)]):
+        for g, starts, rows in families([TEN[i] for i in (7, 8)]):
             for (f, _, value), (solution, again) in zip(rows, solve_all(jo.minimize, g, starts, method), strict=True):
                 assert solution.converged and solution.params.dtype == jnp.float32, (f.__name__, solution)
                 assert solution.value - value <= 1e-5 * (1 + value), (f.__name__, solution)
@@ -40,7 +40,7 @@ def test_saddles_and_maxima_are_left():
     """The gradient has no component along the way out, and is zero in the second and third case."""
     ridge = lambda p: p[0] ** 2 - p[1] ** 2 + 0.25 * p[1] ** 4
     cross = lambda p: p[0] * p[1] + 0.25 * jnp.sum(p**4)
-    f, starts = one_of(ridge, cross, lambda p: jnp.sum(jnp.cos(p))), np.float32([[1, 0], [0, 0], [0, 0]])
+    f, starts = one_of(ridge, cross, lambda p: jnp.sum(jnp.cos(p))), np.array([[1, 0], [0, 0], [0, 0]], np.float32)
     for method in METHODS:
         for value, (solution, _) in zip((-1, -0.5, -2), solve_all(jo.minimize, f, starts, method), strict=True):
             assert solution.converged, solution
@@ -49,7 +49,9 @@ def test_saddles_and_maxima_are_left():
 
 def test_scales_of_the_value_and_of_the_parameters():
     f = lambda x, factor, unit: factor * rosenbrock(x / unit)
-    factors, units = (a.ravel() for a in np.meshgrid(np.float32([1e-8, 1e-4, 1, 1e8]), np.float32([1e-8, 1, 1e8])))
+    factors, units = (
+        a.ravel() for a in np.meshgrid(np.array([1e-8, 1e-4, 1, 1e8], np.float32), np.array([1e-8, 1, 1e8], np.float32))
+    )
     for method in METHODS:
         solve = lambda factor, unit, method=method: jo.minimize(
             f, unit * jnp.array([-1.2, 1.0]), method=method, args=(factor, unit)
@@ -60,7 +62,7 @@ def test_scales_of_the_value_and_of_the_parameters():
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("dtype", [np.float32, pytest.param(np.float64, marks=pytest.mark.slow)])
 def test_endless_slopes_are_not_converged_and_degenerate_minima_are(dtype):
     slopes = (
         lambda x: jnp.exp(-x[0]) + 0 * x[1],
@@ -103,7 +105,7 @@ def test_endings_that_are_no_solutions_say_so_and_what_is_not_finite_is_stepped_
         lambda x: jnp.sum(x - 10 * jnp.log(x)),
     )
     rates = [[1e-3, 500.0], [1.6, 1e4]]
-    starts = np.float32([[-1, -1], [1, 2], [1, 1], [0.3, -2], *rates])
+    starts = np.array([[-1, -1], [1, 2], [1, 1], [0.3, -2], *rates], np.float32)
     wanted = [jo.Status.NON_FINITE, jo.Status.LINE_SEARCH_FAILED, jo.Status.UNBOUNDED, jo.Status.STALLED]
     for method in METHODS:
         solve = lambda start, i, method=method: jo.minimize(f, start, args=(i,), method=method)
