@@ -122,6 +122,7 @@ def solve_free(model: Model, r: jax.Array, free: jax.Array) -> jax.Array:
     return r / theta + w @ jnp.linalg.solve(inverse - w.T @ w / theta, w.T @ r) / theta**2
 
 
+@jax.custom_jvp
 def minimize_model(model: Model, g: jax.Array, low: jax.Array, high: jax.Array) -> jax.Array:
     """The d in low <= d <= high that minimizes g·d + ½ d·B d; the best of PASSES guesses if none of them is exact.
 
@@ -147,3 +148,14 @@ def minimize_model(model: Model, g: jax.Array, low: jax.Array, high: jax.Array) 
     at_high = (high <= 0) & (g < 0) & ~at_low
     start = (at_low, at_high, jnp.array(True), jnp.zeros_like(g), jnp.zeros([], g.dtype), jnp.zeros([], jnp.int32))
     return jax.lax.while_loop(lambda loop: loop[2] & (loop[5] < PASSES), correct, start)[3]
+
+
+@minimize_model.defjvp
+def _(primals, tangents):
+    """The model is constant; numbers on a bound move with it, and the others by (B p)_free = -(g + B held)_free."""
+    model, _, low, high = primals
+    _, g_dot, low_dot, high_dot = tangents
+    d = minimize_model(*primals)
+    held = jnp.where(d <= low, low_dot, jnp.where(d >= high, high_dot, 0))
+    free = (low < d) & (d < high)
+    return d, held + solve_free(model, -(g_dot + times(model, held)), free)

@@ -25,6 +25,7 @@ __all__ = ["NO", "ROUNDING", "Course", "Trial", "beside", "dot", "follow", "is_s
 ROUNDING = 8.0  # values that differ by less than this times ε |f| count as equal
 IDLE = 12  # number of successive accepted steps without progress after which a solve has stalled
 PROGRESS = 0.9  # a gradient norm below this times the least so far counts as progress
+FARTHER = 1.25  # the gradient at the origin is taken to be this times the one at the probe before it
 NO, FAR, NEAR, LAST = 0, 1, 2, 3  # which probe the next evaluation is; LAST is `near` at the end
 
 
@@ -110,12 +111,14 @@ def follow(
     """
     c, t = course, trial
     probing, dtype = c.probe != NO, t.value.dtype
-    eps, moved, change = jnp.finfo(dtype).eps, jnp.sqrt(t.ss).astype(dtype), jnp.sqrt(t.yy).astype(dtype)
+    moved, change = jnp.sqrt(t.ss).astype(dtype), jnp.sqrt(t.yy).astype(dtype)
+    eps = max(float(jnp.finfo(x.dtype).eps) for x in (t.value, *jax.tree.leaves(params)))  # of the coarsest
 
     # The gradients that this one is measured by. Those of the first search count where f is higher than at the start.
     small = is_small(objective, c.norm, value)
     is_higher = c.opening & (t.value > value) & jnp.isfinite(t.full_norm)
-    first_norm = jnp.where(is_higher, jnp.maximum(c.first_norm, t.full_norm), c.first_norm)
+    seen = jnp.where(c.probe == FAR, FARTHER, 1) * t.full_norm
+    first_norm = jnp.where(is_higher, jnp.maximum(c.first_norm, seen), c.first_norm)
     first_norm = jnp.where(c.begun, first_norm, t.norm)
     norm, at = tree.where(t.accepted, (t.norm, t.value), (c.norm, value))
     at_floor = (c.probe >= NEAR) & (c.norm <= change) & jnp.isfinite(change)

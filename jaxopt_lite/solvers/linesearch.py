@@ -78,8 +78,8 @@ def judge(search: Search, value: Any, slope: Any, c1: Any, c2: Any, tries: int) 
     here, near = (t, jnp.where(finite, value, jnp.inf), slope), (s.low, s.low_value, s.low_slope)
     far = (s.high, s.high_value, s.high_slope)
     beyond = jnp.where(jnp.isfinite(s.high), slope * (s.high - s.low), slope) >= 0
-    low, low_value, low_slope = low_end = tree.where(enough, here, near)
-    high, high_value, high_slope = high_end = tree.where(enough, tree.where(beyond, near, far), here)
+    low, low_value, low_slope = tree.where(enough, here, near)
+    high, high_value, high_slope = tree.where(enough, tree.where(beyond, near, far), here)
     halves = jnp.abs(high - low) >= SHRINK * jnp.abs(s.high - s.low)  # false while the old bracket is infinite
     inside = _inside(low, low_value, low_slope, high, high_value, high_slope, equal, halves)
     outside = _outside(s.low, s.low_slope, low, low_slope)
@@ -92,7 +92,18 @@ def judge(search: Search, value: Any, slope: Any, c1: Any, c2: Any, tries: int) 
     over = ~accepted & (done | narrow | s.settle)
     settle = over & (low > 0) & ~s.settle  # one more evaluation at the best step so far, for its gradient
     t_next = jnp.where(settle, low, t_next)
-    new = Search(*(t_next, s.first, s.value0, s.slope0, *low_end, *high_end, s.tries + 1, rises, settle))
+    new = s._replace(
+        t=t_next,
+        low=low,
+        low_value=low_value,
+        low_slope=low_slope,
+        high=high,
+        high_value=high_value,
+        high_slope=high_slope,
+        tries=s.tries + 1,
+        rises=rises,
+        settle=settle,
+    )
     return new, accepted, over & ~settle
 
 

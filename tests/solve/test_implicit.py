@@ -104,6 +104,21 @@ def test_unrolled_and_none():
     np.testing.assert_array_equal(solve(1.0, "unrolled"), solve(1.0, "implicit"))
 
 
+def test_unrolled_line_searches_in_reverse():
+    f = lambda x, t: jnp.sum((x - t) ** 2) + 0.1 * jnp.sum(x**4) + x[0] * x[1] * t
+    for method, bounds in (
+        (jo.solvers.bfgs(), None),
+        (jo.solvers.nonlinear_cg(), None),
+        (jo.solvers.lbfgsb(), (None, jnp.array([0.4, 5.0]))),
+    ):
+
+        def solve(t, method=method, bounds=bounds):
+            start = jnp.array([0.0, 0.3])
+            return jo.minimize(f, start, method, (t,), bounds, max_steps=40, differentiate="unrolled").params
+
+        np.testing.assert_allclose(jax.jacrev(solve)(1.0), 0.39278 if bounds is None else [0, 0.60856], 2e-3)
+
+
 @pytest.mark.usefixtures("x64")
 def test_complex_parameters_have_derivatives():
     f = lambda z, c: jnp.sum(jnp.array([1.0, 4.0]) * jnp.abs(z - c * (1 + 2j)) ** 2) + jnp.sum(jnp.abs(z) ** 4)

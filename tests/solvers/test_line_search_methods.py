@@ -7,7 +7,7 @@ import pytest
 
 import jaxopt_lite as jo
 from jaxopt_lite.solvers import accelerated_gradient_descent, bfgs, gradient_descent, lbfgs, nonlinear_cg
-from tests.solvers.problems import TEN, rosenbrock
+from tests.solvers.problems import TEN, logistic, beale, rosenbrock
 
 BETAS = ("pr+", "hs", "fr", "dy", "hager_zhang")
 
@@ -26,6 +26,17 @@ def test_solving_again_from_a_solution_takes_three_evaluations():
             assert first.converged and again.converged, (f.__name__, first, again)
             assert again.evaluations <= 3, (f.__name__, again)
             assert first.value - value <= 1e-5 * (1 + abs(value))
+
+
+@pytest.mark.usefixtures("x64")
+def test_logistic_regression_is_solved_again_and_in_float32():
+    pytest.importorskip("sklearn")
+    f, start = logistic()
+    first = jo.minimize(f, start, tol=1e-6)
+    again = jo.minimize(f, first.params, tol=1e-6)
+    assert first.converged and again.converged and again.evaluations <= 3, again
+    narrow = jo.minimize(f, start.astype(np.float32), tol=1e-6)
+    assert narrow.evaluations <= 60 and narrow.value - first.value <= 1e-5, narrow
 
 
 @pytest.mark.usefixtures("x64")
@@ -51,6 +62,15 @@ def test_a_slope_without_end_is_no_solution():
     for f, start in ((lambda x: -jnp.sum(x), [0.0]), (lambda x: -1e-9 * jnp.sum(x), [0.0]), (lambda x: -x[0], [100.0])):
         solution = jo.minimize(f, jnp.array(start), max_steps=100)
         assert not solution.converged, solution
+
+
+@pytest.mark.usefixtures("x64")
+def test_a_valley_without_end_and_the_edge_of_a_domain():
+    """SciPy's L-BFGS-B takes 259 evaluations down Beale's valley, where the gradient falls below any tolerance."""
+    valley = jo.minimize(beale, jnp.array([-0.27768017, 1.63041149]), tol=1e-6)
+    assert valley.converged and valley.evaluations <= 300, valley
+    edge = jo.minimize(lambda x: jnp.sum(jnp.sqrt(x) + x), jnp.array([0.3, 2.0]))
+    assert edge.status == jo.Status.STALLED and edge.evaluations <= 150, edge
 
 
 def test_minus_infinity_is_unbounded():
