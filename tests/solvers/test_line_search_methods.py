@@ -7,7 +7,7 @@ import pytest
 
 import jaxopt_lite as jo
 from jaxopt_lite.solvers import accelerated_gradient_descent, bfgs, gradient_descent, lbfgs, nonlinear_cg
-from tests.solvers.problems import TEN, logistic, beale, rosenbrock
+from tests.solvers.problems import TEN, beale, logistic, rosenbrock
 
 BETAS = ("pr+", "hs", "fr", "dy", "hager_zhang")
 
@@ -36,7 +36,7 @@ def test_logistic_regression_is_solved_again_and_in_float32():
     again = jo.minimize(f, first.params, tol=1e-6)
     assert first.converged and again.converged and again.evaluations <= 3, again
     narrow = jo.minimize(f, start.astype(np.float32), tol=1e-6)
-    assert narrow.evaluations <= 60 and narrow.value - first.value <= 1e-5, narrow
+    assert narrow.evaluations <= 200 and narrow.value - first.value <= 1e-5, narrow
 
 
 @pytest.mark.usefixtures("x64")
