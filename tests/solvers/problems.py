@@ -60,6 +60,21 @@ TEN = [
 ]
 
 
+# f, start, lower, upper, value at the minimum; the largest number of evaluations that a test allows
+BOXED = [
+    (rosenbrock, [-1.2, 1.0], [-100, -100], [0.5, 100], 0.25, 45),
+    (rosenbrock, [1.1] * 5, [1.1] * 5, [2.0] * 5, 1.3806398052217077, 45),
+    (lambda x: jnp.sum(x + 1 / x), [1500.0], [1e-12], [np.inf], 2.0, 40),
+    (lambda x: jnp.sum((x - 1) ** 2), [10.0], [-np.inf], [0.0], 1.0, 1),
+    (lambda x: jnp.sum(x**2) - 3, [4.0], [0.0], [4.0], -3.0, 5),
+    (beale, [1.0, 1.0], [0.6, 0.5], [10, 100], 0.0, 15),
+    (powell_singular, [3.0, -1, 0, 1], [0.1, -20, -20, -20], [100, 20, 20, 50], 1.8781963006e-4, 45),
+    (helical_valley, [-1.0, 0, 0], [-100, -1, -1], [0.8, 1, 1], 0.99042212096, 30),
+    (box, [0.0, 10, 20], [0, 5, 0], [2, 9.5, 20], 1.1434818027e-4, 25),
+    (rosenbrock, [-1.2, 1.0] * 5, [-1.5] * 10, [0.8] * 10, 6.0010163946, 60),
+]
+
+
 def logistic(strength=1e-2):
     """Logistic regression on breast_cancer, its columns standardised, with a ridge penalty, and its start."""
     from sklearn.datasets import load_breast_cancer

@@ -8,7 +8,7 @@ import pytest
 import jaxopt_lite as jo
 from jaxopt_lite.core.method import Status
 from jaxopt_lite.solvers import lbfgsb
-from tests.solvers.problems import beale, box, helical_valley, powell_singular, rosenbrock
+from tests.solvers.problems import BOXED, rosenbrock
 
 INF = np.inf
 
@@ -20,21 +20,6 @@ def solve(f, start, lower, upper, tol):
 def fenced(f):
     """f that is NaN outside of x >= 0."""
     return lambda x: jnp.where(jnp.all(x >= 0), f(x), jnp.nan)
-
-
-# f, start, lower, upper, value at the minimum; the largest number of evaluations (L-BFGS-B of SciPy takes 258 in all)
-BOXED = [
-    (rosenbrock, [-1.2, 1.0], [-100, -100], [0.5, 100], 0.25, 45),
-    (rosenbrock, [1.1] * 5, [1.1] * 5, [2.0] * 5, 1.3806398052217077, 45),
-    (lambda x: jnp.sum(x + 1 / x), [1500.0], [1e-12], [INF], 2.0, 40),
-    (lambda x: jnp.sum((x - 1) ** 2), [10.0], [-INF], [0.0], 1.0, 1),
-    (lambda x: jnp.sum(x**2) - 3, [4.0], [0.0], [4.0], -3.0, 5),
-    (beale, [1.0, 1.0], [0.6, 0.5], [10, 100], 0.0, 15),
-    (powell_singular, [3.0, -1, 0, 1], [0.1, -20, -20, -20], [100, 20, 20, 50], 1.8781963006e-4, 45),
-    (helical_valley, [-1.0, 0, 0], [-100, -1, -1], [0.8, 1, 1], 0.99042212096, 30),
-    (box, [0.0, 10, 20], [0, 5, 0], [2, 9.5, 20], 1.1434818027e-4, 25),
-    (rosenbrock, [-1.2, 1.0] * 5, [-1.5] * 10, [0.8] * 10, 6.0010163946, 60),
-]
 
 
 @pytest.mark.usefixtures("x64")
