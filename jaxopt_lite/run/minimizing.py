@@ -53,7 +53,8 @@ def minimize(
             there is none. Taken by the solvers that say so.
         constraints: not taken by the methods of this version; must be empty.
         tol: tolerance: converged where ‖g‖ = 0 or ‖g‖ <= tol min(‖g₀‖, max(1, |f|)), with bounds for the projected
-            gradient; some solvers ask for more, see there. None is ε^(2/3) of the parameters' dtype: 2e-5 for float32, 4e-11 for float64.
+            gradient; some solvers ask for more, see there. None is ε^(2/3) of the parameters' dtype: 2e-5 for float32,
+            4e-11 for float64.
         max_steps: the largest number of steps of this call, at least 1.
         has_aux: whether f returns a pair.
         key: a random key, for methods that draw numbers.
