@@ -44,15 +44,18 @@ def test_a_regression_of_nist():
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("x64")
-def test_all_regressions_of_nist():
-    evaluations = np.concatenate([check_nist(name) for name in nist.DATA])
-    assert evaluations.size == 54 and np.median(evaluations) <= 12
+def test_a_dozen_regressions_of_nist():
+    """Among them the hardest. The experiment `curve_fitting` solves all 27, and checks them."""
+    names = "Bennett5 BoxBOD Chwirut1 ENSO Eckerle4 Gauss2 Hahn1 Lanczos1 MGH09 MGH10 Rat43 Thurber".split()
+    evaluations = np.concatenate([check_nist(name) for name in names])
+    assert np.median(evaluations) <= 20
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_problems_of_more_garbow_and_hillstrom_end_at_listed_minima():
-    for name, residual, start, minima in PROBLEMS:
+    """Every third. `experiments.benchmarks.evaluations` solves all of them, and the page of benchmarks lists them."""
+    for name, residual, start, minima in PROBLEMS[::3]:
         solution = jo.least_squares(residual, jnp.asarray(start))
         assert solution.converged, (name, solution)
         assert reached(2 * float(solution.value), minima) is not None, (name, solution)
