@@ -13,8 +13,6 @@ import numpy as np
 
 __all__ = ["Progress"]
 
-_SHOWN = ("train.loss", "value", "grad_norm", "solved")  # and all of `valid`
-
 
 class Display:
     """Output on standard error: drawn by Rich on a terminal, as plain lines elsewhere.
@@ -72,10 +70,11 @@ class Progress:
     Args:
         steps: the number of steps of the whole run.
         show: as for `Display`. At most one line is printed every two seconds, and the last one.
+        names: how the names of the metrics begin that are shown.
     """
 
-    def __init__(self, steps: int, show: str | None = None):
-        self.steps = steps
+    def __init__(self, steps: int, show: str | None = None, names: tuple[str, ...] = ("train.loss", "valid.")):
+        self.steps, self._names = steps, names
         self._display = Display(functools.partial(_rich_bar, steps), show)
         # Step and time of the first update. Compiling comes before it, so that it does not count in the rate.
         self._first: tuple[int, float] | None = None
@@ -90,7 +89,7 @@ class Progress:
     def _show(self, step: int, metrics: dict[str, Any]) -> None:
         now = time.perf_counter()
         self._first = self._first or (step, now)
-        parts = [f"{name} {np.nanmean(value):.4g}" for name, value in _shown(metrics)]
+        parts = [f"{name} {np.nanmean(value):.4g}" for name, value in self._chosen(metrics)]
         if step > self._first[0]:
             rate = (step - self._first[0]) / max(now - self._first[1], 1e-9)
             left = datetime.timedelta(seconds=round((self.steps - step) / rate))
@@ -104,6 +103,10 @@ class Progress:
             self._waiting = f"step {step}/{self.steps}  {'  '.join(parts)}"
             if now - self._printed > 2:
                 self._print(now)
+
+    def _chosen(self, metrics: dict[str, Any]) -> list[tuple[str, Any]]:
+        names = [name for name in metrics if name.startswith(self._names)]
+        return [(name, metrics[name]) for name in names if np.isfinite(metrics[name]).any()]
 
     def close(self) -> None:
         """Restore the terminal."""
@@ -129,11 +132,6 @@ def _in_notebook() -> bool:
     """Whether IPython runs as the kernel of a notebook."""
     ipython = sys.modules.get("IPython")
     return ipython is not None and type(ipython.get_ipython()).__name__ == "ZMQInteractiveShell"
-
-
-def _shown(metrics: dict[str, Any]) -> list[tuple[str, Any]]:
-    names = [name for name in metrics if name in _SHOWN or name.startswith("valid.")]
-    return [(name, metrics[name]) for name in names if np.isfinite(metrics[name]).any()]
 
 
 def _rich_bar(steps: int) -> Any:

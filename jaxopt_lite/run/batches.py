@@ -129,7 +129,7 @@ def _rounds(ready: Ready, axes: Axes, starts: Any, n: int, gather: bool, progres
     problem, given = ready.problem, ready.given
     states = begin_batch(problem, axes, given, starts)
     lanes, running = np.arange(n, dtype=np.int32), np.ones(n, bool)
-    bar = Progress(n, progress)
+    bar = Progress(n, progress, ("solved",))
     try:
         while running.any():
             lanes = narrowed(running, len(lanes), LEAST) if gather else lanes

@@ -33,7 +33,7 @@ def drive(who: str, ready: Ready, state: Any, callback: Callable | None, progres
     if not alone:
         raise ValueError(f"{who}: callback and progress run on the host, and cannot be used under jit, grad or vmap")
     state = begin_program(problem, given, params) if state is None else state
-    bar = Progress(int(last), progress)
+    bar = Progress(int(last), progress, ("value", "grad_norm"))
     try:
         while int(state.status) == Status.RUNNING and int(state.steps) < int(last):
             state = run_program(True)(problem, given, state, min(int(state.steps) + CALL, int(last)))
