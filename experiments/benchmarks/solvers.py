@@ -38,6 +38,7 @@ from jaxopt_lite.run.batches import LEAST, ROUND
 from jaxopt_lite.solve.batch import narrowed
 
 LANES, SIZE, TOL = 256, 10, 1e-6
+OURS = TOL / 4  # our tolerance is relative to max(1, |f|), and some starts end in a local minimum of 3.99
 FITS, SINGLE_FITS, POINTS = 10_000, 100, 30
 COLUMNS = {"case": "<46s", "contender": "<24s", "ms": ">10,.2f", "ratio": ">7.2f", "useful": ">8.0%", "target": "<30s"}
 
@@ -67,7 +68,7 @@ def installed(name: str) -> bool:
 
 def ours(f: Callable) -> Callable:
     """L-BFGS by `minimize_batch`."""
-    return lambda x: jo.minimize_batch(f, x, tol=TOL).params
+    return lambda x: jo.minimize_batch(f, x, tol=OURS).params
 
 
 def by_optax(f: Callable) -> Callable:
@@ -146,7 +147,7 @@ def starts_case(rounds: int) -> list[dict]:
         name: functools.partial(lambda solve: jax.block_until_ready(solve(x)), solve) for name, solve in solves.items()
     }
     seconds = timing.alternate(turns, rounds, "starts")
-    solution = jo.minimize_batch(rosenbrock, x, tol=TOL)
+    solution = jo.minimize_batch(rosenbrock, x, tol=OURS)
     useful = float(np.sum(solution.evaluations) / (LANES * np.max(solution.evaluations)))
     fastest = min((name for name in solves if name != "minimize_batch"), key=lambda name: np.median(seconds[name]))
     target = {name: f"{share:.1%} below {TOL:g}" for name, share in reached.items()}
