@@ -50,8 +50,8 @@ def rosenbrock(x):
 
 def dear(x):
     """Rosenbrock's function and a matrix chain that adds nothing, about 1 ms a lane."""
-    matrix = jnp.eye(160) + x[0] * 1e-300
-    for _ in range(8):
+    matrix = jnp.eye(48) + x[0] * 1e-300
+    for _ in range(4):
         matrix = matrix @ matrix
     return rosenbrock(x) + 1e-300 * matrix[0, 0]
 
