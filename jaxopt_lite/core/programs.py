@@ -67,7 +67,7 @@ class Program:
 
     @property
     def signature(self) -> tuple[bytes, str]:
-        """Of the text and the captured arrays: equal for programs that compute the same, but for their callbacks."""
+        """Of the text and the captured arrays: equal for programs that compute the same, except for their callbacks."""
         return self._text.digest[0], digest(self.captured)
 
     @property

@@ -80,7 +80,7 @@ def root(
 
 
 def _bracket(start: Any, bracket: Any) -> tuple[Any, tuple[Any, Any]]:
-    """The start, in the middle where there is none, and the ends as trees like it."""
+    """The start, by default the midpoint, and the ends as trees like it."""
     if not isinstance(bracket, (tuple, list)) or len(bracket) != 2:
         raise ValueError(f"root: bracket must be a pair of numbers (low, high), got {describe(bracket)}")
     check_arrays("root", "bracket", tuple(bracket))

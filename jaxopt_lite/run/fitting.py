@@ -113,7 +113,7 @@ def curve_fit(
         sigma: standard deviations, a scalar or an array like ydata; the covariance [m, m] of m data; None is 1.
         absolute_sigma: whether sigma is in the units of ydata. If not, only its proportions count: the covariance of
             the parameters is scaled by 2 value / (m - n).
-        bounds: a pair (lower, upper) of arrays [n] or numbers; None or infinite where there is none.
+        bounds: a pair (lower, upper) of arrays [n] or numbers; None or infinity means no bound.
         method: as for `least_squares`.
         loss: as for `least_squares`.
         f_scale: as for `least_squares`, in units of sigma.

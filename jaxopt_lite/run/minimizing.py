@@ -49,8 +49,8 @@ def minimize(
         method: a solver, such as `jo.solvers.lbfgs()`, the default (with bounds `jo.solvers.lbfgsb()`), or a
             transformation, such as `jo.adamw(1e-2)`.
         args: further arguments of f, pytrees of numbers and arrays.
-        bounds: a pair (lower, upper) of trees like the start, or of numbers for all parameters; None or infinite where
-            there is none. Taken by the solvers that say so.
+        bounds: a pair (lower, upper) of trees like the start, or of numbers for all parameters; None or infinity means
+            no bound. Only for solvers that take bounds.
         constraints: not taken by the methods of this version; must be empty.
         tol: tolerance: converged where ‖g‖ = 0 or ‖g‖ <= tol min(‖g₀‖, max(1, |f|)), with bounds for the projected
             gradient; some solvers ask for more, see there. None is ε^(2/3) of the parameters' dtype: 2e-5 for float32,

@@ -15,7 +15,7 @@ from jaxopt_lite import tree
 from jaxopt_lite.core.method import Info, Objective, solver
 from jaxopt_lite.core.numbers import Fraction, Positive
 from jaxopt_lite.solvers import endings
-from jaxopt_lite.solvers.endings import dot
+from jaxopt_lite.solvers.krylov import inner
 
 __all__ = ["accelerated_gradient_descent"]
 
@@ -77,8 +77,8 @@ def accelerated_gradient_descent(first_step: Positive = 1.0, relax: Fraction = 0
 
         # L is large enough if f(y₊) <= f(y) + g·δ + L ‖δ‖² / 2; where values differ by rounding only, by the slopes.
         delta, change = (jax.tree.map(jnp.subtract, *pair) for pair in ((trial, params), (grads, state.grads)))
-        dd = dot(delta, delta).astype(dtype)
-        slope = dot(state.grads, delta).astype(dtype)
+        dd = inner(delta, delta).astype(dtype)
+        slope = inner(state.grads, delta).astype(dtype)
         finite = jnp.isfinite(value) & jnp.isfinite(norm)
         rounding = endings.ROUNDING * jnp.finfo(dtype).eps * jnp.abs(state.value)
         equal = jnp.abs(value - state.value) <= rounding
@@ -100,7 +100,7 @@ def accelerated_gradient_descent(first_step: Positive = 1.0, relax: Fraction = 0
         is_tiny = course.norm**2 / state.curvature <= 100 * rounding
         is_first = (state.rejected == 0) & ~is_over
         seen = endings.Trial(
-            trial, value, grads, norm, norm, dd, dot(change, change), accepted, False, is_first, is_over, is_tiny
+            trial, value, grads, norm, norm, dd, inner(change, change), accepted, False, is_first, is_over, is_tiny
         )
         next_course, status = endings.follow(course, objective, params, state.value, seen, IDLE)
         restarts = ~begun | (value > state.value + rounding) | ~momentum
@@ -122,7 +122,7 @@ def propose(y: Any, state: AcceleratedState) -> tuple[Any, Any, jax.Array, jax.A
     """x₊, y₊, θ₊ of the next trial, and whether it has momentum."""
     x = jax.tree.map(lambda y, g: y - g / state.curvature.astype(g.real.dtype), y, state.grads)
     ahead = jax.tree.map(jnp.subtract, x, state.x)
-    momentum = (dot(state.grads, ahead) <= 0) & (state.rejected < MOMENTUM_TRIES)
+    momentum = (inner(state.grads, ahead) <= 0) & (state.rejected < MOMENTUM_TRIES)
     theta = (1 + jnp.sqrt(1 + 4 * state.theta**2)) / 2
     beta = jnp.where(momentum, (state.theta - 1) / theta, 0)
     return x, jax.tree.map(lambda x, a: x + beta.astype(a.real.dtype) * a, x, ahead), theta, momentum

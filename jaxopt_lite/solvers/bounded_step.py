@@ -24,7 +24,7 @@ SHORTER = 16  # number of projected steps along the gradient that are compared, 
 
 
 class VectorBox(NamedTuple):
-    """Lower and upper bounds, vectors [n], or None where there are none at all."""
+    """Lower and upper bounds, vectors [n]; both None for a problem without bounds."""
 
     lower: Any
     upper: Any

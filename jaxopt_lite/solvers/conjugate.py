@@ -17,7 +17,7 @@ from jaxopt_lite import tree
 from jaxopt_lite.core.method import solver
 from jaxopt_lite.core.numbers import Fraction, Positive
 from jaxopt_lite.solvers.descent import check_search, line_search_method
-from jaxopt_lite.solvers.endings import dot
+from jaxopt_lite.solvers.krylov import inner
 
 __all__ = ["nonlinear_cg"]
 
@@ -57,15 +57,15 @@ def nonlinear_cg(
     def direct(before, memory, move, g, x, box):
         y, d_before = move.y, move.direction
         g_before = jax.tree.map(jnp.subtract, g, y)
-        gg_before, slope_before = dot(g_before, g_before), dot(g_before, d_before)
+        gg_before, slope_before = inner(g_before, g_before), inner(g_before, d_before)
         # A constant in derivatives: the limit of the steps does not depend on it.
         factor = jax.lax.stop_gradient(coefficient(beta, g, y, d_before, gg_before))
         d = jax.tree.map(lambda g, d: factor.astype(g.real.dtype) * d - g, g, d_before)
-        slope, gg = dot(g, d), dot(g, g)
+        slope, gg = inner(g, d), inner(g, g)
         is_down = slope < -1e-4 * gg  # else the gradient, in full, with the same first trial
         d = jax.tree.map(lambda d, g: jnp.where(is_down, d, -g), d, g)
         slope = jnp.where(is_down, slope, -gg)
-        taken = dot(move.s, d_before) / safe(dot(d_before, d_before))
+        taken = inner(move.s, d_before) / safe(inner(d_before, d_before))
         return d, taken * slope_before / safe(slope)
 
     return line_search_method(lambda params: (), direct, c1, c2, first_step, tries)
@@ -73,7 +73,7 @@ def nonlinear_cg(
 
 def coefficient(beta: str, g: Any, y: Any, before: Any, gg_before: jax.Array) -> jax.Array:
     """β by one of the formulas above."""
-    dy, gy, gg = dot(before, y), dot(g, y), dot(g, g)
+    dy, gy, gg = inner(before, y), inner(g, y), inner(g, g)
     if beta == "fr":
         factor = gg / safe(gg_before)
     elif beta == "pr+":
@@ -84,7 +84,7 @@ def coefficient(beta: str, g: Any, y: Any, before: Any, gg_before: jax.Array) ->
         factor = gg / safe(dy)
     else:
         eta = -1 / safe(tree.global_norm(before) * jnp.minimum(FLOOR, jnp.sqrt(gg_before)))
-        factor = jnp.maximum(eta, (gy - 2 * dot(before, g) * dot(y, y) / safe(dy)) / safe(dy))
+        factor = jnp.maximum(eta, (gy - 2 * inner(before, g) * inner(y, y) / safe(dy)) / safe(dy))
     # Powell's restart: from the gradient, where successive gradients are far from orthogonal.
     return jnp.where(jnp.abs(gg - gy) >= ORTHOGONAL * gg, 0, factor)
 

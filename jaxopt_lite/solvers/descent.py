@@ -19,7 +19,7 @@ from jaxopt_lite.core.method import Info, Objective, solver
 from jaxopt_lite.core.numbers import Fraction, Positive, concrete
 from jaxopt_lite.solvers import endings, linesearch
 from jaxopt_lite.solvers.box import box_of, clip, moved, reduced
-from jaxopt_lite.solvers.endings import dot
+from jaxopt_lite.solvers.krylov import inner
 
 __all__ = ["DescentState", "check_search", "gradient_descent", "line_search_method"]
 
@@ -91,7 +91,7 @@ def line_search_method(
         zero, still = jnp.zeros([], value.dtype), jax.tree.map(jnp.zeros_like, params)
         search = linesearch.begin(zero, zero, 0.0)  # t = 0: the first evaluation is at the start
         course, due = endings.unbegun(zero), jnp.zeros([], jnp.int32)
-        none = dot(still, still)
+        none = inner(still, still)
         move = Move(still, still, still, none, none, none, jnp.array(False))
         return DescentState(zero, zeros(aux), still, move, search, empty(params), due, jnp.array(True), course)
 
@@ -101,7 +101,7 @@ def line_search_method(
         direction, t = direct(*jax.lax.stop_gradient((state.memory, memory, state.move)), grads, params, box)
         down = slope_of(params, direction, grads, box).astype(value.dtype)
         # A direction across the gradient says that curvatures differ by more than differences of gradients can tell.
-        length = jnp.sqrt(dot(direction, direction)).astype(value.dtype)
+        length = jnp.sqrt(inner(direction, direction)).astype(value.dtype)
         descends = (state.due == NEXT) & (down < -ACROSS * norm * length)
         # Along the gradient at the start, and where the method's direction does not descend or has failed. At the
         # start a gradient that is small may be small enough: look far along it.
@@ -144,7 +144,7 @@ def line_search_method(
         is_tiny = -search.slope0 * search.first <= 100 * endings.ROUNDING * jnp.finfo(value.dtype).eps * jnp.abs(value)
         is_first = (search.tries == 0) & ~failed
         s, y = (jax.tree.map(jnp.subtract, *pair) for pair in ((trial, params), (grads, state.grads)))
-        ss, sy, yy = dot(s, s), dot(s, y), dot(y, y)
+        ss, sy, yy = inner(s, s), inner(s, y), inner(y, y)
         is_good = accepted & begun & is_curved(ss, sy, yy)
         move = Move(s, y, direction, ss, sy, yy, is_good)
         sizes = (norm, full_norm, move.ss, move.yy)
@@ -166,7 +166,7 @@ def line_search_method(
 
 def slope_of(params: Any, direction: Any, grads: Any, box: Any) -> jax.Array:
     """g·d without the parameters that stand on a bound and would leave the box."""
-    return -dot(grads, reduced(params, jax.tree.map(jnp.negative, direction), box))
+    return -inner(grads, reduced(params, jax.tree.map(jnp.negative, direction), box))
 
 
 def is_curved(ss: jax.Array, sy: jax.Array, yy: jax.Array) -> jax.Array:

@@ -19,8 +19,9 @@ import jax.numpy as jnp
 
 from jaxopt_lite import tree
 from jaxopt_lite.core.method import Objective, Status
+from jaxopt_lite.solvers.krylov import inner
 
-__all__ = ["NO", "ROUNDING", "Course", "Trial", "beside", "dot", "follow", "is_small", "reach", "unbegun"]
+__all__ = ["NO", "ROUNDING", "Course", "Trial", "beside", "follow", "is_small", "reach", "unbegun"]
 
 ROUNDING = 8.0  # values that differ by less than this times ε |f| count as equal
 IDLE = 12  # number of successive accepted steps without progress after which a solve has stalled
@@ -64,15 +65,9 @@ def unbegun(value: jax.Array) -> Course:
     return Course(zero, zero, zero, count, jnp.array(False), jnp.array(True), count)
 
 
-def dot(a: Any, b: Any) -> jax.Array:
-    """The inner product of two trees, real also for complex leaves."""
-    products = [jnp.sum(jnp.real(jnp.conj(x) * y)) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)]
-    return sum(products, start=jnp.zeros(()))
-
-
 def reach(params: Any) -> jax.Array:
     """max(1, ‖x‖): how far away a probe looks; less than ‖x‖ where its square overflows."""
-    square = dot(params, params)
+    square = inner(params, params)
     return jnp.maximum(1, jnp.sqrt(jnp.minimum(square, jnp.finfo(square.dtype).max)))
 
 
@@ -151,9 +146,9 @@ def _far(params: Any) -> Any:
     From x = 0 along a fixed direction without symmetries.
     """
     any_way = jax.tree.map(lambda x: jnp.cos(1 + jnp.arange(x.size, dtype=x.real.dtype)).reshape(x.shape), params)
-    square = dot(params, params)
+    square = inner(params, params)
     u = jax.tree.map(lambda x, v: jnp.where(square == 0, v.astype(x.dtype), x), params, any_way)
-    length = 0.9 * reach(params) / jnp.sqrt(jnp.where(square == 0, dot(any_way, any_way), square))
+    length = 0.9 * reach(params) / jnp.sqrt(jnp.where(square == 0, inner(any_way, any_way), square))
     return jax.tree.map(lambda x, v: x - length.astype(x.real.dtype) * v, params, u)
 
 

@@ -20,11 +20,13 @@ import jax
 import jax.numpy as jnp
 
 from jaxopt_lite import tree
+from jaxopt_lite.core.arguments import check_int
 from jaxopt_lite.core.method import Info, Objective, Status, solver
 from jaxopt_lite.core.numbers import Positive
 from jaxopt_lite.core.vectors import from_vector, to_vector
 from jaxopt_lite.solvers import hybrid
 from jaxopt_lite.solvers.hybrid import norm
+from jaxopt_lite.solvers.linear_model import column_norms
 
 __all__ = ["EquationState", "broyden", "newton"]
 
@@ -125,13 +127,13 @@ def equation_method(who: str, radius: Any, quasi: bool, linear_steps: int | None
         if quasi:
             # A rejected step teaches an updated matrix too, so the model at the old point changes.
             matrix = jnp.where(finite & (accepted | ~state.exact), J, state.matrix)
-            widest = jnp.where(refresh & finite, jnp.maximum(widest, hybrid.column_norms(J)), widest)
+            widest = jnp.where(refresh & finite, jnp.maximum(widest, column_norms(J)), widest)
             model = _model(
                 jnp.where(accepted, r, old.norm * old.unit), matrix, jnp.where(accepted, x_trial, x), widest, tol, eps
             )
         else:
             if dense:
-                widest = jnp.where(accepted & finite, jnp.maximum(widest, hybrid.column_norms(J)), widest)
+                widest = jnp.where(accepted & finite, jnp.maximum(widest, column_norms(J)), widest)
             model = tree.where(accepted, here, old)
         x_new = jnp.where(accepted, x_trial, x)
 
@@ -226,8 +228,7 @@ def newton(radius: Positive = 100.0, *, linear_steps: int | None = None):
         Hillstrom, "User Guide for MINPACK-1", 1980; the doubled step that of Kelley & Suresh, "A New Acceleration
         Method for Newton's Method at Singular Points", 1983.
     """
-    if linear_steps is not None and (not isinstance(linear_steps, int) or linear_steps < 1):
-        raise ValueError(f"newton: linear_steps must be None or an int of at least 1, got {linear_steps!r}")
+    check_int("newton", "linear_steps", linear_steps, none=True)
     return equation_method("newton", radius, False, linear_steps)
 
 

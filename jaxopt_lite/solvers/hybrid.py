@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from jaxopt_lite import tree
 from jaxopt_lite.solvers import krylov
+from jaxopt_lite.solvers.linear_model import column_norms
 
 __all__ = ["NEAR_ZERO", "NewtonModel", "dense_model", "dogleg_step", "epsilon", "implicit_model", "no_model", "norm"]
 
@@ -164,12 +165,6 @@ def dogleg_step(model: NewtonModel, radius: jax.Array) -> tuple[jax.Array, jax.A
     push = tau * model.push_newton - share * model.push_gradient
     expected = -jnp.sum((2 * model.unit + push) * push)
     return size * (step / model.scale), size * norm(step), expected, full & model.solved
-
-
-def column_norms(J: jax.Array) -> jax.Array:
-    """‖Jⱼ‖, [n], without over- or underflow."""
-    largest = jnp.max(jnp.abs(J), axis=0, initial=0.0)
-    return largest * tree.safe_sqrt(jnp.sum((J / _nonzero(largest)[None]) ** 2, axis=0))
 
 
 def _filled(scale):

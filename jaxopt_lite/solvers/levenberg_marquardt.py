@@ -5,6 +5,7 @@ p = -(JᵀJ + α D²)⁻¹ Jᵀr, with α >= 0 such that |D p| <= Δ        Leve
 
 import jax.numpy as jnp
 
+from jaxopt_lite.core.arguments import check_int
 from jaxopt_lite.core.method import solver
 from jaxopt_lite.core.numbers import Positive
 from jaxopt_lite.solvers.linear_model import DENSE, steps
@@ -38,11 +39,7 @@ def levenberg_marquardt(first_radius: Positive = 1.0, *, linear_steps: int | Non
         convergence are those of `squares`. With D that never fades two of 54 solves of NIST's regressions run out of
         1000 steps; without the curvature the problem of Brown & Dennis does.
     """
-
-    if linear_steps is not None and (not isinstance(linear_steps, int) or linear_steps < 1):
-        raise ValueError(
-            f"levenberg_marquardt: linear_steps must be None or an int of at least 1, got {linear_steps!r}"
-        )
+    check_int("levenberg_marquardt", "linear_steps", linear_steps, none=True)
 
     def resize(trial):
         t = trial

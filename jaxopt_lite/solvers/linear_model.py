@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxopt_lite import tree
 from jaxopt_lite.core.vectors import to_vector
 from jaxopt_lite.solvers.robust import rescale
 
@@ -132,7 +133,7 @@ def column_norms(matrix: jax.Array) -> jax.Array:
     """The Euclidean norm of each column, a vector [n]; squares neither overflow nor vanish."""
     largest = jnp.max(jnp.abs(matrix), axis=0, initial=0)
     unit = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)
-    return unit * jnp.linalg.norm(matrix / unit[None], axis=0)
+    return unit * tree.safe_sqrt(jnp.sum((matrix / unit[None]) ** 2, axis=0))
 
 
 def steps(model: Model, free: jax.Array, radius: Any, rows: int) -> Steps:

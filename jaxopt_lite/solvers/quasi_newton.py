@@ -13,7 +13,7 @@ from jaxopt_lite.core.method import solver
 from jaxopt_lite.core.numbers import Fraction, Positive
 from jaxopt_lite.core.vectors import from_vector, to_vector
 from jaxopt_lite.solvers.descent import Move, check_search, line_search_method
-from jaxopt_lite.solvers.endings import dot
+from jaxopt_lite.solvers.krylov import inner
 
 __all__ = ["bfgs", "lbfgs"]
 
@@ -167,13 +167,13 @@ def _product(before: Pairs, gamma: jax.Array, move: Move, g: Any) -> Any:
     """
     _, others, scale, along = _new_pair(before, move)
     scale = jnp.where(move.is_good, scale, 0)
-    sg = scale * dot(move.s, g)
+    sg = scale * inner(move.s, g)
     w = jnp.where(others, _along(before.p, g) - along * sg, 0)
     q = jax.tree.map(
         lambda g, old, y: g - old - (scale * sg).astype(y.real.dtype) * y, g, _combined(w, before.y), move.y
     )
     w = jnp.where(others, w - gamma * _along(before.y, q), 0)
-    last = scale * (sg - gamma * scale * dot(move.y, q) - jnp.sum(along * w))
+    last = scale * (sg - gamma * scale * inner(move.y, q) - jnp.sum(along * w))
     return jax.tree.map(
         lambda q, old, s: gamma.astype(q.real.dtype) * q + old + last.astype(s.real.dtype) * s,
         *(q, _combined(w, before.p), move.s),

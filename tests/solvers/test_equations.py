@@ -175,5 +175,5 @@ def test_wrong_problems_are_refused_in_words():
         jo.root(lambda x: x[:2], jnp.ones(3))
     with pytest.raises(ValueError, match="newton: as many equations as unknowns are needed, got 2 equations in 3"):
         newton().init(jo.Objective(residual=lambda x: x[:2]), jnp.ones(3))
-    with pytest.raises(ValueError, match="newton: linear_steps must be None or an int of at least 1"):
+    with pytest.raises(ValueError, match="newton: linear_steps must be an int of at least 1"):
         newton(linear_steps=0)
