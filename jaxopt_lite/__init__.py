@@ -5,7 +5,7 @@
 Every public name is here, flat, and has this one import path. See docs/ for a tour.
 """
 
-from jaxopt_lite import solvers
+from jaxopt_lite import search, solvers
 from jaxopt_lite.core.hyperparameters import arrays, as_optax, hyperparameters, replace
 from jaxopt_lite.core.layout import Part, Parts, Place, View, state_layout
 from jaxopt_lite.core.lifting import lift
@@ -325,6 +325,7 @@ __all__ = [
     "scale_by_trust_ratio",
     "scale_by_yogi",
     "schedule",
+    "search",
     "set_to_zero",
     "sgd",
     "sgdr_schedule",

@@ -33,15 +33,38 @@ class Penalty(Value):
     def __call__(self, params: Any) -> jax.Array:
         """The penalty of the parameters, a scalar."""
         with jax.numpy_dtype_promotion("standard"):  # the same promotion as inside a rule
-            return self.built(params)
+            return self._functions[0](params)
+
+    @property
+    def has_prox(self) -> bool:
+        """Whether its proximal operator is known."""
+        return self._functions[1] is not None
+
+    def prox(self, params: Any, step: Any) -> Any:
+        """The w that minimizes penalty(w) + ‖w - params‖² / (2 step), a tree like params; `step` is a scalar above 0.
+
+        Raises:
+            TypeError: if its proximal operator is not known.
+        """
+        prox = self._functions[1]
+        if prox is None:
+            raise TypeError(
+                f"{self!r} has no proximal operator; a factory of penalties that returns a pair (value, prox) has one"
+            )
+        return tree.cast_like(prox(params, step), params)
+
+    @property
+    def _functions(self) -> tuple[Callable, Callable | None]:
+        return self.built if isinstance(self.built, tuple) else (self.built, None)
 
 
-def penalty(function: Callable[P, Callable[[Any], Any]]) -> Callable[P, Penalty]:
+def penalty(function: Callable[P, Any]) -> Callable[P, Penalty]:
     """Make a factory of penalties.
 
     Args:
-        function: the function to decorate. It returns a function params -> scalar; its arguments that are annotated
-            with a number type are leaves.
+        function: the function to decorate. It returns a function params -> scalar, or a pair of that and its proximal
+            operator (params, step) -> params, see `Penalty.prox`; its arguments that are annotated with a number type
+            are leaves.
     """
     return remember_calls(function, Penalty)
 

@@ -120,10 +120,13 @@ def test_how_dead_links_are_found(tmp_path):
     assert dead_links(page) == ["gone.md"]
 
 
-IN_PROSE = {"policy", "sampler"}  # their docstrings describe the decorated function in running text
+IN_PROSE = {
+    "jaxopt_lite.policy",
+    "jaxopt_lite.sampler",
+}  # their docstrings describe the decorated function in running text
 FUNCTIONS = {
-    name: function
-    for module in (jo, jo.solvers)
+    f"{module.__name__}.{name}": function
+    for module in (jo, jo.solvers, jo.search)
     for name in module.__all__
     if inspect.isroutine(function := getattr(module, name)) and getattr(function, "__module__", "") != "typing"
 }

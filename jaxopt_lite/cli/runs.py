@@ -28,8 +28,12 @@ _EXPERIMENT = re.compile(r"^(def )?(task|trial|main)\b|\bTask\(", re.M)  # other
 
 @app.command("list")
 def list_() -> None:
-    """List optimizers and solvers with their defaults, and experiments."""
-    for title, module, folder in (("Optimizers", optimizers, ""), ("\nSolvers", jo.solvers, "solvers.")):
+    """List optimizers, solvers and global search with their defaults, and experiments."""
+    for title, module, folder in (
+        ("Optimizers", optimizers, ""),
+        ("\nSolvers", jo.solvers, "solvers."),
+        ("\nGlobal search", jo.search, "search."),
+    ):
         print(title)
         for name in module.__all__:
             arguments = [

@@ -229,7 +229,27 @@ class Solver(Value):
     @property
     def takes_bounds(self) -> bool:
         """Whether it takes bounds."""
-        return self.factory.bounds
+        return self.factory.bounds or self.factory.box
+
+    @property
+    def needs_box(self) -> bool:
+        """Whether it needs finite bounds of all parameters."""
+        return self.factory.box
+
+    @property
+    def needs_key(self) -> bool:
+        """Whether it draws random numbers."""
+        return self.factory.random
+
+    @property
+    def takes_constraints(self) -> bool:
+        """Whether it takes equality and inequality constraints."""
+        return self.factory.constraints
+
+    @property
+    def optimality(self) -> Callable[[Objective, Any], Any] | None:
+        """G with G(objective, params) = 0 at a solution, a tree like params; None where G is the gradient."""
+        return self.built[2] if len(self.built) > 2 else None
 
     def init(self, objective: Objective, params: Any) -> Any:
         """The initial state of a solve. f is not evaluated."""
@@ -245,34 +265,56 @@ def solver(function: Callable[P, Any], /) -> Callable[P, Solver]: ...
 
 
 @typing.overload
-def solver(*, solves: str = "minimize", bounds: bool = False) -> Callable[[Callable[P, Any]], Callable[P, Solver]]: ...
+def solver(
+    *,
+    solves: str = "minimize",
+    bounds: bool = False,
+    box: bool = False,
+    random: bool = False,
+    constraints: bool = False,
+) -> Callable[[Callable[P, Any]], Callable[P, Solver]]: ...
 
 
-def solver(function: Any = None, /, *, solves: str = "minimize", bounds: bool = False) -> Any:
+def solver(
+    function: Any = None,
+    /,
+    *,
+    solves: str = "minimize",
+    bounds: bool = False,
+    box: bool = False,
+    random: bool = False,
+    constraints: bool = False,
+) -> Any:
     """Make a factory of solvers from a function that returns a pair (init, step).
 
     A solver of this package prints and parses with its folder, such as `solvers.lbfgs()`.
 
     Args:
         function: the function to decorate. It returns `init(objective, params) -> state` and `step(objective, params,
-            state) -> (params, state, info)`. Annotations mean what they mean for `transformation`: number types are
-            leaves, all others are static.
+            state) -> (params, state, info)`; where solutions are not zeros of the gradient a third one,
+            `optimality(objective, params)`, a tree like params that is zero at a solution, by which solutions are
+            differentiated. Annotations mean what they mean for `transformation`: number types are leaves, all others
+            are static.
         solves: the kind of problem: "minimize", "least_squares", "root", "fixed_point" or "bracket" (an equation in
             one unknown between two ends, which stand in `objective.lower` and `objective.upper`).
         bounds: whether it takes bounds.
+        box: whether it needs finite bounds of all parameters.
+        random: whether it draws random numbers, from `objective.key`.
+        constraints: whether it takes constraints, which stand in `objective.constraints`.
 
     Raises:
         ValueError: if `solves` is anything else.
     """
+    flags = dict(solves=solves, bounds=bounds, box=box, random=random, constraints=constraints)
     if function is None:
-        return functools.partial(solver, solves=solves, bounds=bounds)
+        return functools.partial(solver, **flags)
     if solves not in KINDS:
         raise ValueError(f"solver: solves must be one of {', '.join(map(repr, KINDS))}, got {solves!r}")
     factory: Any = remember_calls(function, Solver)
     package, _, folder = function.__module__.partition(".")
     if package == __name__.partition(".")[0]:
         factory.spelling = f"{folder.partition('.')[0]}.{function.__name__}"
-    factory.solves, factory.bounds = solves, bounds
+    vars(factory).update(flags)
     return factory
 
 

@@ -84,8 +84,9 @@ def prepare(
     max_steps = check_int(who, "max_steps", max_steps)
     params = floating(who, start)
     lower, upper = as_bounds(who, bounds, params) if kind != "bracket" else bounds
-    if lower is not None and kind != "bracket":
-        check_takes_bounds(who, method)
+    if kind != "bracket":
+        check_bounds(who, method, lower, upper)
+    check_key(who, method, key)
     if not isinstance(tol, Tracer) and tol is not None and not (np.ndim(tol) == 0 and tol >= 0):
         raise ValueError(f"{who}: tol must be a number of at least 0, got {tol!r}")
     if tol is None:
@@ -129,12 +130,35 @@ def accept(who: str, kind: str, method: Any, default: Solver) -> Any:
     return method
 
 
-def check_takes_bounds(who: str, method: Any) -> None:
-    """Raise unless a method takes bounds."""
-    if not isinstance(method, Solver) or not method.takes_bounds:
+def check_bounds(who: str, method: Any, lower: Any, upper: Any) -> None:
+    """Raise unless a method takes the bounds that are given, and has those that it needs."""
+    is_solver = isinstance(method, Solver)
+    name = method.factory.spec.name if hasattr(method, "factory") else describe(method)
+    if lower is not None and not (is_solver and method.takes_bounds):
         remedy = {"least_squares": "levenberg_marquardt"}.get(who, "lbfgsb")
-        name = method.factory.spec.name if hasattr(method, "factory") else describe(method)
         raise ValueError(f"{who}: {name} takes no bounds; use jo.solvers.{remedy}(), or map the parameters")
+    if not (is_solver and method.needs_box):
+        return
+    if lower is None:
+        raise ValueError(f"{who}: {name} searches a box; give bounds=(lower, upper)")
+    for side, bounds in (("lower", lower), ("upper", upper)):
+        for path, bound in jax.tree_util.tree_leaves_with_path(bounds):
+            if not isinstance(bound, Tracer) and not np.all(np.isfinite(bound)):
+                raise ValueError(
+                    f"{who}: {name} searches a box, but the {side} bound{jax.tree_util.keystr(path)} is not finite; "
+                    "give finite bounds, or map the parameters"
+                )
+
+
+def check_key(who: str, method: Any, key: Any) -> None:
+    """Raise if a method draws random numbers and has no key, or what is given is no key."""
+    if key is None:
+        if isinstance(method, Solver) and method.needs_key:
+            raise ValueError(f"{who}: {method.factory.spec.name} draws random numbers; give key=jax.random.key(0)")
+        return
+    is_raw = isinstance(key, jax.Array) and key.dtype == np.uint32 and key.ndim == 1
+    if not (is_raw or tree.is_random_key(key) and key.ndim == 0):
+        raise TypeError(f"{who}: key must be one random key, such as jax.random.key(0), got {describe(key)}")
 
 
 def floating(who: str, start: Any) -> Any:

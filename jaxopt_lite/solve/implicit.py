@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxopt_lite.core.method import Solver
 from jaxopt_lite.core.vectors import from_vector, to_vector
 from jaxopt_lite.solve.problem import Given, Problem, objective_of
 from jaxopt_lite.solve.solution import Solution, SolveState, begin, run, run_unrolled, solution_of
@@ -62,14 +63,19 @@ def _(problem, primals, tangents):
     given, tangent = primals[0], tangents[0]
     solution = _implicit(problem, *primals)
     params, is_equation = solution.params, problem.kind in ("root", "fixed_point", "bracket")
+    own = given.method.optimality if isinstance(given.method, Solver) else None
+    is_gradient = own is None and not is_equation
 
     def optimality(x, numbers):  # G
-        objective = objective_of(problem, _with(given, numbers))
+        here = _with(given, numbers)
+        objective = objective_of(problem, here)
+        if own is not None:
+            return to_vector(here.method.optimality(objective, x))
         return to_vector(objective.residual(x)[0] if is_equation else objective.value_and_grad(x)[2])
 
-    numbers, d_numbers = ((g.captured, g.args, g.f_scale) for g in (given, tangent))
-    moved = None if is_equation else _moved_bounds(params, given, tangent)
-    d_params = implicit_tangent(optimality, params, numbers, d_numbers, moved, symmetric=not is_equation)
+    numbers, d_numbers = _numbers(given, own is not None), _numbers(tangent, own is not None)
+    moved = _moved_bounds(params, given, tangent) if is_gradient else None
+    d_params = implicit_tangent(optimality, params, numbers, d_numbers, moved, symmetric=is_gradient)
 
     def measured(x, numbers):
         value, aux = objective_of(problem, _with(given, numbers)).value(x)
@@ -83,9 +89,14 @@ def _(problem, primals, tangents):
     )
 
 
-def _with(given: Given, numbers: tuple) -> Given:
-    captured, args, f_scale = numbers
-    return given._replace(captured=captured, args=args, f_scale=f_scale)
+def _numbers(given: Given, all_of_them: bool) -> dict[str, Any]:
+    """What a solution depends on; with `all_of_them` also the method's numbers and the bounds."""
+    names = ("captured", "args", "f_scale", *(("method", "lower", "upper") if all_of_them else ()))
+    return {name: getattr(given, name) for name in names}
+
+
+def _with(given: Given, numbers: dict[str, Any]) -> Given:
+    return given._replace(**numbers)
 
 
 def _moved_bounds(params: Any, given: Given, tangent: Given) -> tuple[jax.Array, jax.Array] | None:

@@ -134,6 +134,9 @@ def begin(method: Any, objective: Objective, params: Any) -> SolveState:
         crossed = jax.tree.map(lambda low, high: ~jnp.all(low <= high), objective.lower, objective.upper)
         infeasible = jnp.any(jnp.stack(jax.tree.leaves(crossed)))
         status = jnp.where(infeasible, jnp.int32(Status.INFEASIBLE), status)
+        if isinstance(method, Solver) and method.needs_box:
+            is_box = tree.all_finite((objective.lower, objective.upper))
+            status = jnp.where(is_box, status, jnp.int32(Status.NON_FINITE))
     method_state = method.init(objective, params) if isinstance(method, Solver) else method.init(params)
     shapes = jax.eval_shape(functools.partial(advance, method, objective), params, method_state)[2]
     info = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)

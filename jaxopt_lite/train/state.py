@@ -145,6 +145,9 @@ def accept_method(who: str, optimizer: Any) -> Method:
             raise ValueError(
                 f"{who}: {solver.factory.spec.name} solves {solver.solves} problems, and a loss is minimized"
             )
+        if solver.needs_box:
+            name = solver.factory.spec.name
+            raise ValueError(f"{who}: {name} searches a box, and the parameters of a task have no bounds")
         return solver
     return GradientTransformation.accept(optimizer, who, "optimizer")
 
