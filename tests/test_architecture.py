@@ -57,6 +57,7 @@ PLAN = (
                 "gauss_newton",
             ),
             *("hybrid", "equations", "bracketing", "fixed_point"),
+            *("augmented_lagrangian", "quadratic_programs"),  # constraints
         ),
     },
     {"search": ("population", "random_search")},  # its hybrids hold solvers
@@ -79,6 +80,7 @@ PLAN = (
         "run": (
             "signals",
             "arguments",
+            "constraints",
             "problems",
             "solving",
             "minimizing",

@@ -30,10 +30,10 @@ from jaxopt_lite.core.transformation import apply_updates
 from jaxopt_lite.core.values import Value, register, remember_calls
 from jaxopt_lite.core.vectors import from_vector, to_vector
 
-__all__ = ["Info", "Objective", "Solver", "Status", "advance", "solver"]
+__all__ = ["Info", "Interval", "Objective", "Quadratic", "Solver", "Status", "advance", "solver"]
 
 P = ParamSpec("P")
-KINDS = ("minimize", "least_squares", "root", "fixed_point", "bracket")
+KINDS = ("minimize", "least_squares", "root", "fixed_point", "bracket", "quadratic_program")
 
 
 class Status(enum.IntEnum):
@@ -51,6 +51,7 @@ class Status(enum.IntEnum):
     INFEASIBLE = 9
     NO_BRACKET = 10
     INTERRUPTED = 11
+    NOT_CONVEX = 12
 
     @property
     def converged(self) -> bool:
@@ -82,6 +83,10 @@ _MESSAGES = {
     Status.INFEASIBLE: "No point satisfies the constraints.",
     Status.NO_BRACKET: "The ends of the bracket do not have values of opposite sign.",
     Status.INTERRUPTED: "Interrupted: resume with state=solution.state.",
+    Status.NOT_CONVEX: (
+        "P has a negative eigenvalue, so the quadratic program is not convex: look for a local minimum by "
+        "minimize(..., constraints=...)."
+    ),
 }
 
 
@@ -106,6 +111,29 @@ class Info(NamedTuple):
     evaluations: jax.Array
 
 
+class Interval(NamedTuple):
+    """Constraints lower <= values <= upper, three vectors [m]; equal bounds make an equality."""
+
+    values: jax.Array
+    lower: jax.Array
+    upper: jax.Array
+
+    @property
+    def excess(self) -> jax.Array:
+        """How far each value is outside: negative below the lower bound, positive above the upper one."""
+        return self.values - jnp.clip(self.values, self.lower, self.upper)
+
+
+class Quadratic(NamedTuple):
+    """The numbers of a quadratic program: min ½ x·P x + q·x with lower <= A x <= upper."""
+
+    p: jax.Array  # [n, n], symmetric
+    q: jax.Array  # [n]
+    a: jax.Array  # [m, n]
+    lower: jax.Array  # [m]
+    upper: jax.Array  # [m]
+
+
 class Objective:
     """The function of a problem, with its tolerance and bounds. It is used within one trace only.
 
@@ -121,6 +149,8 @@ class Objective:
         lower: a tree like params, or None: lower bounds.
         upper: a tree like params, or None: upper bounds.
         key: a random key for methods that draw numbers, or None.
+        constraints: params -> `Interval`, or None.
+        quadratic: the numbers of a quadratic program, or None.
     """
 
     def __init__(
@@ -134,7 +164,10 @@ class Objective:
         lower: Any = None,
         upper: Any = None,
         key: Any = None,
+        constraints: Callable[[Any], Interval] | None = None,
+        quadratic: Quadratic | None = None,
     ):
+        self.constraints, self.quadratic = constraints, quadratic
         self.f, self._residual, self.rho, self.has_aux = f, residual, rho, has_aux
         self.tol, self.lower, self.upper, self.key = tol, lower, upper, key
 
@@ -295,8 +328,9 @@ def solver(
             `optimality(objective, params)`, a tree like params that is zero at a solution, by which solutions are
             differentiated. Annotations mean what they mean for `transformation`: number types are leaves, all others
             are static.
-        solves: the kind of problem: "minimize", "least_squares", "root", "fixed_point" or "bracket" (an equation in
-            one unknown between two ends, which stand in `objective.lower` and `objective.upper`).
+        solves: the kind of problem: "minimize", "least_squares", "root", "fixed_point", "bracket" (an equation in one
+            unknown between two ends, which stand in `objective.lower` and `objective.upper`) or "quadratic_program"
+            (its numbers stand in `objective.quadratic`).
         bounds: whether it takes bounds.
         box: whether it needs finite bounds of all parameters.
         random: whether it draws random numbers, from `objective.key`.

@@ -15,7 +15,7 @@ from jaxopt_lite.log.progress import Progress
 from jaxopt_lite.run.arguments import check_progress
 from jaxopt_lite.run.minimizing import LBFGS, LBFGSB, Differentiate
 from jaxopt_lite.run.minimizing import Progress as Shown
-from jaxopt_lite.run.problems import Ready, floating, is_traced, prepare
+from jaxopt_lite.run.problems import Ready, floating, is_given, is_traced, prepare
 from jaxopt_lite.solve.batch import Axes, begin_batch, narrowed, run_lanes, solutions_of, solve_batch
 from jaxopt_lite.solve.solution import Solution
 
@@ -31,6 +31,7 @@ def minimize_batch(
     method: Any = None,
     args: tuple = (),
     bounds: Any = None,
+    constraints: Any = (),
     tol: float | None = None,
     max_steps: int = 1000,
     has_aux: bool = False,
@@ -53,6 +54,7 @@ def minimize_batch(
         method: as for `minimize`.
         args: further arguments of f.
         bounds: as for `minimize`, the same for all lanes.
+        constraints: as for `minimize`, the same for all lanes.
         tol: as for `minimize`.
         max_steps: the largest number of steps of each lane, at least 1.
         has_aux: whether f returns a pair.
@@ -83,9 +85,9 @@ def minimize_batch(
         x if axis is None else jnp.asarray(x)[0] for x, axis in zip(jax.tree.leaves(args), axes.args, strict=True)
     ]
     ready = prepare(
-        *(who, "minimize", f, first, method, LBFGS if bounds is None else LBFGSB),
+        *(who, "minimize", f, first, method, LBFGS if bounds is None and not is_given(constraints) else LBFGSB),
         **dict(args=jax.tree.unflatten(jax.tree.structure(args), leaves), bounds=bounds, tol=tol),
-        **dict(max_steps=max_steps, has_aux=has_aux, key=key, differentiate=differentiate),
+        **dict(max_steps=max_steps, has_aux=has_aux, key=key, differentiate=differentiate, constraints=constraints),
     )
     keys = None if key is None else jax.random.split(key, lanes)
     ready = dataclasses.replace(ready, given=ready.given._replace(args=args, key=keys))
@@ -139,4 +141,4 @@ def _rounds(ready: Ready, axes: Axes, starts: Any, n: int, gather: bool, progres
             bar.update(n - int(running.sum()), {"solved": float(converged.mean())})
     finally:
         bar.close()
-    return solutions_of(states, problem.kind)
+    return solutions_of(states, problem)

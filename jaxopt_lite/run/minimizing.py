@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import jax
 
-from jaxopt_lite.run.problems import prepare
+from jaxopt_lite.run.problems import is_given, prepare
 from jaxopt_lite.run.solving import drive
 from jaxopt_lite.solve.solution import Solution, SolveState
 from jaxopt_lite.solvers import lbfgs, lbfgsb
@@ -24,7 +24,7 @@ def minimize(
     method: Any = None,
     args: tuple = (),
     bounds: Any = None,
-    constraints: tuple = (),
+    constraints: Any = (),
     tol: float | None = None,
     max_steps: int = 1000,
     has_aux: bool = False,
@@ -46,12 +46,15 @@ def minimize(
         f: the objective, (params, *args) -> a real scalar, or (scalar, aux) with `has_aux`.
         start: parameters to begin with, a pytree of numbers or arrays; ints are made floats, 16-bit floats float32. A
             start outside the bounds is moved to the nearest point within.
-        method: a solver, such as `jo.solvers.lbfgs()`, the default (with bounds `jo.solvers.lbfgsb()`), or a
-            transformation, such as `jo.adamw(1e-2)`.
+        method: a solver, such as `jo.solvers.lbfgs()`, the default (with bounds `jo.solvers.lbfgsb()`, with
+            constraints `jo.solvers.augmented_lagrangian()`), or a transformation, such as `jo.adamw(1e-2)`.
         args: further arguments of f, pytrees of numbers and arrays.
         bounds: a pair (lower, upper) of trees like the start, or of numbers for all parameters; None or infinity means
             no bound. Only for solvers that take bounds.
-        constraints: not taken by the methods of this version; must be empty.
+        constraints: a dict {"type": "eq" or "ineq", "fun": c, "args": ()} as SciPy has it, or a sequence of them: c(params,
+            *args), a tree of real arrays, must be 0, or at least 0. `args` are those of c alone, and c may close over
+            arrays. SciPy's LinearConstraint and NonlinearConstraint are taken too, without their derivatives. A method
+            that takes no constraints is wrapped, `augmented_lagrangian(method)`.
         tol: tolerance: converged where ‖g‖ = 0 or ‖g‖ <= tol min(‖g₀‖, max(1, |f|)), with bounds for the projected
             gradient; some solvers ask for more, see there. None is ε^(2/3) of the parameters' dtype: 2e-5 for float32,
             4e-11 for float64.
@@ -66,19 +69,18 @@ def minimize(
             order), "unrolled" (through every step, which reverse mode stores) or "none" (the solution is a constant).
 
     Returns:
-        A `Solution`: params, value, aux, grad_norm, status, message, converged, steps, evaluations, state.
+        A `Solution`: params, value, aux, grad_norm, status, message, converged, steps, evaluations, state; with
+            constraints also multipliers and violation.
 
     Raises:
         TypeError: if f is not callable or returns no real scalar, method is not a method, or start holds leaves that
             are not numbers.
-        ValueError: for bounds that cross or that the method does not take, constraints, a method of another kind of
-            problem, a state of another problem, or numbers out of range.
+        ValueError: for bounds that cross or that the method does not take, constraints of another form, a method of
+            another kind of problem, a state of another problem, or numbers out of range.
     """
-    if len(constraints) > 0:
-        raise ValueError("minimize: it takes no constraints in this version; write them as penalties or as bounds")
     ready = prepare(
-        *("minimize", "minimize", f, start, method, LBFGS if bounds is None else LBFGSB),
+        *("minimize", "minimize", f, start, method, LBFGS if bounds is None and not is_given(constraints) else LBFGSB),
         **dict(args=args, bounds=bounds, tol=tol, max_steps=max_steps, has_aux=has_aux, key=key),
-        differentiate=differentiate,
+        **dict(differentiate=differentiate, constraints=constraints),
     )
     return drive("minimize", ready, state, callback, progress)

@@ -16,9 +16,11 @@ from jaxopt_lite.core.method import Solver, Status, default_tol
 from jaxopt_lite.core.numbers import describe
 from jaxopt_lite.core.traced import traced
 from jaxopt_lite.core.transformation import GradientTransformation
+from jaxopt_lite.run.constraints import as_constraints
 from jaxopt_lite.solve.implicit import begin_program
 from jaxopt_lite.solve.problem import Given, Problem
 from jaxopt_lite.solve.solution import SolveState
+from jaxopt_lite.solvers import augmented_lagrangian
 from jaxopt_lite.solvers.robust import LOSSES
 
 __all__ = []
@@ -30,6 +32,7 @@ ENTRY = {
     "root": "root",
     "fixed_point": "fixed_point",
     "bracket": "root(..., bracket=(low, high))",
+    "quadratic_program": "quadratic_program",
 }
 FUNCTION = {"minimize": "f", "least_squares": "residual", "root": "f", "bracket": "f", "fixed_point": "g"}
 TAKES = {  # the kinds of solvers that solve a kind of problem
@@ -38,6 +41,7 @@ TAKES = {  # the kinds of solvers that solve a kind of problem
     "root": ("root",),
     "fixed_point": ("fixed_point", "root"),
     "bracket": ("bracket",),
+    "quadratic_program": ("quadratic_program",),
 }
 
 
@@ -68,6 +72,7 @@ def prepare(
     differentiate: Any,
     loss: Any = "linear",
     f_scale: Any = 1.0,
+    constraints: Any = None,
 ) -> Ready:
     """Check the arguments of an entry point.
 
@@ -86,6 +91,8 @@ def prepare(
     lower, upper = as_bounds(who, bounds, params) if kind != "bracket" else bounds
     if kind != "bracket":
         check_bounds(who, method, lower, upper)
+    static, limits = as_constraints(who, constraints, params)
+    method = taking_constraints(who, method) if static else method
     check_key(who, method, key)
     if not isinstance(tol, Tracer) and tol is not None and not (np.ndim(tol) == 0 and tol >= 0):
         raise ValueError(f"{who}: tol must be a number of at least 0, got {tol!r}")
@@ -105,9 +112,10 @@ def prepare(
     check_bool(who, "has_aux", has_aux)
     check_result(who, kind, text, has_aux, params)
     unrolled = max_steps if differentiate == "unrolled" else 0
-    problem = Problem(kind, text, has_aux, loss, differentiate, unrolled)
+    problem = Problem(kind, text, has_aux, loss, differentiate, unrolled, static)
     method = arrays(method, jnp.result_type(float))
-    given = Given(method, captured, args, lower, upper, jnp.asarray(tol, float), jnp.asarray(f_scale, float), key)
+    tol, f_scale = jnp.asarray(tol, float), jnp.asarray(f_scale, float)
+    given = Given(method, captured, args, lower, upper, tol, f_scale, key, limits)
     return Ready(problem, given, params, max_steps)
 
 
@@ -128,6 +136,14 @@ def accept(who: str, kind: str, method: Any, default: Solver) -> Any:
     if "minimize" not in TAKES[kind]:
         raise ValueError(f"{who}: a transformation minimizes and does not solve equations; use jo.{default!r}")
     return method
+
+
+def taking_constraints(who: str, method: Any) -> Solver:
+    """The method if it takes constraints, else an augmented Lagrangian method that holds it."""
+    if not isinstance(method, Solver):
+        name = method.factory.spec.name if hasattr(method, "factory") else describe(method)
+        raise ValueError(f"{who}: {name} takes no constraints; use jo.solvers.augmented_lagrangian()")
+    return method if method.takes_constraints else augmented_lagrangian(method)
 
 
 def check_bounds(who: str, method: Any, lower: Any, upper: Any) -> None:
@@ -290,6 +306,11 @@ def resumed(who: str, ready: Ready, state: Any) -> SolveState:
         raise ValueError(f"{who}: the state is not of this problem and method: {difference}")
     is_open = state.status == Status.INTERRUPTED
     return state._replace(status=jnp.where(is_open, jnp.int32(Status.RUNNING), state.status))
+
+
+def is_given(constraints: Any) -> bool:
+    """Whether there are any constraints."""
+    return constraints is not None and not (isinstance(constraints, (tuple, list)) and len(constraints) == 0)
 
 
 def is_traced(*trees: Any) -> bool:

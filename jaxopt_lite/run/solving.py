@@ -37,10 +37,10 @@ def drive(who: str, ready: Ready, state: Any, callback: Callable | None, progres
     try:
         while int(state.status) == Status.RUNNING and int(state.steps) < int(last):
             state = run_program(True)(problem, given, state, min(int(state.steps) + CALL, int(last)))
-            so_far = solution_of(state, problem.kind)
+            so_far = solution_of(state, problem)
             bar.update(int(state.steps), {"value": float(so_far.value), "grad_norm": float(so_far.grad_norm)})
             if callback is not None and callback(so_far) is True and int(state.status) == Status.RUNNING:
                 state = state._replace(status=jnp.asarray(Status.INTERRUPTED, jnp.int32))
     finally:
         bar.close()
-    return solution_of(state, problem.kind)
+    return solution_of(state, problem)

@@ -31,7 +31,7 @@ class Axes(NamedTuple):
         """As `in_axes` for the numbers of a problem."""
         args = jax.tree.unflatten(jax.tree.structure(given.args), self.args)
         bounds = None if given.lower is None else self.bounds
-        return Given(None, None, args, bounds, bounds, None, None, None if given.key is None else self.key)
+        return Given(None, None, args, bounds, bounds, None, None, None if given.key is None else self.key, None)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -92,6 +92,6 @@ def narrowed(running: np.ndarray, width: int, least: int) -> np.ndarray:
     return np.concatenate([lanes, np.full(width - len(lanes), lanes[0], np.int32)])
 
 
-def solutions_of(states: SolveState, kind: str) -> Solution:
+def solutions_of(states: SolveState, problem: Problem) -> Solution:
     """The solutions of all lanes."""
-    return jax.vmap(lambda state: solution_of(state, kind))(states)
+    return jax.vmap(lambda state: solution_of(state, problem))(states)

@@ -48,14 +48,14 @@ def _unrolled(problem, given, start, state, max_steps):
     objective = objective_of(problem, given)
     state = _begun(problem, given, objective, start, state)
     state = run_unrolled(given.method, objective, state, max_steps, problem.unrolled_steps)
-    return solution_of(state, problem.kind)
+    return solution_of(state, problem)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _implicit(problem: Problem, given: Given, start: Any, state: Any, max_steps: Any) -> Solution:
     objective = objective_of(problem, given)
     state = _begun(problem, given, objective, start, state)
-    return solution_of(run(given.method, objective, state, max_steps), problem.kind)
+    return solution_of(run(given.method, objective, state, max_steps), problem)
 
 
 @_implicit.defjvp

@@ -15,9 +15,12 @@ from jax.core import Tracer
 
 from jaxopt_lite import tree
 from jaxopt_lite.core.method import Info, Objective, Solver, Status, advance
+from jaxopt_lite.solve.problem import Problem, multipliers_of
 from jaxopt_lite.solvers.linear_model import covariance
 
 __all__ = ["Solution", "SolveState", "begin", "run", "run_unrolled", "solution_of"]
+
+MINIMA = ("minimize", "quadratic_program")  # the kinds of problems without residuals
 
 
 class SolveState(NamedTuple):
@@ -48,7 +51,7 @@ class SolveState(NamedTuple):
     jax.tree_util.register_dataclass,
     data_fields=[
         *("params", "value", "aux", "residuals", "grad_norm", "status", "steps", "evaluations", "state"),
-        *("factor", "variance"),
+        *("factor", "variance", "multipliers", "violation"),
     ],
     meta_fields=[],
 )
@@ -68,6 +71,11 @@ class Solution:
         state: for `minimize(..., state=solution.state)` and its likes, which resume the solve.
         factor: R [n, n] of J = QR at the solution of a dense method of least squares, else None.
         variance: σ² of `covariance`, a scalar: 2 value / (m - n), or 1 where the errors are known; else None.
+        multipliers: λ of the constraints, with ∇f = Σ λᵢ ∇cᵢ in the parameters that stand on no bound: positive where
+            a constraint holds c up (c >= 0, or its lower bound), negative at an upper bound, zero where it is not
+            active. λᵢ is the derivative of the value with respect to that bound. For each of `constraints` a tree like
+            what its function returns; of a quadratic program a vector [m]; else None.
+        violation: the largest distance of a constraint from where it must be, a scalar; None without constraints.
     """
 
     params: Any
@@ -81,6 +89,8 @@ class Solution:
     state: SolveState
     factor: Any = None
     variance: Any = None
+    multipliers: Any = None
+    violation: Any = None
 
     @property
     def converged(self) -> Any:
@@ -182,15 +192,19 @@ def _step(method: Any, objective: Objective, state: SolveState) -> SolveState:
     )
 
 
-def solution_of(state: SolveState, kind: str = "minimize") -> Solution:
+def solution_of(state: SolveState, problem: Problem | None = None) -> Solution:
     """The solution that a state holds; its status is MAX_STEPS if the solve has not ended.
 
     Args:
         state: of the solve.
-        kind: of the problem; all but "minimize" have residuals.
+        problem: what is solved; None stands for a minimization without constraints.
     """
-    info = state.info
-    residuals, aux = (None, info.aux) if kind == "minimize" else info.aux
+    info, is_least = state.info, problem is None or problem.kind in MINIMA
+    residuals, aux = (None, info.aux) if is_least else info.aux
+    multipliers = violation = None
+    if problem is not None and problem.is_constrained:
+        multipliers = multipliers_of(problem, state.method_state.multipliers)
+        violation = state.method_state.violation
     factor = getattr(getattr(state.method_state, "model", None), "factor", None)
     variance = None
     if factor is not None:
@@ -199,5 +213,5 @@ def solution_of(state: SolveState, kind: str = "minimize") -> Solution:
     return Solution(
         *(state.measured, info.value, aux, residuals, tree.global_norm(info.grads)),
         jnp.where(state.status == Status.RUNNING, jnp.int32(Status.MAX_STEPS), state.status),
-        *(state.steps, state.evaluations, state, factor, variance),
+        *(state.steps, state.evaluations, state, factor, variance, multipliers, violation),
     )

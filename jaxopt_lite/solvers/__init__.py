@@ -1,6 +1,7 @@
 """Solvers: methods that own the objective, such as `jo.solvers.lbfgs()`, for `jo.minimize`, `jo.fit` and sweeps."""
 
 from jaxopt_lite.solvers.accelerated import accelerated_gradient_descent
+from jaxopt_lite.solvers.augmented_lagrangian import augmented_lagrangian
 from jaxopt_lite.solvers.bounded import lbfgsb
 from jaxopt_lite.solvers.bracketing import bisection, brent
 from jaxopt_lite.solvers.conjugate import nonlinear_cg
@@ -17,6 +18,7 @@ from jaxopt_lite.solvers.quasi_newton import bfgs, lbfgs
 __all__ = [
     "accelerated_gradient_descent",
     "anderson",
+    "augmented_lagrangian",
     "bfgs",
     "bisection",
     "brent",

@@ -21,7 +21,7 @@ from jaxopt_lite.solvers import endings, linesearch
 from jaxopt_lite.solvers.box import box_of, clip, moved, reduced
 from jaxopt_lite.solvers.krylov import inner
 
-__all__ = ["DescentState", "check_search", "gradient_descent", "line_search_method"]
+__all__ = ["DescentState", "again", "check_search", "gradient_descent", "line_search_method"]
 
 
 NOTHING, FIRST, NEXT, GRADIENT = 0, 1, 2, 3  # the direction that is due: of the start, the method, or the gradient
@@ -139,7 +139,7 @@ def line_search_method(
             lambda: (search, ~begun, no),
         )
         # A failed search is followed by one along the gradient; if it was along the gradient, the solve ends.
-        due = jnp.where(accepted, jnp.where(begun, NEXT, FIRST), jnp.where(failed, GRADIENT, NOTHING))
+        due = jnp.where(accepted, jnp.where(begun | ~is_steepest, NEXT, FIRST), jnp.where(failed, GRADIENT, NOTHING))
 
         is_tiny = -search.slope0 * search.first <= 100 * endings.ROUNDING * jnp.finfo(value.dtype).eps * jnp.abs(value)
         is_first = (search.tries == 0) & ~failed
@@ -162,6 +162,14 @@ def line_search_method(
         return new_params, new_state, Info(value, aux, shown, updates, status, jnp.ones([], jnp.int32))
 
     return init, step
+
+
+def again(state: DescentState) -> DescentState:
+    """The state for a solve of a slightly different objective from where this one ends: what was learned is kept."""
+    zero = jnp.zeros_like(state.value)
+    course = endings.unbegun(zero)._replace(opening=jnp.array(False))
+    search, due = linesearch.begin(zero, zero, 0.0), jnp.zeros([], jnp.int32)
+    return state._replace(search=search, due=due, steepest=jnp.array(False), course=course)
 
 
 def slope_of(params: Any, direction: Any, grads: Any, box: Any) -> jax.Array:

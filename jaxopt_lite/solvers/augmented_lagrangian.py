@@ -1,0 +1,241 @@
+"""Minimizing under constraints l <= c(x) <= u, equalities where l = u, by a method that takes none.
+
+    L(x; y, ρ) = f(x) + ½ ρ |s - P(s)|²,   s = c(x) + y / ρ,   P the projection onto [l, u]
+
+is minimized by an inner solver (Hestenes, 1969; Powell, 1969; for inequalities Rockafellar, 1974). Where it ends, the
+multipliers become ŷ = ρ (s - P(s)), with which the gradient of L is that of the Lagrangian f + ŷ·c, and a new inner
+solve begins from there. Its penalty ρ grows where the measure |c - P(s)| of infeasibility and complementarity has not
+shrunk enough. So far Birgin & Martínez, "Practical Augmented Lagrangian Methods for Constrained Optimization", 2014,
+Algorithm 4.1. Here a step is one step of the inner solver.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxopt_lite import tree
+from jaxopt_lite.core.method import Info, Interval, Objective, Solver, Status, solver
+from jaxopt_lite.core.numbers import Fraction, Positive, concrete
+from jaxopt_lite.solvers.bounded import lbfgsb
+from jaxopt_lite.solvers.descent import DescentState, again
+
+__all__ = ["augmented_lagrangian"]
+
+FEASIBLE = 10.0  # the tolerance of a constraint is this times tol max(1, |bound|)
+ROUNDING = 64.0  # and this times ε times its size at the start
+LARGEST = 1e20  # multipliers are kept within ± this, so that they stay safeguarded
+STUCK = 6  # inner solves without progress after which it ends
+RUNAWAY = 1e4  # growth of the violation after which an inner solve is begun anew with a larger penalty
+SECTION = 0.1  # the inner tolerance is multiplied by this after each inner solve
+
+
+class Point(NamedTuple):
+    """Parameters with what was measured there."""
+
+    params: Any
+    value: jax.Array  # f
+    aux: Any
+    grads: Any  # of the Lagrangian, without the parameters that bounds hold
+    multipliers: jax.Array  # -ŷ [m]
+    violation: jax.Array  # max |c - P(c)|
+
+
+class AugmentedState(NamedTuple):
+    """The state of a solve. The inner one is that of the current augmented Lagrangian."""
+
+    point: Point  # what is returned: the solution, or the best point
+    here: Any  # the parameters of the inner solver
+    anchor: Any  # those with which the inner solve began
+    inner: Any  # its state
+    y: jax.Array  # [m]
+    penalty: jax.Array  # ρ
+    inner_tol: jax.Array  # gradient norm at which an inner solve ends
+    measure: jax.Array  # |c - P(s)| where the last inner solve ended
+    least: jax.Array  # the least max of the gradient's norm and the measure, each relative to its tolerance
+    allowed: jax.Array  # the tolerances of the constraints [m]
+    first_norm: jax.Array  # of the gradient of the first augmented Lagrangian at the start
+    first_violation: jax.Array
+    stuck: jax.Array  # int32: successive inner solves without progress
+    count: jax.Array  # int32: steps, of which the first measures the scale
+
+    @property
+    def multipliers(self) -> jax.Array:
+        return self.point.multipliers
+
+    @property
+    def violation(self) -> jax.Array:
+        return self.point.violation
+
+
+@solver(bounds=True, constraints=True)
+def augmented_lagrangian(
+    inner: Solver = lbfgsb(),  # noqa: B008, a value that does not change
+    growth: Positive = 10.0,
+    sufficient: Fraction = 0.5,
+):
+    """The augmented Lagrangian method, with any solver for the problems without constraints.
+
+    It has converged where the (projected) gradient of the Lagrangian meets the test that other solvers ask of the
+    gradient of f, and every constraint holds within 10 tol max(1, |bound|), plus its rounding at the start, exactly so
+    where its multiplier is not zero. The status is INFEASIBLE where the violation is not small and no longer shrinks
+    while the penalty grows: at a stationary point of the violation, which need not be its least value. Without
+    convergence the feasible point with the least f is returned, or where none was seen, the one with the least
+    violation. f and c are evaluated outside of the constraints, but within the bounds if the inner solver takes them.
+    The first evaluation measures the scale of f and c, and sets the penalty.
+
+    Args:
+        inner: a solver of kind "minimize", such as `jo.solvers.lbfgsb()`, which takes bounds.
+        growth: factor of the penalty, above 1.
+        sufficient: the penalty grows unless infeasibility and complementarity shrink by this factor in an inner solve,
+            in [0, 1].
+
+    Raises:
+        ValueError: for an inner solver of another kind, or one that takes constraints or draws random numbers, or a
+            growth of at most 1; and when it is used with bounds that the inner solver does not take.
+
+    Reference: Birgin & Martínez, "Practical Augmented Lagrangian Methods for Constrained Optimization", 2014, Algorithm
+        4.1; Andreani, Birgin, Martínez & Schuverdt, "On Augmented Lagrangian Methods with General Lower-Level
+        Constraints", 2007.
+    """
+    name = inner.factory.spec.name
+    if inner.solves != "minimize" or inner.takes_constraints or inner.needs_key or inner.needs_box:
+        raise ValueError(
+            f"augmented_lagrangian: inner must be a local solver of minimize, such as lbfgsb(), got {name}"
+        )
+    if concrete(growth) and not growth > 1:
+        raise ValueError(f"augmented_lagrangian: growth must be above 1, got {growth}")
+
+    def init(objective: Objective, params: Any) -> AugmentedState:
+        if objective.lower is not None and not inner.takes_bounds:
+            raise ValueError(f"augmented_lagrangian: {name} takes no bounds; use inner=jo.solvers.lbfgsb()")
+        (value, aux), interval = jax.eval_shape(lambda p: (objective.value(p), _interval(objective, p)), params)
+        zero, count = jnp.zeros([], value.dtype), jnp.zeros([], jnp.int32)
+        y, infinity = jnp.zeros(interval.values.shape, value.dtype), jnp.full_like(zero, jnp.inf)
+        zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), aux)
+        point = Point(params, infinity, zeros, jax.tree.map(jnp.zeros_like, params), y, infinity)
+        state = inner.init(_augmented(objective, y, zero + 1), params)
+        return AugmentedState(
+            *(point, params, params, state, y, zero + 1, infinity, infinity, infinity, y, zero, zero, count, count)
+        )
+
+    def step(objective: Objective, params: Any, state: AugmentedState) -> tuple[Any, AugmentedState, Info]:
+        s, rho = state, state.penalty
+        here, inner_state, info = inner.step(_augmented(objective, s.y, rho), s.here, s.inner)
+        value, aux, interval = info.aux
+        outside = jnp.abs(interval.excess)
+        shift = Interval(interval.values + s.y / rho, *interval[1:]).excess - s.y / rho  # c - P(s)
+        multipliers = s.y + rho * shift
+        measure, violation = _largest(shift), _largest(outside)
+        norm = tree.global_norm(info.grads).astype(value.dtype)
+
+        scaling, is_first = s.count == 0, s.count == 1
+        eps = jnp.finfo(value.dtype).eps
+        allowed = jnp.where(scaling, _allowed(objective.tol, interval, eps), s.allowed)
+        first_norm = jnp.where(s.count <= 1, norm, s.first_norm)
+        first_violation = jnp.where(scaling, violation, s.first_violation)
+
+        # Where the multiplier is not zero, c - P(s) is the distance from the bound.
+        excess = _largest(jnp.where(multipliers != 0, jnp.abs(shift), 0) / allowed)
+        target = objective.tol * jnp.minimum(first_norm, jnp.maximum(1, jnp.abs(value)))
+        inner_converged = jnp.isin(info.status, jnp.array([int(k) for k in Status if k.converged]))
+        stationary = objective.converged(norm, value, first_norm) | inner_converged
+        converged = ~scaling & stationary & (excess <= 1)
+
+        # The next inner solve.
+        runs_away = violation > RUNAWAY * jnp.maximum(1, first_violation)
+        unbounded = (info.status == Status.UNBOUNDED) & ~(violation > jnp.sqrt(objective.tol))
+        runs_away |= ((info.status == Status.UNBOUNDED) & ~unbounded) | ((info.status == Status.NON_FINITE) & ~scaling)
+        ends = ~scaling & (runs_away | (norm <= s.inner_tol) | (info.status != Status.RUNNING))
+        shrunk = ~runs_away & (measure <= sufficient * s.measure)
+        merit = jnp.maximum(norm / jnp.where(target > 0, target, 1), excess)
+        progress = ~runs_away & ((measure <= 0.9 * s.measure) | (merit <= 0.5 * s.least))
+        stuck = jnp.where(ends, jnp.where(progress, 0, s.stuck + 1), s.stuck).astype(jnp.int32)
+        grown = rho * jnp.where(ends & ~shrunk, jnp.where(runs_away, growth**2, growth), 1)
+        first_penalty = 10 * jnp.maximum(1, jnp.abs(value)) / jnp.maximum(1, jnp.sum(outside**2) / 2)
+        penalty = jnp.where(scaling, jnp.clip(first_penalty, 1e-8, 1e8), grown)
+        y = jnp.where(ends & ~runs_away, jnp.clip(multipliers, -LARGEST, LARGEST), s.y)
+        inner_tol = jnp.where(is_first, SECTION * norm, s.inner_tol)
+        inner_tol = jnp.where(ends & ~runs_away, jnp.maximum(SECTION * inner_tol, 0.5 * target), inner_tol)
+        here = tree.where(runs_away, s.anchor, here)
+        anchor = tree.where(ends, here, s.anchor)
+        kept = jax.lax.cond(
+            ends | scaling,
+            lambda: _begun(inner, _augmented(objective, y, penalty), here, inner_state, shrunk & ~scaling),
+            lambda: inner_state,
+        )
+
+        point = Point(here, value, aux, info.grads, -multipliers, violation)
+        point = tree.where(converged | _is_better(point, s.point, allowed, outside), point, s.point)
+        status = jnp.select(
+            [
+                scaling & ~(jnp.isfinite(value) & jnp.isfinite(norm) & jnp.isfinite(violation)),
+                converged,
+                unbounded,
+                stuck >= STUCK,
+            ],
+            [
+                Status.NON_FINITE,
+                jnp.where(jnp.isnan(norm), Status.CONVERGED_STEP, Status.CONVERGED_GRADIENT),
+                Status.UNBOUNDED,
+                jnp.where(s.point.violation > jnp.sqrt(objective.tol), Status.INFEASIBLE, Status.STALLED),
+            ],
+            Status.RUNNING,
+        ).astype(jnp.int32)
+        new_state = AugmentedState(
+            *(point, here, anchor, kept, y, penalty, inner_tol, jnp.where(ends & ~runs_away, measure, s.measure)),
+            *(jnp.where(ends, jnp.minimum(merit, s.least), s.least), allowed, first_norm, first_violation),
+            *(stuck, s.count + 1),
+        )
+        updates = jax.tree.map(jnp.subtract, point.params, params)
+        result = Info(point.value, point.aux, point.grads, updates, status, info.evaluations)
+        return point.params, tree.keep_dtypes(new_state, state), result
+
+    return init, step
+
+
+def _interval(objective: Objective, params: Any) -> Interval:
+    """The constraints at params; none of them if the objective has none."""
+    nothing = jnp.zeros(0, jnp.float32)
+    return Interval(nothing, nothing, nothing) if objective.constraints is None else objective.constraints(params)
+
+
+def _augmented(objective: Objective, y: jax.Array, penalty: jax.Array) -> Objective:
+    """The augmented Lagrangian, with (f, aux, constraints) beside its value."""
+
+    def f(params):
+        value, aux = objective.value(params)
+        interval = _interval(objective, params)
+        shifted = Interval(interval.values + y / penalty, *interval[1:])
+        augmented = value + (penalty / 2 * jnp.sum(shifted.excess**2)).astype(value.dtype)
+        return augmented, (value, aux, interval)
+
+    common: Any = {"lower": objective.lower, "upper": objective.upper, "key": objective.key}
+    return Objective(f, has_aux=True, tol=objective.tol, **common)
+
+
+def _begun(inner: Solver, objective: Objective, params: Any, state: Any, keeps: jax.Array) -> Any:
+    """The state of a new inner solve; of a line search method with the memory of the last one if it `keeps` it."""
+    fresh = inner.init(objective, params)
+    if isinstance(state, DescentState):
+        fresh = tree.where(keeps, again(state), fresh)
+    return tree.keep_dtypes(fresh, state)
+
+
+def _largest(vector: jax.Array) -> jax.Array:
+    return jnp.max(vector, initial=0) if vector.size == 0 else jnp.max(jnp.abs(vector))
+
+
+def _allowed(tol: Any, interval: Interval, eps: float) -> jax.Array:
+    """The distance from its bounds at which each constraint counts as met."""
+    finite = lambda bound: jnp.where(jnp.isfinite(bound), jnp.abs(bound), 0)
+    size = jnp.maximum(1, jnp.maximum(finite(interval.lower), finite(interval.upper)))
+    return FEASIBLE * tol * size + ROUNDING * eps * jnp.abs(interval.values)
+
+
+def _is_better(new: Point, old: Point, allowed: jax.Array, outside: jax.Array) -> jax.Array:
+    """Whether a point is feasible with a lower value than the old one, or is less infeasible."""
+    loose = jnp.max(allowed, initial=0)
+    is_new, is_old = jnp.all(outside <= allowed), old.violation <= loose
+    finite = jnp.isfinite(new.value) & jnp.isfinite(new.violation)
+    return finite & jnp.where(is_new, ~is_old | (new.value < old.value), ~is_old & (new.violation < old.violation))
