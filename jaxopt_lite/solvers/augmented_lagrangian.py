@@ -24,10 +24,11 @@ __all__ = ["augmented_lagrangian"]
 
 FEASIBLE = 10.0  # the tolerance of a constraint is this times tol max(1, |bound|)
 ROUNDING = 64.0  # and this times ε times its size at the start
+OFFSET = 4.0  # size of the constant that is added to values, in units of max(1, |f|) at the start
 LARGEST = 1e20  # multipliers are kept within ± this, so that they stay safeguarded
 STUCK = 6  # inner solves without progress after which it ends
 RUNAWAY = 1e4  # growth of the violation after which an inner solve is begun anew with a larger penalty
-SECTION = 0.1  # the inner tolerance is multiplied by this after each inner solve
+SECTION = 0.1  # an inner solve ends where the norm of the gradient is this times the one at its start
 
 
 class Point(NamedTuple):
@@ -50,14 +51,16 @@ class AugmentedState(NamedTuple):
     inner: Any  # its state
     y: jax.Array  # [m]
     penalty: jax.Array  # ρ
+    offset: jax.Array  # added to the values of the augmented Lagrangian, see `_augmented`
     inner_tol: jax.Array  # gradient norm at which an inner solve ends
-    measure: jax.Array  # |c - P(s)| where the last inner solve ended
+    measures: jax.Array  # |c - P(s)| where the last two inner solves ended [2], the last one first
     least: jax.Array  # the least max of the gradient's norm and the measure, each relative to its tolerance
     allowed: jax.Array  # the tolerances of the constraints [m]
     first_norm: jax.Array  # of the gradient of the first augmented Lagrangian at the start
     first_violation: jax.Array
     stuck: jax.Array  # int32: successive inner solves without progress
     count: jax.Array  # int32: steps, of which the first measures the scale
+    opens: jax.Array  # bool: whether the next step is the first of an inner solve
 
     @property
     def multipliers(self) -> jax.Array:
@@ -72,7 +75,7 @@ class AugmentedState(NamedTuple):
 def augmented_lagrangian(
     inner: Solver = lbfgsb(),  # noqa: B008, a value that does not change
     growth: Positive = 10.0,
-    sufficient: Fraction = 0.5,
+    sufficient: Fraction = 0.1,
 ):
     """The augmented Lagrangian method, with any solver for the problems without constraints.
 
@@ -87,8 +90,8 @@ def augmented_lagrangian(
     Args:
         inner: a solver of kind "minimize", such as `jo.solvers.lbfgsb()`, which takes bounds.
         growth: factor of the penalty, above 1.
-        sufficient: the penalty grows unless infeasibility and complementarity shrink by this factor in an inner solve,
-            in [0, 1].
+        sufficient: the penalty grows unless infeasibility and complementarity shrink by this factor in two inner
+            solves, in [0, 1].
 
     Raises:
         ValueError: for an inner solver of another kind, or one that takes constraints or draws random numbers, or a
@@ -114,14 +117,29 @@ def augmented_lagrangian(
         y, infinity = jnp.zeros(interval.values.shape, value.dtype), jnp.full_like(zero, jnp.inf)
         zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), aux)
         point = Point(params, infinity, zeros, jax.tree.map(jnp.zeros_like, params), y, infinity)
-        state = inner.init(_augmented(objective, y, zero + 1), params)
+        state = inner.init(_augmented(objective, y, zero + 1, zero), params)
         return AugmentedState(
-            *(point, params, params, state, y, zero + 1, infinity, infinity, infinity, y, zero, zero, count, count)
+            *(
+                point,
+                params,
+                params,
+                state,
+                y,
+                zero + 1,
+                zero,
+                infinity,
+                jnp.full(2, infinity),
+                infinity,
+                y,
+                zero,
+                zero,
+            ),
+            *(count, count, jnp.array(True)),
         )
 
     def step(objective: Objective, params: Any, state: AugmentedState) -> tuple[Any, AugmentedState, Info]:
         s, rho = state, state.penalty
-        here, inner_state, info = inner.step(_augmented(objective, s.y, rho), s.here, s.inner)
+        here, inner_state, info = inner.step(_augmented(objective, s.y, rho, s.offset), s.here, s.inner)
         value, aux, interval = info.aux
         outside = jnp.abs(interval.excess)
         shift = Interval(interval.values + s.y / rho, *interval[1:]).excess - s.y / rho  # c - P(s)
@@ -129,7 +147,7 @@ def augmented_lagrangian(
         measure, violation = _largest(shift), _largest(outside)
         norm = tree.global_norm(info.grads).astype(value.dtype)
 
-        scaling, is_first = s.count == 0, s.count == 1
+        scaling = s.count == 0
         eps = jnp.finfo(value.dtype).eps
         allowed = jnp.where(scaling, _allowed(objective.tol, interval, eps), s.allowed)
         first_norm = jnp.where(s.count <= 1, norm, s.first_norm)
@@ -142,26 +160,31 @@ def augmented_lagrangian(
         stationary = objective.converged(norm, value, first_norm) | inner_converged
         converged = ~scaling & stationary & (excess <= 1)
 
+        inner_tol = jnp.where(s.opens, jnp.minimum(s.inner_tol, SECTION * norm), s.inner_tol)
+        inner_tol = jnp.maximum(inner_tol, 0.5 * target)
+
         # The next inner solve.
         runs_away = violation > RUNAWAY * jnp.maximum(1, first_violation)
         unbounded = (info.status == Status.UNBOUNDED) & ~(violation > jnp.sqrt(objective.tol))
         runs_away |= ((info.status == Status.UNBOUNDED) & ~unbounded) | ((info.status == Status.NON_FINITE) & ~scaling)
-        ends = ~scaling & (runs_away | (norm <= s.inner_tol) | (info.status != Status.RUNNING))
-        shrunk = ~runs_away & (measure <= sufficient * s.measure)
+        ends = ~scaling & (runs_away | (norm <= inner_tol) | (info.status != Status.RUNNING))
+        shrunk = ~runs_away & (measure <= sufficient * jnp.max(s.measures))
         merit = jnp.maximum(norm / jnp.where(target > 0, target, 1), excess)
-        progress = ~runs_away & ((measure <= 0.9 * s.measure) | (merit <= 0.5 * s.least))
+        progress = ~runs_away & ((measure <= 0.9 * jnp.min(s.measures)) | (merit <= 0.5 * s.least))
         stuck = jnp.where(ends, jnp.where(progress, 0, s.stuck + 1), s.stuck).astype(jnp.int32)
         grown = rho * jnp.where(ends & ~shrunk, jnp.where(runs_away, growth**2, growth), 1)
         first_penalty = 10 * jnp.maximum(1, jnp.abs(value)) / jnp.maximum(1, jnp.sum(outside**2) / 2)
         penalty = jnp.where(scaling, jnp.clip(first_penalty, 1e-8, 1e8), grown)
         y = jnp.where(ends & ~runs_away, jnp.clip(multipliers, -LARGEST, LARGEST), s.y)
-        inner_tol = jnp.where(is_first, SECTION * norm, s.inner_tol)
-        inner_tol = jnp.where(ends & ~runs_away, jnp.maximum(SECTION * inner_tol, 0.5 * target), inner_tol)
+        size = OFFSET * jnp.maximum(1, jnp.abs(value))
+        offset = jnp.where(scaling, jnp.where(value < 0, -size, size), s.offset)
+        following = jnp.stack([measure, s.measures[0]]).astype(value.dtype)
+        measures = jnp.where(ends & ~runs_away, following, s.measures)
         here = tree.where(runs_away, s.anchor, here)
         anchor = tree.where(ends, here, s.anchor)
         kept = jax.lax.cond(
             ends | scaling,
-            lambda: _begun(inner, _augmented(objective, y, penalty), here, inner_state, shrunk & ~scaling),
+            lambda: _begun(inner, _augmented(objective, y, penalty, offset), here, inner_state, ~runs_away & ~scaling),
             lambda: inner_state,
         )
 
@@ -182,10 +205,11 @@ def augmented_lagrangian(
             ],
             Status.RUNNING,
         ).astype(jnp.int32)
+        least = jnp.where(ends, jnp.minimum(merit, s.least), s.least)
+        inner_tol = jnp.where(scaling, jnp.inf, inner_tol)
         new_state = AugmentedState(
-            *(point, here, anchor, kept, y, penalty, inner_tol, jnp.where(ends & ~runs_away, measure, s.measure)),
-            *(jnp.where(ends, jnp.minimum(merit, s.least), s.least), allowed, first_norm, first_violation),
-            *(stuck, s.count + 1),
+            *(point, here, anchor, kept, y, penalty, offset, inner_tol, measures, least, allowed, first_norm),
+            *(first_violation, stuck, s.count + 1, ends | scaling),
         )
         updates = jax.tree.map(jnp.subtract, point.params, params)
         result = Info(point.value, point.aux, point.grads, updates, status, info.evaluations)
@@ -200,14 +224,18 @@ def _interval(objective: Objective, params: Any) -> Interval:
     return Interval(nothing, nothing, nothing) if objective.constraints is None else objective.constraints(params)
 
 
-def _augmented(objective: Objective, y: jax.Array, penalty: jax.Array) -> Objective:
-    """The augmented Lagrangian, with (f, aux, constraints) beside its value."""
+def _augmented(objective: Objective, y: jax.Array, penalty: jax.Array, offset: jax.Array) -> Objective:
+    """The augmented Lagrangian, with (f, aux, constraints) beside its value.
+
+    Line searches take values for equal that differ by some ε times their size. The terms of f may be larger than its
+    value, which is often zero at a solution, so a constant of the size of f at the start is added.
+    """
 
     def f(params):
         value, aux = objective.value(params)
         interval = _interval(objective, params)
         shifted = Interval(interval.values + y / penalty, *interval[1:])
-        augmented = value + (penalty / 2 * jnp.sum(shifted.excess**2)).astype(value.dtype)
+        augmented = value + (offset + penalty / 2 * jnp.sum(shifted.excess**2)).astype(value.dtype)
         return augmented, (value, aux, interval)
 
     common: Any = {"lower": objective.lower, "upper": objective.upper, "key": objective.key}
