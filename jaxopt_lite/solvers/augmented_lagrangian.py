@@ -22,7 +22,7 @@ from jaxopt_lite.solvers.descent import DescentState, again
 
 __all__ = ["augmented_lagrangian"]
 
-FEASIBLE = 10.0  # the tolerance of a constraint is this times tol max(1, |bound|)
+FEASIBLE = 10.0  # the tolerance of a constraint is this times max(tol, ε) max(1, |bound|)
 ROUNDING = 64.0  # and this times ε times its size at the start
 OFFSET = 4.0  # size of the constant that is added to values, in units of max(1, |f|) at the start
 LARGEST = 1e20  # multipliers are kept within ± this, so that they stay safeguarded
@@ -148,7 +148,7 @@ def augmented_lagrangian(
         norm = tree.global_norm(info.grads).astype(value.dtype)
 
         scaling = s.count == 0
-        eps = jnp.finfo(value.dtype).eps
+        eps = max(float(jnp.finfo(x.dtype).eps) for x in (value, *jax.tree.leaves(params)))  # of the coarsest
         allowed = jnp.where(scaling, _allowed(objective.tol, interval, eps), s.allowed)
         first_norm = jnp.where(s.count <= 1, norm, s.first_norm)
         first_violation = jnp.where(scaling, violation, s.first_violation)
@@ -163,13 +163,14 @@ def augmented_lagrangian(
         inner_tol = jnp.where(s.opens, jnp.minimum(s.inner_tol, SECTION * norm), s.inner_tol)
         inner_tol = jnp.maximum(inner_tol, 0.5 * target)
 
-        # The next inner solve.
+        # The next inner solve. One that does not begin with finite numbers would not do so again.
+        is_bad = (s.opens & (info.status == Status.NON_FINITE)) | (scaling & ~jnp.isfinite(value + violation))
         runs_away = violation > RUNAWAY * jnp.maximum(1, first_violation)
         unbounded = (info.status == Status.UNBOUNDED) & ~(violation > jnp.sqrt(objective.tol))
         runs_away |= ((info.status == Status.UNBOUNDED) & ~unbounded) | ((info.status == Status.NON_FINITE) & ~scaling)
         ends = ~scaling & (runs_away | (norm <= inner_tol) | (info.status != Status.RUNNING))
         shrunk = ~runs_away & (measure <= sufficient * jnp.max(s.measures))
-        merit = jnp.maximum(norm / jnp.where(target > 0, target, 1), excess)
+        merit = jnp.maximum(jnp.where(jnp.isnan(norm), 0, norm) / jnp.where(target > 0, target, 1), excess)
         progress = ~runs_away & ((measure <= 0.9 * jnp.min(s.measures)) | (merit <= 0.5 * s.least))
         stuck = jnp.where(ends, jnp.where(progress, 0, s.stuck + 1), s.stuck).astype(jnp.int32)
         grown = rho * jnp.where(ends & ~shrunk, jnp.where(runs_away, growth**2, growth), 1)
@@ -192,7 +193,7 @@ def augmented_lagrangian(
         point = tree.where(converged | _is_better(point, s.point, allowed, outside), point, s.point)
         status = jnp.select(
             [
-                scaling & ~(jnp.isfinite(value) & jnp.isfinite(norm) & jnp.isfinite(violation)),
+                is_bad,
                 converged,
                 unbounded,
                 stuck >= STUCK,
@@ -258,7 +259,7 @@ def _allowed(tol: Any, interval: Interval, eps: float) -> jax.Array:
     """The distance from its bounds at which each constraint counts as met."""
     finite = lambda bound: jnp.where(jnp.isfinite(bound), jnp.abs(bound), 0)
     size = jnp.maximum(1, jnp.maximum(finite(interval.lower), finite(interval.upper)))
-    return FEASIBLE * tol * size + ROUNDING * eps * jnp.abs(interval.values)
+    return FEASIBLE * jnp.maximum(tol, eps) * size + ROUNDING * eps * jnp.abs(interval.values)
 
 
 def _is_better(new: Point, old: Point, allowed: jax.Array, outside: jax.Array) -> jax.Array:
