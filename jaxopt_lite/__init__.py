@@ -66,6 +66,7 @@ from jaxopt_lite.run.batches import minimize_batch
 from jaxopt_lite.run.equations import fixed_point, root
 from jaxopt_lite.run.fitting import curve_fit, least_squares
 from jaxopt_lite.run.minimizing import minimize
+from jaxopt_lite.run.quadratic import quadratic_program
 from jaxopt_lite.run.sweeping import resume, sweep
 from jaxopt_lite.run.training import fit
 from jaxopt_lite.schedules.phases import (
@@ -294,6 +295,7 @@ __all__ = [
     "proximal_l1",
     "proximal_l2",
     "radam",
+    "quadratic_program",
     "random",
     "regularized",
     "replace",

@@ -86,6 +86,7 @@ PLAN = (
             "minimizing",
             "fitting",
             "equations",
+            "quadratic",
             "batches",
             "training",
             "contents",

@@ -4,8 +4,10 @@ A solution x(θ) satisfies G(x, θ) = 0: the gradient, the residuals of equation
 
     ∂G/∂x dx = -∂G/∂θ dθ          Blondel et al., 2022, arXiv:2105.15183, Eq. (2)
 
-The linear system is solved by products with ∂G/∂x only: by conjugate gradients where it is symmetric, else by LSMR.
-Parameters on a bound move with the bound, and the others by the rows of the system that are left.
+The linear system is solved by conjugate gradients where it is symmetric and positive semi-definite, else by the
+pseudo-inverse, or for many unknowns by LSMR, both of which need only products with the matrix. Parameters on a bound
+move with the bound, and the others by the rows of the system that are left. With constraints x stands for parameters
+and multipliers.
 """
 
 import functools
@@ -16,14 +18,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxopt_lite.core.method import Solver
+from jaxopt_lite.core.method import Objective, Solver
 from jaxopt_lite.core.vectors import from_vector, to_vector
 from jaxopt_lite.solve.problem import Given, Problem, objective_of
-from jaxopt_lite.solve.solution import Solution, SolveState, begin, run, run_unrolled, solution_of
+from jaxopt_lite.solve.solution import MINIMA, Solution, SolveState, begin, run, run_unrolled, solution_of
 from jaxopt_lite.solvers.krylov import cg, lsmr
 
 __all__ = ["implicit_tangent", "solve", "zero_tangents"]
 
+DENSE = 300  # the largest number of unknowns for which the matrix of a system that is not symmetric is formed
 KRYLOV_STEPS = 10  # products with the matrix, in multiples of the number of unknowns
 
 
@@ -74,24 +77,27 @@ def _(problem, primals, tangents):
         return to_vector(objective.residual(x)[0] if is_equation else objective.value_and_grad(x)[2])
 
     numbers, d_numbers = _numbers(given, own is not None), _numbers(tangent, own is not None)
-    moved = _moved_bounds(params, given, tangent) if is_gradient else None
-    d_params = implicit_tangent(optimality, params, numbers, d_numbers, moved, symmetric=is_gradient)
+    moved, d_multipliers = _moved_bounds(params, given, tangent) if is_gradient else None, None
+    if problem.is_constrained:
+        d_params, d_multipliers = _constrained_tangent(problem, given, solution, numbers, d_numbers, moved)
+    else:
+        d_params = implicit_tangent(optimality, params, numbers, d_numbers, moved, symmetric=is_gradient)
 
     def measured(x, numbers):
         value, aux = objective_of(problem, _with(given, numbers)).value(x)
-        return (value, None, aux) if problem.kind == "minimize" else (value, *aux)
+        return (value, None, aux) if problem.kind in MINIMA else (value, *aux)
 
     d_value, d_residuals, d_aux = jax.jvp(measured, (params, numbers), (d_params, d_numbers))[1]
     zeros = zero_tangents(solution)
     return solution, Solution(
         *(d_params, d_value, d_aux, d_residuals, zeros.grad_norm, zeros.status, zeros.steps, zeros.evaluations),
-        *(zeros.state, zeros.factor, zeros.variance),
+        *(zeros.state, zeros.factor, zeros.variance, d_multipliers, zeros.violation),
     )
 
 
 def _numbers(given: Given, all_of_them: bool) -> dict[str, Any]:
     """What a solution depends on; with `all_of_them` also the method's numbers and the bounds."""
-    names = ("captured", "args", "f_scale", *(("method", "lower", "upper") if all_of_them else ()))
+    names = ("captured", "args", "f_scale", "constraints", *(("method", "lower", "upper") if all_of_them else ()))
     return {name: getattr(given, name) for name in names}
 
 
@@ -107,6 +113,37 @@ def _moved_bounds(params: Any, given: Given, tangent: Given) -> tuple[jax.Array,
     d_low, d_high = to_vector(tangent.lower), to_vector(tangent.upper)
     on = (x <= low) | (x >= high)
     return on, jnp.where(on, jnp.where(x <= low, d_low, d_high), 0)
+
+
+def _constrained_tangent(
+    problem: Problem, given: Given, solution: Solution, numbers: Any, tangent: Any, moved: Any
+) -> tuple[Any, Any]:
+    """The tangents of params and multipliers, by the conditions of first order for the active constraints.
+
+    ∇f - Σ λᵢ ∇cᵢ = 0,    cᵢ = its bound where active,    λᵢ = 0 elsewhere
+    """
+    interval = objective_of(problem, given).constraints(solution.params)
+    multipliers = to_vector(solution.multipliers)
+    active = jax.lax.stop_gradient((multipliers != 0) | (interval.lower == interval.upper))
+    is_upper = jax.lax.stop_gradient(multipliers < 0)
+
+    def optimality(point, numbers):
+        params, multipliers = point[0], to_vector(point[1])
+        objective = objective_of(problem, _with(given, numbers))
+
+        def lagrangian(params):
+            c = objective.constraints(params).values
+            return objective.value(params)[0] - jnp.sum(jnp.where(active, multipliers * c, 0))
+
+        values, lower, upper = objective.constraints(params)
+        bound = jnp.where(active, jnp.where(is_upper, upper, lower), 0)
+        grads = Objective(lagrangian).value_and_grad(params)[2]
+        return to_vector((grads, jnp.where(active, bound - values, -multipliers)))
+
+    point = solution.params, solution.multipliers
+    if moved is not None:
+        moved = tuple(jnp.concatenate([a, jnp.zeros(multipliers.size, a.dtype)]) for a in moved)
+    return implicit_tangent(optimality, point, numbers, tangent, moved, symmetric=False)
 
 
 def implicit_tangent(
@@ -150,6 +187,9 @@ def _solve_square(matvec: Callable, b: jax.Array) -> jax.Array:
     tol, steps = jnp.finfo(b.dtype).eps, KRYLOV_STEPS * max(b.size, 10)
 
     def inverse(matvec, b):
+        if b.size <= DENSE:
+            matrix = jax.vmap(matvec, out_axes=1)(jnp.eye(b.size, dtype=b.dtype))
+            return jnp.linalg.pinv(matrix, rtol=10 * b.size * tol) @ b
         transposed = jax.linear_transpose(matvec, b)
         return lsmr(matvec, lambda u: transposed(u)[0], b, b, tol=tol, max_steps=steps)
 

@@ -13,6 +13,7 @@ from jaxopt_lite.solvers.gauss_newton import gauss_newton
 from jaxopt_lite.solvers.levenberg_marquardt import levenberg_marquardt
 from jaxopt_lite.solvers.nelder_mead import nelder_mead
 from jaxopt_lite.solvers.newton_cg import newton_cg
+from jaxopt_lite.solvers.quadratic_programs import osqp
 from jaxopt_lite.solvers.quasi_newton import bfgs, lbfgs
 
 __all__ = [
@@ -34,4 +35,5 @@ __all__ = [
     "newton",
     "newton_cg",
     "nonlinear_cg",
+    "osqp",
 ]
