@@ -53,8 +53,8 @@ def minimize(
             no bound. Only for solvers that take bounds.
         constraints: a dict {"type": "eq" or "ineq", "fun": c, "args": ()} as SciPy has it, or a sequence of them:
             c(params, *args), a tree of real arrays, must be 0, or at least 0. `args` are those of c alone, and c may
-            close over arrays. SciPy's LinearConstraint and NonlinearConstraint are taken too, without their derivatives. A method
-            that takes no constraints is wrapped, `augmented_lagrangian(method)`.
+            close over arrays. SciPy's LinearConstraint and NonlinearConstraint are taken too, without their
+            derivatives. A method that takes no constraints is wrapped, `augmented_lagrangian(method)`.
         tol: tolerance: converged where ‖g‖ = 0 or ‖g‖ <= tol min(‖g₀‖, max(1, |f|)), with bounds for the projected
             gradient; some solvers ask for more, see there. None is ε^(2/3) of the parameters' dtype: 2e-5 for float32,
             4e-11 for float64.

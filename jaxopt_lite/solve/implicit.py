@@ -122,7 +122,8 @@ def _constrained_tangent(
 
     ∇f - Σ λᵢ ∇cᵢ = 0,    cᵢ = its bound where active,    λᵢ = 0 elsewhere
     """
-    interval = objective_of(problem, given).constraints(solution.params)
+    constraints: Any = objective_of(problem, given).constraints
+    interval = constraints(solution.params)
     multipliers = to_vector(solution.multipliers)
     active = jax.lax.stop_gradient((multipliers != 0) | (interval.lower == interval.upper))
     is_upper = jax.lax.stop_gradient(multipliers < 0)
@@ -130,12 +131,13 @@ def _constrained_tangent(
     def optimality(point, numbers):
         params, multipliers = point[0], to_vector(point[1])
         objective = objective_of(problem, _with(given, numbers))
+        constraints: Any = objective.constraints
 
         def lagrangian(params):
-            c = objective.constraints(params).values
+            c = constraints(params).values
             return objective.value(params)[0] - jnp.sum(jnp.where(active, multipliers * c, 0))
 
-        values, lower, upper = objective.constraints(params)
+        values, lower, upper = constraints(params)
         bound = jnp.where(active, jnp.where(is_upper, upper, lower), 0)
         grads = Objective(lagrangian).value_and_grad(params)[2]
         return to_vector((grads, jnp.where(active, bound - values, -multipliers)))

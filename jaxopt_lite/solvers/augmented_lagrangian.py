@@ -189,7 +189,7 @@ def augmented_lagrangian(
             lambda: inner_state,
         )
 
-        point = Point(here, value, aux, info.grads, -multipliers, violation)
+        point = Point(here, value, aux, info.grads, 0 - multipliers, violation)
         point = tree.where(converged | _is_better(point, s.point, allowed, outside), point, s.point)
         status = jnp.select(
             [

@@ -26,7 +26,7 @@ __all__ = ["osqp"]
 EQUALITY = 1e3  # ρ of equalities is this times that of inequalities
 RHO = (1e-6, 1e6)  # the smallest and the largest ρ
 CHANGE = 5.0  # ρ is adapted where it would change by more than this factor
-REFINE = 6  # iterative refinements of the polished solution
+REFINE = 10  # iterative refinements of the polished solution
 
 
 class Scales(NamedTuple):
@@ -68,7 +68,7 @@ class SplittingState(NamedTuple):
 
     @property
     def multipliers(self) -> jax.Array:
-        return -self.best.y
+        return 0 - self.best.y
 
 
 @solver(solves="quadratic_program")
@@ -83,12 +83,12 @@ def osqp(
 ):
     """Operator splitting in the form of OSQP, for dense matrices of up to some hundreds of variables.
 
-    A step is `interval` iterations, which `solution.evaluations` counts. With multipliers y, P x + q + Aᵀy = 0 and y of
-    the right signs at a solution, it has converged where the largest |P x + q + Aᵀy| is within
-    tol max(1, |P x|, |q|, |Aᵀy|), and the largest |A x - P(A x + y)| within tol max(1, |A x|), with the projection P.
-    Polished solutions meet that to rounding, if the guess of the active constraints is right. Without convergence the best pair of x and y seen is returned. The status
-    is INFEASIBLE or UNBOUNDED where the changes of y or of x certify it, and NOT_CONVEX where P has a negative
-    eigenvalue.
+    A step is `interval` iterations, which `solution.evaluations` counts. With multipliers y of the right signs,
+    P x + q + Aᵀy = 0 at a solution. It has converged where the largest |P x + q + Aᵀy| is within tol max(1, |P x|, |q|,
+    |Aᵀy|), and the largest |A x - P(A x + y)| within tol max(1, |A x|), with the projection P. Polished solutions meet
+    that to rounding, if the guess of the active constraints is right. Without convergence the best pair of x and y seen
+    is returned. The status is INFEASIBLE or UNBOUNDED where the changes of y or of x certify it, and NOT_CONVEX where P
+    has a negative eigenvalue.
 
     Args:
         rho: the first ρ of inequalities, above 0; equalities have 1000 times as much. It is adapted.
@@ -210,19 +210,19 @@ def _polished(s: Quadratic, iterate: Iterate) -> tuple[jax.Array, jax.Array]:
     at_lower = (z - s.lower < -y) | (s.lower == s.upper)
     active = at_lower | (s.upper - z < y)
     a = jnp.where(active[:, None], s.a, 0)
-    n, m = len(s.q), len(s.a)
+    b = jnp.where(active, jnp.where(at_lower, s.lower, s.upper), 0)
     delta = jnp.finfo(y.dtype).eps ** 0.4
-    one_where_idle = jnp.where(active, 0, 1).astype(y.dtype)
-    matrix = jnp.block([[s.p, a.T], [a, jnp.diag(-one_where_idle)]])
-    shift = jnp.concatenate([jnp.full(n, delta, y.dtype), jnp.where(active, -delta, 0).astype(y.dtype)])
-    right = jnp.concatenate([-s.q, jnp.where(active, jnp.where(at_lower, s.lower, s.upper), 0)])
-    factor = dense.lu_factor(matrix + jnp.diag(shift))
+    # With (P + δI, Aᵀ; A, -δI), of which y is eliminated; refinement removes what δ and its rounding change.
+    factor = dense.cho_factor(s.p + delta * jnp.eye(len(s.q), dtype=y.dtype) + a.T @ a / delta)
 
-    def refine(t, _):
-        return t + dense.lu_solve(factor, right - matrix @ t), None
+    def refine(point, _):
+        x, y = point
+        gradient, gap = -s.q - s.p @ x - a.T @ y, b - a @ x
+        dx = dense.cho_solve(factor, gradient + a.T @ gap / delta)
+        return (x + dx, y + (a @ dx - gap) / delta), None
 
-    t = jax.lax.scan(refine, jnp.zeros(n + m, y.dtype), None, length=REFINE)[0]
-    return t[:n], t[n:]
+    start = jnp.zeros_like(s.q), jnp.zeros_like(y)
+    return jax.lax.scan(refine, start, None, length=REFINE)[0]
 
 
 def _pair(quadratic: Quadratic, scales: Scales, x: jax.Array, y: jax.Array) -> Pair:
