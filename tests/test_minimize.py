@@ -163,7 +163,6 @@ ERRORS = [
         ValueError,
         "lbfgs takes no bounds; use jo.solvers.lbfgsb",
     ),
-    (lambda: jo.minimize(f, START, constraints=({},)), ValueError, "takes no constraints"),
     (lambda: jo.minimize(f, START, args=3.0), TypeError, r"args must be a tuple.*write \(x,\)"),
     (lambda: jo.minimize(f, START, max_steps=0), ValueError, "max_steps must be an int of at least 1"),
     (lambda: jo.minimize(f, START, tol=-1.0), ValueError, "tol must be a number of at least 0"),

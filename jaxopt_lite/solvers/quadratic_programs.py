@@ -182,7 +182,8 @@ def _root(sizes: jax.Array) -> jax.Array:
 def _scaled(quadratic: Quadratic, scales: Scales) -> Quadratic:
     p, q, a, lower, upper = quadratic
     d, e, c = scales
-    return Quadratic(c * d[:, None] * p * d, c * d * q, e[:, None] * a * d, e * lower, e * upper)
+    across = d[None, :]
+    return Quadratic(c * d[:, None] * p * across, c * d * q, e[:, None] * a * across, e * lower, e * upper)
 
 
 def _iterate(s: Quadratic, start: Iterate, rho: Any, sigma: Any, alpha: Any, length: int) -> Iterate:
