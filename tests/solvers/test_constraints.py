@@ -189,7 +189,7 @@ def test_derivatives():
         s = jo.minimize(f, jnp.array([0.5, 0.5, 0.0]), args=(t,), bounds=bounds, constraints=limits, tol=1e-12)
         return jnp.concatenate([s.params, s.value[None], s.multipliers[0][None], s.multipliers[1]])
 
-    h, points = 1e-5, jnp.array([[0.7, 0.4, 0.3], [0.7, 0.3, 0.9]])
+    h, points = 1e-5, jnp.array([[0.7, -0.4, 0.3], [0.7, 0.3, 0.9]])
     all_of = lambda t: (solve(t), jax.jacfwd(solve)(t), jax.jacrev(solve)(t), jax.hessian(solve)(t))
     program = quick_jit(jax.vmap(all_of))
     near = jnp.concatenate([points, *[points.at[:, i].add(s * h) for i in range(3) for s in (1, -1)]])
