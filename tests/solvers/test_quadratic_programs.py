@@ -110,7 +110,8 @@ def test_derivatives():
     """By P, q, A and bounds, of x, multipliers and value: forward, reverse, second order, against differences."""
     rng = np.random.default_rng(3)
     root, a = rng.normal(size=(6, 4)), rng.normal(size=(5, 4))
-    lower, upper = np.array([0.1, -0.1, -INF, -1, -0.2]), np.array([0.1, 0.1, 0.3, 1, INF])
+    a[4] *= -1  # active at its upper bound
+    lower, upper = np.array([0.1, -0.1, -INF, -1, -INF]), np.array([0.1, 0.1, 0.3, 1, 0.2])
 
     def solve(t):
         s = jo.quadratic_program(
@@ -127,7 +128,7 @@ def test_derivatives():
     near = jnp.stack([point, *[point.at[i].add(s * h) for i in range(3) for s in (1, -1)]])
     values, forward, reverse, second = quick_jit(jax.vmap(all_of))(near)
     difference = lambda a: np.moveaxis(np.stack([a[2 * i + 1] - a[2 * i + 2] for i in range(3)]), 0, -1) / (2 * h)
-    assert np.count_nonzero(values[0, 4:9]) == 3
+    assert np.count_nonzero(values[0, 4:9]) == 3 and values[0, 8] < 0
     np.testing.assert_allclose(forward[0], reverse[0], atol=1e-9)
     np.testing.assert_allclose(forward[0], difference(values), atol=1e-5)
     np.testing.assert_allclose(second[0], difference(forward), atol=1e-3, rtol=1e-5)
