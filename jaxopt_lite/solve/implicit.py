@@ -78,7 +78,11 @@ def _(problem, primals, tangents):
     d_params = implicit_tangent(optimality, params, numbers, d_numbers, moved, symmetric=is_gradient)
 
     def measured(x, numbers):
-        value, aux = objective_of(problem, _with(given, numbers)).value(x)
+        here = _with(given, numbers)
+        objective = objective_of(problem, here)
+        value, aux = objective.value(x)
+        if isinstance(here.method, Solver) and here.method.penalty is not None:
+            value = value + here.method.penalty(objective, x)
         return (value, None, aux) if problem.kind == "minimize" else (value, *aux)
 
     d_value, d_residuals, d_aux = jax.jvp(measured, (params, numbers), (d_params, d_numbers))[1]
