@@ -127,7 +127,16 @@ class Judged(NamedTuple):
     rounding: jax.Array  # of f
 
 
-def judge(before: tuple, after: tuple, norm: jax.Array, curvature: jax.Array, relax: Any, opening: jax.Array) -> Judged:
+def judge(
+    before: tuple,
+    after: tuple,
+    norm: jax.Array,
+    curvature: jax.Array,
+    relax: Any,
+    opening: jax.Array,
+    *,
+    beside_slope: bool = False,
+) -> Judged:
     """Judge L: f(y₊) <= f(y) + g·δ + L ‖δ‖² / 2 and ‖Δg‖ <= L ‖δ‖; where values differ by rounding, the second only.
 
     Args:
@@ -137,6 +146,7 @@ def judge(before: tuple, after: tuple, norm: jax.Array, curvature: jax.Array, re
         curvature: L.
         relax: the factor of an L that is large enough.
         opening: whether no step has been accepted yet; then L is lowered to what was measured, by 1000 at most.
+        beside_slope: whether "by rounding" is of f(y) + g·δ, for methods whose g is not small in the end.
     """
     (params, old_value, old_grads), (trial, value, grads) = before, after
     dtype = value.dtype
@@ -145,7 +155,8 @@ def judge(before: tuple, after: tuple, norm: jax.Array, curvature: jax.Array, re
     slope = inner(old_grads, delta).astype(dtype)
     finite = jnp.isfinite(value) & jnp.isfinite(norm)
     rounding = endings.ROUNDING * jnp.finfo(dtype).eps * jnp.abs(old_value)
-    equal = jnp.abs(value - old_value) <= rounding
+    expected = old_value + slope if beside_slope else old_value
+    equal = jnp.abs(value - expected) <= rounding
     below = value <= old_value + slope + curvature * dd / 2
     turn = tree.global_norm(change) / jnp.where(dd == 0, 1, jnp.sqrt(dd)).astype(dtype)
     enough = finite & (turn <= curvature) & (below | equal)

@@ -29,7 +29,7 @@ from jaxopt_lite.solvers.krylov import along, inner
 
 __all__ = ["projected_gradient", "proximal_gradient"]
 
-IDLE = 60  # number of steps without progress after which it has stalled
+IDLE = 300  # number of steps without progress after which it has stalled: with momentum the norm goes up and down
 PRODUCTS = 3  # products with the Hessian, for the step of the equation that differentiates a solution
 
 
@@ -45,6 +45,7 @@ class ProximalState(NamedTuple):
     theta: jax.Array
     curvature: jax.Array  # L
     rejected: jax.Array  # int32: successive rejected trials
+    relapses: jax.Array  # int32: how often a trial was rejected after one that was accepted
     course: endings.Course  # its norms are of the gradient mapping
 
 
@@ -156,9 +157,8 @@ def proximal_method(
         zeros = lambda like: jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), like)
         zero, still = jnp.zeros([], value.dtype), jax.tree.map(jnp.zeros_like, params)
         one, course = jnp.ones_like(zero), endings.unbegun(zero)
-        return ProximalState(
-            *(zero, zero, zeros(aux), still, params, params, one, one, jnp.zeros([], jnp.int32), course)
-        )
+        none = jnp.zeros([], jnp.int32)
+        return ProximalState(*(zero, zero, zeros(aux), still, params, params, one, one, none, none, course))
 
     def step(objective: Objective, params: Any, state: ProximalState) -> tuple[Any, ProximalState, Info]:
         course = state.course
@@ -176,7 +176,9 @@ def proximal_method(
         before, after = (params, state.smooth, state.grads), (trial, smooth, grads)
         reach = endings.reach(params).astype(value.dtype)
         curvature = jnp.where(looks, jnp.minimum(course.norm / reach, state.curvature), state.curvature)
-        judged = judge(before, after, g_norm, curvature, relax, course.opening)
+        # The more often L was too small, the slower it is lowered: momentum begins anew each time.
+        slow = jnp.asarray(relax, value.dtype) ** (1 / (1 + state.relapses.astype(value.dtype)) ** 2)
+        judged = judge(before, after, g_norm, curvature, slow, course.opening, beside_slope=True)
         enough = judged.enough & jnp.isfinite(value) & (~looks | (value < state.value))
         accepted = (enough & ~probing) | ~begun
         rejected = jnp.where(probing, state.rejected, jnp.where(accepted, 0, state.rejected + 1))
@@ -198,19 +200,23 @@ def proximal_method(
         course = course._replace(norm=jnp.where(accepted, course.norm, norm))
         noise = jnp.finfo(value.dtype).eps * curvature * reach  # of the gradient mapping, by rounding of parameters
         rounding = judged.rounding + endings.ROUNDING * jnp.finfo(value.dtype).eps * jnp.abs(state.value)
+        relapses = begun & ~probing & ~accepted & ~course.opening & (state.rejected == 0)
         is_over = (rejected >= tries) & ~accepted
         seen = endings.Trial(
             *(trial, value, grads, norm, g_norm, judged.dd, judged.yy + noise**2, accepted, False),
             *((state.rejected == 0) & ~is_over, is_over, course.norm**2 / curvature <= 100 * rounding),
         )
         next_course, status = endings.follow(course, objective, params, state.value, seen, IDLE)
+        # A norm that falls slowly is progress too: it is compared with the one at the last progress.
+        fell = accepted & (~begun | (norm < endings.PROGRESS * state.course.least_norm))
+        next_course = next_course._replace(least_norm=jnp.where(fell, norm, state.course.least_norm))
         strays = begun & ~probing & ~looks & (theta == 1) & is_apart(trial, state.ahead, params)
         status = jnp.where(strays, jnp.int32(Status.INFEASIBLE), status)
         restarts = ~begun | looks | (value > state.value + rounding) | ~momentum
         theta = jnp.where(accepted, jnp.where(restarts, 1, theta), state.theta).astype(value.dtype)
         new_state = ProximalState(
             *(new_value, new_smooth, new_aux, new_grads, x, ahead, theta, curvature),
-            *(rejected.astype(jnp.int32), next_course),
+            *(rejected.astype(jnp.int32), (state.relapses + relapses).astype(jnp.int32), next_course),
         )
         updates = jax.tree.map(jnp.subtract, new, params)
         return new, new_state, Info(new_value, new_aux, mapping, updates, status, jnp.ones([], jnp.int32))
