@@ -129,7 +129,12 @@ def implicit_tangent(
     x = to_vector(params)
     fixed, d_fixed = (jnp.zeros(x.shape, bool), jnp.zeros_like(x)) if moved is None else moved
     at = lambda x: optimality(from_vector(x, params), numbers)
-    matvec = lambda v: jax.jvp(at, (x,), (v,))[1]
+    if symmetric:
+        matvec = lambda v: jax.jvp(at, (x,), (v,))[1]
+    else:
+        # Linearized once: the steps of LSMR do not evaluate G again. And what the product does not depend on is not
+        # among its constants, where JAX's rule for second derivatives stumbles over it (0.10.2: a symbolic zero).
+        matvec = jax.linearize(at, x)[1]
     right = -jax.jvp(lambda numbers: optimality(params, numbers), (numbers,), (tangent,))[1]
     free = lambda v: jnp.where(fixed, 0, v)
     if moved is not None:
