@@ -78,7 +78,7 @@ class Penalty(Value):
             )
         with jax.numpy_dtype_promotion("standard"):
             result = prox(params, step)
-        check_like(self.factory.spec.name, result, params, "what its proximal operator returned")
+        check_like(f"{self.factory.spec.name}: its proximal operator", result, params)
         return tree.cast_like(result, params)
 
     @property

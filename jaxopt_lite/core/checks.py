@@ -102,20 +102,20 @@ def check_result(who: str, result: Any, grads: Any, state: Any) -> None:
         )
 
 
-def check_like(who: str, result: Any, params: Any, word: str) -> None:
+def check_like(who: str, result: Any, params: Any) -> None:
     """Raise a ValueError unless a user's function returned a tree like params, with real leaves for real ones."""
-    difference = structure_difference(result, params, word, "params")
+    difference = structure_difference(result, params, "result", "params")
     pairs = zip(jax.tree_util.tree_leaves_with_path(result), jax.tree.leaves(params))
     for (path, got), want in [] if difference else pairs:
         key = jax.tree_util.keystr(path)
         if np.shape(got) != np.shape(want):
-            difference = f"{word}{key} has shape {np.shape(got)}, params{key} has {np.shape(want)}"
+            difference = f"result{key} has shape {np.shape(got)}, params{key} has {np.shape(want)}"
         elif jnp.iscomplexobj(got) and not jnp.iscomplexobj(want):
-            difference = f"{word}{key} is complex, params{key} is real"
+            difference = f"result{key} is complex, params{key} is real"
         if difference:
             break
     if difference:
-        raise ValueError(f"{who}: it must return a tree like params, but {difference}")
+        raise ValueError(f"{who} must return a tree like params, but {difference}")
 
 
 def structure_difference(tree: Any, like: Any, word: str, like_word: str) -> str | None:

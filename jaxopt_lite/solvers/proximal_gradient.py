@@ -127,7 +127,7 @@ def projected_gradient(
             return tree.cast(x, jnp.result_type(dtype, jnp.complex64) if is_complex else dtype)
 
         result = projection(params, *jax.tree.map(like_params, arguments))
-        check_like("projected_gradient", result, params, "what the projection returned")
+        check_like("projected_gradient: the projection", result, params)
         return tree.cast_like(result, params)
 
     return proximal_method("projected_gradient", prox, lambda params: jnp.zeros(()), first_step, relax, tries)
@@ -167,6 +167,7 @@ def proximal_method(
         looks = begun & course.opening & ~probing & (state.rejected == 0)
         looks &= endings.is_small(objective, course.norm, state.value)
         y_next, theta, momentum = propose(params, state)
+        is_still = ~momentum | (state.theta == 1)  # β = 0
         target = tree.where(begun, tree.where(looks, far(params, state), y_next), params)
         target = endings.beside(course, params, target)
         trial = prox(target, jnp.zeros_like(state.value))
@@ -210,7 +211,7 @@ def proximal_method(
         # A norm that falls slowly is progress too: it is compared with the one at the last progress.
         fell = accepted & (~begun | (norm < endings.PROGRESS * state.course.least_norm))
         next_course = next_course._replace(least_norm=jnp.where(fell, norm, state.course.least_norm))
-        strays = begun & ~probing & ~looks & (theta == 1) & is_apart(trial, state.ahead, params)
+        strays = begun & ~probing & ~looks & is_still & is_apart(trial, state.ahead, params)
         status = jnp.where(strays, jnp.int32(Status.INFEASIBLE), status)
         restarts = ~begun | looks | (value > state.value + rounding) | ~momentum
         theta = jnp.where(accepted, jnp.where(restarts, 1, theta), state.theta).astype(value.dtype)
@@ -229,7 +230,7 @@ def proximal_method(
 
 
 def propose(y: Any, state: ProximalState) -> tuple[Any, jax.Array, jax.Array]:
-    """x₊ + β (x₊ - x), θ₊, and whether there is momentum; θ₊ = 1 where β = 0."""
+    """x₊ + β (x₊ - x), θ₊, and whether the momentum is kept."""
     ahead = jax.tree.map(jnp.subtract, state.ahead, state.x)
     back = jax.tree.map(jnp.subtract, y, state.ahead)
     momentum = (inner(back, ahead) <= 0) & (state.rejected < MOMENTUM_TRIES)
