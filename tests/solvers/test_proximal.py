@@ -10,6 +10,7 @@ import pytest
 from optax import projections
 
 import jaxopt_lite as jo
+from tests.quick import quick_jit
 
 proximal, projected = jo.solvers.proximal_gradient, jo.solvers.projected_gradient
 LINEAR = np.array([-6.0, -6.15703, -5.55986])
@@ -38,7 +39,7 @@ def test_elastic_nets_of_diabetes_are_those_of_scikit_learn_and_their_paths_have
     h = 1e-5  # relative, on both sides of each strength
     alphas, ratios = np.array([1.0, 0.1, 0.02, 0.1, 0.02]), np.array([1.0, 1.0, 1.0, 0.3, 0.8])
     strengths = (alphas[:, None] * (1 + h * np.arange(-1, 2))).ravel()
-    path = jax.jit(jax.vmap(solve))(strengths, np.repeat(ratios, 3))
+    path = quick_jit(jax.vmap(solve))(strengths, np.repeat(ratios, 3))
     assert path.converged.all() or (path.grad_norm < 1e-9).all(), path.status
     of = lambda leaf: leaf.reshape(5, 3, *leaf.shape[1:])
     params, values = of(path.params), of(path.value)
@@ -52,7 +53,7 @@ def test_elastic_nets_of_diabetes_are_those_of_scikit_learn_and_their_paths_have
         f = lambda s: (lambda found: (found.params, found.value))(solve(s, ratio))
         return jax.jvp(f, (strength,), (jnp.ones_like(strength),))[1], jax.jacrev(f)(strength)
 
-    forward, backward = jax.jit(jax.vmap(derivatives))(alphas, ratios)
+    forward, backward = quick_jit(jax.vmap(derivatives))(alphas, ratios)
     for leaf, found in ((0, params), (1, values)):
         differences = (found[:, 2] - found[:, 0]) / (2 * h * alphas.reshape(5, *[1] * (found.ndim - 2)))
         scale = np.abs(differences).max()
@@ -104,14 +105,14 @@ BALLS = (  # projections with one number
     projections.projection_linf_ball,
     projections.projection_hypercube,
     lambda x, scale: projections.projection_non_negative(x),
-    lambda x, scale: projections.projection_box(x, -scale / 4, scale / 3),
+    lambda x, scale: projections.projection_box(x, jnp.full(3, -scale / 4), jnp.full(3, scale / 3)),
     lambda x, scale: projections.projection_halfspace(x, NORMAL, -scale),
-    lambda x, scale: projections.projection_hyperplane(x, NORMAL, scale),
+    lambda x, scale: jnp.stack(projections.projection_hyperplane([*x], [*NORMAL], scale)),  # of a tree
     lambda x, scale: projections.projection_vector(x, NORMAL),
     projections.projection_l1_sphere,
     projections.projection_l2_sphere,
 )
-NORMAL = {"a": np.array([1.0, -2.0]), "b": np.array([[0.5]])}
+NORMAL = np.array([1.0, -2.0, 0.5])
 
 
 def one_of_balls(x, which, scale):
@@ -120,31 +121,24 @@ def one_of_balls(x, which, scale):
 
 @pytest.mark.usefixtures("x64")
 def test_every_projection_of_optax_in_one_program_with_derivatives_in_its_radius():
-    target = {"a": np.array([1.0, -0.7]), "b": np.array([[2.0]])}
-    widths = {"a": np.array([1.0, 2.0]), "b": np.array([[0.5]])}
-    dot = lambda x, y: sum(jnp.sum(a * b) for a, b in zip(jax.tree.leaves(x), jax.tree.leaves(y), strict=True))
-    f = lambda x: dot(widths, jax.tree.map(lambda a, b: (a - b) ** 2 + 0.1 * (a - b) ** 4, x, target))
-    start = jax.tree.map(lambda a: jnp.full_like(a, 0.2), target)
-    solve = lambda which, scale: jo.minimize(f, start, projected(one_of_balls, (which, scale)), tol=1e-13)
-    which, h = np.arange(len(BALLS), dtype=float), 1e-5
-    scales = np.array([0.9, 0.9 - h, 0.9 + h])[:, None]
-    found = jax.jit(jax.vmap(solve, (0, 0)))(np.tile(which, 3), np.broadcast_to(scales, (3, len(BALLS))).ravel())
-    found = jax.tree.map(lambda leaf: leaf.reshape(3, len(BALLS), *leaf.shape[1:]), found)
+    target, widths = np.array([1.0, -0.7, 2.0]), np.array([1.0, 2.0, 0.5])
+    f = lambda x: jnp.sum(widths * ((x - target) ** 2 + 0.1 * (x - target) ** 4))
+    solve = lambda which, scale: jo.minimize(f, jnp.full(3, 0.2), projected(one_of_balls, (which, scale)), tol=1e-13)
+    n, h = len(BALLS), 1e-5
+    which, scales = np.arange(n, dtype=float), np.repeat([0.9, 0.9 - h, 0.9 + h], n)
+    found = quick_jit(jax.vmap(solve))(np.tile(which, 3), scales)
     assert (found.grad_norm < 1e-9).all(), found.grad_norm
-    rng = np.random.default_rng(0)
+    params = found.params.reshape(3, n, 3)
+    others = np.random.default_rng(0).normal(size=(30, 3)) * 2
     for i, project in enumerate(BALLS):
-        x = jax.tree.map(lambda leaf, i=i: leaf[0, i], found.params)
-        moved = jax.tree.map(jnp.subtract, project(x, 0.9), x)
-        assert dot(moved, moved) < 1e-28, i  # it is in the set
-        for _ in range(20 * (i < len(BALLS) - 2)):  # all but the spheres are convex: no point of the set is better
-            other = project(jax.tree.map(lambda leaf: 2 * rng.normal(size=leaf.shape), x), 0.9)
-            assert dot(jax.grad(f)(x), jax.tree.map(jnp.subtract, other, x)) >= -1e-8, i
-    flat = lambda which: lambda scale: jnp.concatenate([x.ravel() for x in jax.tree.leaves(solve(which, scale).params)])
-    both = lambda w, s: (jax.jvp(flat(w), (s,), (jnp.ones_like(s),))[1], jax.jacrev(flat(w))(s))
-    forward, backward = jax.jit(jax.vmap(both))(which, np.full(len(BALLS), 0.9))
-    change = jax.tree.map(lambda leaf: (leaf[2] - leaf[1]).reshape(len(BALLS), -1) / (2 * h), found.params)
-    np.testing.assert_allclose(forward, np.concatenate(jax.tree.leaves(change), axis=1), 1e-6, 1e-6)
-    np.testing.assert_allclose(backward, forward, 1e-9, 1e-9)
+        x = params[0, i]
+        np.testing.assert_allclose(project(x, 0.9), x, atol=1e-14)
+        if i < n - 2:  # all but the spheres are convex: no point of the set is better
+            there = jax.vmap(project, (0, None))(others, 0.9)
+            assert ((there - x[None]) @ jax.grad(f)(x) >= -1e-8).all(), i
+    slope = lambda w, s: jax.jacrev(lambda s: solve(w, s).params)(s)
+    backward = quick_jit(jax.vmap(slope))(which, np.full(n, 0.9))
+    np.testing.assert_allclose(backward, (params[2] - params[1]) / (2 * h), 1e-6, 1e-6)
 
 
 def test_from_a_vertex_of_the_simplex_and_again_from_the_solution():
@@ -164,13 +158,16 @@ def test_a_nonlinear_path_has_second_derivatives():
     start = {"x": jnp.zeros(2), "z": jnp.zeros(1, jnp.complex64)}
     with jax.enable_x64(True):
         start = jax.tree.map(lambda leaf: leaf.astype(complex if jnp.iscomplexobj(leaf) else float), start)
-        solve = lambda s: jo.minimize(f, start, proximal(jo.l1_penalty(s)), tol=1e-14, max_steps=5000).params
-        for second in (jax.jacfwd(jax.jacrev(solve)), jax.jacrev(jax.jacfwd(solve))):
-            found = second(0.125)
-            np.testing.assert_allclose(found["x"], 2 / 9 * 0.125 ** (-5 / 3), 1e-6)
-            np.testing.assert_allclose(found["z"], 0, atol=1e-9)
-        np.testing.assert_allclose(solve(0.125)["z"], [1j * (1 - 0.125 / 2)], 1e-9)
-        assert (solve(3.0)["z"] == 0).all() and (solve(3.0)["x"] == 0).all()
+
+        def solve(strength):
+            found = jo.minimize(f, start, proximal(jo.l1_penalty(strength)), tol=1e-14, max_steps=5000).params
+            return found["x"], found["z"].imag
+
+        twice = quick_jit(jax.jacfwd(jax.jacrev(solve)))(0.125)
+        np.testing.assert_allclose(twice[0], 2 / 9 * 0.125 ** (-5 / 3), 1e-6)
+        np.testing.assert_allclose(twice[1], 0, atol=1e-9)
+        np.testing.assert_allclose(solve(0.125)[1], 1 - 0.125 / 2, 1e-9)
+        assert (solve(3.0)[1] == 0).all() and (solve(3.0)[0] == 0).all()
 
 
 def test_endings():
@@ -191,7 +188,7 @@ def test_endings():
     )
     f = lambda x, i: jax.lax.switch(i, [row[0] for row in rows], x)
     solve = lambda i, which: jo.minimize(f, jnp.array([0.2, 0.3, 0.5]), projected(choose, (which,)), (i,))
-    found = jax.jit(jax.vmap(solve))(np.arange(len(rows)), np.array([row[1] for row in rows], np.float32))
+    found = quick_jit(jax.vmap(solve))(np.arange(len(rows)), np.array([row[1] for row in rows], np.float32))
     assert [int(s) for s in found.status] == [row[2] for row in rows], found.status
     assert found.params[1].tolist() == [0, 1, 0] and found.params[5].tolist() == [0, 0, 0]
 
