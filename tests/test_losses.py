@@ -237,7 +237,7 @@ def test_penalties_of_groups_are_their_formulas_and_refuse_what_they_cannot_grou
     np.testing.assert_allclose(jo.group_lasso_penalty(0.1)(w), 0.1 * (2 * 5 + 2**0.5 * 2), 1e-6)
     for grad in jax.tree.leaves(jax.grad(jo.group_lasso_penalty(0.1, -1, {"w": True, "b": False}))(w)):
         assert np.isfinite(grad).all()
-    with pytest.raises(TypeError, match="axis must be an int, a tuple of ints or None, got 1.5"):
+    with pytest.raises(TypeError, match=r"axis must be an int, a tuple of ints or None, got 1\.5"):
         jo.group_lasso_penalty(0.1, 1.5)  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match=r"axis is 1, but a leaf has shape \(2,\)"):
         jo.group_lasso_penalty(0.1, 1)(w)

@@ -17,7 +17,7 @@ from jaxopt_lite.core.numbers import Fraction, Positive
 from jaxopt_lite.solvers import endings
 from jaxopt_lite.solvers.krylov import inner
 
-__all__ = ["MOMENTUM_TRIES", "accelerated_gradient_descent", "judge"]
+__all__ = ["MOMENTUM_TRIES", "accelerated_gradient_descent", "judge_curvature"]
 
 IDLE = 60  # number of steps without progress after which it has stalled: the norm of the gradient goes up and down
 MOMENTUM_TRIES = 3  # number of rejected trials after which the momentum is dropped too
@@ -76,7 +76,7 @@ def accelerated_gradient_descent(first_step: Positive = 1.0, relax: Fraction = 0
         norm = tree.global_norm(grads).astype(dtype)
 
         before, after = (params, state.value, state.grads), (trial, value, grads)
-        judged = judge(before, after, norm, state.curvature, relax, course.opening)
+        judged = judge_curvature(before, after, norm, state.curvature, relax, course.opening)
         accepted = (judged.enough & ~probing) | ~begun
         rejected = jnp.where(probing, state.rejected, jnp.where(accepted, 0, state.rejected + 1))
         first = jnp.where(norm == 0, 1, norm) / first_step * jnp.maximum(1, 1 / jnp.where(norm == 0, 1, norm))
@@ -127,7 +127,7 @@ class Judged(NamedTuple):
     rounding: jax.Array  # of f
 
 
-def judge(
+def judge_curvature(
     before: tuple,
     after: tuple,
     norm: jax.Array,

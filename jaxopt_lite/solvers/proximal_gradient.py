@@ -24,7 +24,7 @@ from jaxopt_lite.core.numbers import Fraction, Positive, describe
 from jaxopt_lite.core.parameters import Arrays
 from jaxopt_lite.losses import Penalty
 from jaxopt_lite.solvers import endings
-from jaxopt_lite.solvers.accelerated import MOMENTUM_TRIES, judge
+from jaxopt_lite.solvers.accelerated import MOMENTUM_TRIES, judge_curvature
 from jaxopt_lite.solvers.krylov import along, inner
 
 __all__ = ["projected_gradient", "proximal_gradient"]
@@ -179,7 +179,7 @@ def proximal_method(
         curvature = jnp.where(looks, jnp.minimum(course.norm / reach, state.curvature), state.curvature)
         # The more often L was too small, the slower it is lowered: momentum begins anew each time.
         slow = jnp.asarray(relax, value.dtype) ** (1 / (1 + state.relapses.astype(value.dtype)) ** 2)
-        judged = judge(before, after, g_norm, curvature, slow, course.opening, beside_slope=True)
+        judged = judge_curvature(before, after, g_norm, curvature, slow, course.opening, beside_slope=True)
         enough = judged.enough & jnp.isfinite(value) & (~looks | (value < state.value))
         accepted = (enough & ~probing) | ~begun
         rejected = jnp.where(probing, state.rejected, jnp.where(accepted, 0, state.rejected + 1))
