@@ -22,7 +22,7 @@ from jaxopt_lite.core.numbers import (
     Table,
     Vector,
 )
-from jaxopt_lite.core.parameters import Dtype, Key, Mask
+from jaxopt_lite.core.parameters import Arrays, Dtype, Key, Mask
 from jaxopt_lite.core.schedule import LearningRate, NonNegativeOrSchedule, Schedule, Scheduled, schedule
 from jaxopt_lite.core.text import parse, spell
 from jaxopt_lite.core.transformation import (
@@ -35,7 +35,16 @@ from jaxopt_lite.core.transformation import (
     transformation,
 )
 from jaxopt_lite.core.values import Value
-from jaxopt_lite.losses import Penalty, elastic_net_penalty, l1_penalty, l2_penalty, penalty, regularized
+from jaxopt_lite.losses import (
+    Penalty,
+    elastic_net_penalty,
+    group_lasso_penalty,
+    l1_penalty,
+    l2_penalty,
+    nuclear_norm_penalty,
+    penalty,
+    regularized,
+)
 from jaxopt_lite.optimizers import (
     adabelief,
     adadelta,
@@ -159,6 +168,7 @@ from jaxopt_lite.transforms.wrappers import accumulate, averaged_params, ema_par
 __version__ = "0.1.0"
 
 __all__ = [
+    "Arrays",
     "Best",
     "Change",
     "Copy",
@@ -249,6 +259,7 @@ __all__ = [
     "fixed_point",
     "freeze",
     "grid",
+    "group_lasso_penalty",
     "halton",
     "hyperparameters",
     "identity",
@@ -281,6 +292,7 @@ __all__ = [
     "normal",
     "normalize_by_update_norm",
     "novograd",
+    "nuclear_norm_penalty",
     "one_minus_log_uniform",
     "parse",
     "partition",

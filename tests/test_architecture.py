@@ -44,6 +44,7 @@ PLAN = (
                 "quasi_newton",
                 "conjugate",
                 "accelerated",
+                "proximal_gradient",
                 "bounded",
             ),
             *("trust_region", "newton_cg", "dogleg", "nelder_mead"),

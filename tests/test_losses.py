@@ -175,3 +175,73 @@ def test_a_penalised_task_trains_to_its_minimum_for_each_strength():
 
     strengths = jnp.array([0.0, 1.0, 2.0])
     np.testing.assert_allclose(jax.vmap(trained)(strengths), 3 / (2 + strengths), rtol=1e-5)
+
+
+PROX = {
+    "l1": jo.l1_penalty(0.7),
+    "l2": jo.l2_penalty(0.7),
+    "elastic net": jo.elastic_net_penalty(0.7, 0.3),
+    "groups": jo.group_lasso_penalty(0.4, -1),
+    "leaves as groups": jo.group_lasso_penalty(0.4),
+    "nuclear norm": jo.nuclear_norm_penalty(0.7),
+    "masked": jo.l1_penalty(0.7, {"w": True, "z": False}),
+}
+
+
+@pytest.mark.usefixtures("x64")
+def test_a_proximal_operator_minimizes_what_defines_it():
+    rng = np.random.default_rng(0)
+    draw = lambda: {"w": rng.normal(size=(4, 3)), "z": rng.normal(size=(2, 2)) + 1j * rng.normal(size=(2, 2))}
+    square = lambda tree: sum(jnp.sum(jnp.abs(x) ** 2) for x in jax.tree.leaves(tree))
+    minus = lambda a, b: jax.tree.map(jnp.subtract, a, b)
+    v, u, t = draw(), draw(), 0.8
+    away = [jax.tree.map(lambda d, s=s: 10.0**-s * d, draw()) for s in range(4) for _ in range(4)]
+    for name, penalty in PROX.items():
+        defined = jax.jit(lambda w, penalty=penalty: penalty(w) + square(minus(w, v)) / (2 * t))
+        prox = jax.jit(penalty.prox)
+        w = prox(v, t)
+        for d in away:  # it is strongly convex, with 1 / t
+            there = defined(jax.tree.map(jnp.add, w, d))
+            assert there >= defined(w) + square(d) / (2 * t) - 1e-12, name
+        assert square(minus(prox(u, t), w)) <= square(minus(u, v)) and penalty.has_prox  # nonexpansive
+        assert jax.tree.all(jax.tree.map(lambda a, b: (a == b).all(), prox(v, 0.0), v)), name
+    # Moreau: v - prox(v) is the projection on the ball of the dual norm.
+    rest = minus(v, jo.l1_penalty(0.7).prox(v, t))
+    np.testing.assert_allclose(rest["w"], np.clip(v["w"], -0.56, 0.56), 1e-12)
+    singular = np.linalg.svd(minus(v, jo.nuclear_norm_penalty(0.7).prox(v, t))["w"], compute_uv=False)
+    np.testing.assert_allclose(singular, np.minimum(np.linalg.svd(v["w"], compute_uv=False), 0.56), 1e-12)
+    lengths = np.linalg.norm(minus(v, jo.group_lasso_penalty(0.4, -1).prox(v, t))["w"], axis=1)
+    np.testing.assert_allclose(lengths, np.minimum(np.linalg.norm(v["w"], axis=1), 0.32 * 3**0.5), 1e-12)
+
+
+@pytest.mark.usefixtures("x64")
+def test_the_nuclear_norm_has_finite_derivatives_at_equal_and_zero_singular_values():
+    rng = np.random.default_rng(0)
+    q, r = np.linalg.qr(rng.normal(size=(4, 3)))[0], np.linalg.qr(rng.normal(size=(3, 3)))[0]
+    penalty, d, h = jo.nuclear_norm_penalty(1.0), rng.normal(size=(4, 3)), 1e-6
+    slope = jax.jit(lambda w, t: jax.jvp(penalty.prox, (w, t), (d, 0.3)))
+    for values in ([2.0, 2.0, 0.0], [3.0, 0.5, 0.5], [3.0, 2.0, 0.0], [0.0, 0.0, 0.0]):
+        w = q @ np.diag(values) @ r
+        found, change = slope(w, 1.0)
+        differences = (penalty.prox(w + h * d, 1 + 0.3 * h) - penalty.prox(w - h * d, 1 - 0.3 * h)) / (2 * h)
+        np.testing.assert_allclose(change, differences, 1e-5, 1e-5)
+        assert np.linalg.matrix_rank(found) == sum(np.array(values) > 1)
+        np.testing.assert_allclose(penalty(w), sum(values), 1e-12)
+        above = np.array(values) > 0
+        np.testing.assert_allclose(jax.grad(penalty)(w), (q[:, above] @ r[above]), atol=1e-7)
+
+
+def test_penalties_of_groups_are_their_formulas_and_refuse_what_they_cannot_group():
+    w = {"w": jnp.array([[3.0, 4.0], [0.0, 0.0]]), "b": jnp.array([0.0, 2.0])}
+    np.testing.assert_allclose(jo.group_lasso_penalty(0.1, 0)(w), 0.1 * (2**0.5 * (3 + 4) + 2**0.5 * 2), 1e-6)
+    np.testing.assert_allclose(jo.group_lasso_penalty(0.1)(w), 0.1 * (2 * 5 + 2**0.5 * 2), 1e-6)
+    for grad in jax.tree.leaves(jax.grad(jo.group_lasso_penalty(0.1, -1, {"w": True, "b": False}))(w)):
+        assert np.isfinite(grad).all()
+    with pytest.raises(TypeError, match=r"axis must be an int, a tuple of ints or None, got 1\.5"):
+        jo.group_lasso_penalty(0.1, 1.5)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match=r"axis is 1, but a leaf has shape \(2,\)"):
+        jo.group_lasso_penalty(0.1, 1)(w)
+    with pytest.raises(ValueError, match=r"shape \(2,\), which is no matrix; leave it out by a mask"):
+        jo.nuclear_norm_penalty(0.1)(w)
+    with pytest.raises(TypeError, match="has no proximal operator"):
+        jo.penalty(lambda: jnp.sum)().prox(w, 1.0)

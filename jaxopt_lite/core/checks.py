@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-__all__ = ["check_grads", "check_params", "check_result", "check_state", "require"]
+__all__ = ["check_grads", "check_like", "check_params", "check_result", "check_state", "require"]
 
 
 def require(tree: Any, word: str, who: str) -> None:
@@ -100,6 +100,22 @@ def check_result(who: str, result: Any, grads: Any, state: Any) -> None:
             f"{who}: update must return updates like grads and a state like the given one, but {difference}; fix the "
             "`update` of this rule, or of the rule in its chain that returned them"
         )
+
+
+def check_like(who: str, result: Any, params: Any) -> None:
+    """Raise a ValueError unless a user's function returned a tree like params, with real leaves for real ones."""
+    difference = structure_difference(result, params, "result", "params")
+    pairs = zip(jax.tree_util.tree_leaves_with_path(result), jax.tree.leaves(params))
+    for (path, got), want in [] if difference else pairs:
+        key = jax.tree_util.keystr(path)
+        if np.shape(got) != np.shape(want):
+            difference = f"result{key} has shape {np.shape(got)}, params{key} has {np.shape(want)}"
+        elif jnp.iscomplexobj(got) and not jnp.iscomplexobj(want):
+            difference = f"result{key} is complex, params{key} is real"
+        if difference:
+            break
+    if difference:
+        raise ValueError(f"{who} must return a tree like params, but {difference}")
 
 
 def structure_difference(tree: Any, like: Any, word: str, like_word: str) -> str | None:

@@ -1,13 +1,14 @@
 """Reading and replacing hyperparameters by name.
 
 Paths: a transformation contributes its factory's name, a schedule the names of its arguments, `chain` nothing, a dict
-its keys. So the peak of a warm-up inside AdamW inside a chain is `adamw.learning_rate.peak_value`, however deep the
-chain is nested. The second of two equal names in one place becomes `adam_1`.
+its keys, a pytree of arrays the places of its leaves. So the peak of a warm-up inside AdamW inside a chain is
+`adamw.learning_rate.peak_value`, however deep the chain is nested. The second of two equal names in one place becomes
+`adam_1`.
 """
 
 import difflib
 from collections.abc import Iterator, Mapping
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +27,12 @@ __all__ = ["arrays", "as_optax", "hyperparameters", "replace"]
 T = TypeVar("T", bound=Value)
 Address = tuple[tuple[str, Any], ...]  # (argument, key in its container or _ITSELF), from the outside in
 _ITSELF = object()  # None may be a key: a label of `partition`
+
+
+class _Leaf(NamedTuple):
+    """The key of a leaf in an argument that is a pytree of arrays."""
+
+    index: int
 
 
 def hyperparameters(optimizer: Value, state: Any = None) -> dict[str, Any]:
@@ -117,8 +124,10 @@ def arrays(optimizer: T, dtype: Any = None) -> T:
     _require_value("arrays", optimizer)
 
     def array(x):
-        if isinstance(x, jax.Array) and not jnp.issubdtype(x.dtype, jnp.floating):
+        if isinstance(x, jax.Array) and not jnp.issubdtype(x.dtype, jnp.inexact):
             return jnp.copy(x)  # a random key, in either of JAX's forms
+        if np.iscomplexobj(x):
+            return jnp.array(x, dtype=jnp.result_type(dtype or jnp.float32, jnp.complex64))
         return jnp.array(x, dtype=dtype or jnp.float32)  # copies, because loops donate their arguments
 
     return jax.tree.map(array, optimizer)
@@ -180,6 +189,11 @@ def _entries(value: Value, prefix: tuple = (), at: Address = (), used: set | Non
         path = (*prefix, name)
         if not isinstance(argument, GradientTransformation) and not _holds_transformations(argument):
             yield ".".join(map(str, path)), (*at, (name, _ITSELF)), argument
+        if value.factory.spec.parameters[name].is_arrays:
+            for i, (keys, leaf) in enumerate(jax.tree_util.tree_leaves_with_path(argument)):
+                if keys:
+                    inside = (*path, *(jax.tree_util.keystr((key,), simple=True) for key in keys))
+                    yield ".".join(map(str, inside)), (*at, (name, _Leaf(i))), leaf
         for key, child in _children(argument):
             if isinstance(child, GradientTransformation):
                 inside = (*prefix, str(key)) if isinstance(argument, dict) else prefix
@@ -218,7 +232,11 @@ def _find(name: str, optimizer: Value) -> str:
 def _replace_at(value: Any, address: Address, new: Any) -> Any:
     (name, key), *rest = address
     old = value.arguments[name]
-    if not rest:
+    if isinstance(key, _Leaf):
+        leaves, structure = jax.tree.flatten(old)
+        leaves[key.index] = _like(value.factory.spec.normalise(name, new), leaves[key.index])
+        changed = structure.unflatten(leaves)
+    elif not rest:
         changed = _like(value.factory.spec.normalise(name, new), old)
     elif key is _ITSELF:
         changed = _replace_at(old, tuple(rest), new)

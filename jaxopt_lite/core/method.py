@@ -80,7 +80,10 @@ _MESSAGES = {
         "The line search found no lower value along a direction in which the gradient predicts one: check the "
         "gradient (a custom derivative, stop_gradient, or a function that is not smooth)."
     ),
-    Status.INFEASIBLE: "No point satisfies the constraints.",
+    Status.INFEASIBLE: (
+        "No point satisfies the constraints; or what was given as a projection moves its own results, so it returns no "
+        "points of the set."
+    ),
     Status.NO_BRACKET: "The ends of the bracket do not have values of opposite sign.",
     Status.INTERRUPTED: "Interrupted: resume with state=solution.state.",
     Status.NOT_CONVEX: (
@@ -284,6 +287,11 @@ class Solver(Value):
         """G with G(objective, params) = 0 at a solution, a tree like params; None where G is the gradient."""
         return self.built[2] if len(self.built) > 2 else None
 
+    @property
+    def penalty(self) -> Callable[[Objective, Any], jax.Array] | None:
+        """What the value that it reports has beside the objective's, (objective, params) -> scalar; None is nothing."""
+        return self.built[3] if len(self.built) > 3 else None
+
     def init(self, objective: Objective, params: Any) -> Any:
         """The initial state of a solve. f is not evaluated."""
         return self.built[0](objective, params)
@@ -326,8 +334,9 @@ def solver(
         function: the function to decorate. It returns `init(objective, params) -> state` and `step(objective, params,
             state) -> (params, state, info)`; where solutions are not zeros of the gradient a third one,
             `optimality(objective, params)`, a tree like params that is zero at a solution, by which solutions are
-            differentiated. Annotations mean what they mean for `transformation`: number types are leaves, all others
-            are static.
+            differentiated; where it reports more than the objective's value a fourth one, `penalty(objective, params)`,
+            the scalar that it adds. Annotations mean what they mean for `transformation`: number types are leaves, all
+            others are static.
         solves: the kind of problem: "minimize", "least_squares", "root", "fixed_point", "bracket" (an equation in one
             unknown between two ends, which stand in `objective.lower` and `objective.upper`) or "quadratic_program"
             (its numbers stand in `objective.quadratic`).

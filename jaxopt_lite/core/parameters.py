@@ -7,6 +7,7 @@ key: Key                                a seed is static, a key is a leaf
 mu_dtype: Dtype                         a floating dtype, remembered by its name
 nesterov: bool, mode: Literal[...]      static, checked
 mask: Mask                              static: a tree, or a function of params, by which leaves are treated differently
+arguments: Arrays                       a pytree of numbers and arrays, all of them leaves
 other: Any                              static
 
 An argument without an annotation is static too. Where it may be a number, a decorator whose values are swept warns.
@@ -31,7 +32,7 @@ from jax.core import Tracer
 from jaxopt_lite.core import numbers, text
 from jaxopt_lite.core.numbers import Range
 
-__all__ = ["Dtype", "Key", "Mask"]
+__all__ = ["Arrays", "Dtype", "Key", "Mask"]
 
 _CONTAINERS = (dict, list, tuple, collections.abc.Mapping, collections.abc.Sequence)
 _KEY = object()
@@ -44,6 +45,9 @@ _DECAY = typing.get_args(numbers.Decay)[1]
 _DTYPE = object()
 Dtype = Annotated[Any, _DTYPE]
 """A floating or complex dtype in any form; it is remembered by its name."""
+_ARRAYS = object()
+Arrays = Annotated[Any, _ARRAYS]
+"""A pytree of numbers and arrays of any shapes, such as further arguments of a function; its structure is static."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +64,7 @@ class Parameter:
     is_key: bool = False
     is_mask: bool = False
     is_dtype: bool = False
+    is_arrays: bool = False
     is_bool: bool = False
     choices: tuple = ()  # the options of a Literal
 
@@ -83,6 +88,8 @@ class Parameter:
             return _key(value, f"{who}: {self.name}")
         if self.is_dtype:
             return _float_dtype(value, f"{who}: {self.name}")
+        if self.is_arrays:
+            return _float_arrays(value, f"{who}: {self.name}")
         if isinstance(value, Tracer):
             return value  # raises later, with the other static arguments
         if self.is_bool and not isinstance(value, (bool, np.bool_)):
@@ -99,7 +106,7 @@ class Parameter:
             return False
         if self.is_key:
             return isinstance(value, jax.Array)
-        return self.range is not None or self.holds is not None
+        return self.range is not None or self.holds is not None or self.is_arrays
 
     def check_use(self, value: Any, who: str) -> None:
         """Raise if a number has more dimensions than its annotation allows."""
@@ -200,6 +207,7 @@ def parameters_of(function: Callable, warn: bool = False) -> dict[str, Parameter
             is_key=_KEY in marks,
             is_mask=_MASK in marks,
             is_dtype=_DTYPE in marks,
+            is_arrays=_ARRAYS in marks,
             is_bool=set(options) - {type(None)} == {bool},
             choices=typing.get_args(options[0]) if typing.get_origin(options[0]) is typing.Literal else (),
         )
@@ -259,6 +267,24 @@ def _key(value: Any, what: str) -> Any:
     if not is_key:
         raise TypeError(f"{what} must be a seed (an int) or a key, got {numbers.describe(value)}; see jax.random.key")
     return value
+
+
+def _float_arrays(value: Any, what: str) -> Any:
+    """A pytree of numbers as Python's floats and complex numbers, and floating or complex arrays, NumPy's copied."""
+
+    def leaf(path, x):
+        x = x.item() if isinstance(x, np.generic) else x
+        if isinstance(x, (int, float, complex)) and not isinstance(x, bool):
+            return x if isinstance(x, complex) else float(x)
+        is_array = isinstance(x, (np.ndarray, jax.Array))
+        if is_array and jnp.issubdtype(x.dtype, jnp.inexact):
+            return x.copy() if isinstance(x, np.ndarray) else x
+        if is_array and jnp.issubdtype(x.dtype, jnp.integer):
+            return x.astype(np.float32)
+        where = what + jax.tree_util.keystr(path)
+        raise TypeError(f"{where} must be a number or an array of numbers, got {numbers.describe(x)}")
+
+    return jax.tree_util.tree_map_with_path(leaf, value)
 
 
 def _float_dtype(value: Any, what: str) -> str:

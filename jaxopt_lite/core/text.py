@@ -21,7 +21,7 @@ from jax.core import Tracer
 __all__ = ["parse", "spell"]
 
 _UNHASHABLE = (ast.List, ast.Dict)
-_OPTAX = ("optax", "optax.contrib", "optax.schedules", "optax.transforms", "optax.losses")
+_OPTAX = ("optax", "optax.contrib", "optax.schedules", "optax.transforms", "optax.losses", "optax.projections")
 
 
 def spell(value: Any, defaults: bool = False) -> str:
@@ -195,7 +195,7 @@ def _spell_array(value: Any) -> str:
     if jax.numpy.issubdtype(value.dtype, jax.dtypes.prng_key):
         return f"<key array {list(value.shape)}>"
     array = np.asarray(value)
-    numbers = _nested(array, lambda x: str(x) if math.isfinite(x) else repr(float(x)))
+    numbers = _nested(array, lambda x: str(x) if np.iscomplexobj(x) or math.isfinite(x) else repr(float(x)))
     return f"{'array' if isinstance(value, jax.Array) else 'ndarray'}({numbers}, {array.dtype.name!r})"
 
 

@@ -84,7 +84,11 @@ def _(problem, primals, tangents):
         d_params = implicit_tangent(optimality, params, numbers, d_numbers, moved, symmetric=is_gradient)
 
     def measured(x, numbers):
-        value, aux = objective_of(problem, _with(given, numbers)).value(x)
+        here = _with(given, numbers)
+        objective = objective_of(problem, here)
+        value, aux = objective.value(x)
+        if isinstance(here.method, Solver) and here.method.penalty is not None:
+            value = value + here.method.penalty(objective, x)
         return (value, None, aux) if problem.kind in MINIMA else (value, *aux)
 
     d_value, d_residuals, d_aux = jax.jvp(measured, (params, numbers), (d_params, d_numbers))[1]
@@ -164,7 +168,12 @@ def implicit_tangent(
     x = to_vector(params)
     fixed, d_fixed = (jnp.zeros(x.shape, bool), jnp.zeros_like(x)) if moved is None else moved
     at = lambda x: optimality(from_vector(x, params), numbers)
-    matvec = lambda v: jax.jvp(at, (x,), (v,))[1]
+    if symmetric:
+        matvec = lambda v: jax.jvp(at, (x,), (v,))[1]
+    else:
+        # Linearized once: the steps of LSMR do not evaluate G again. And what the product does not depend on is not
+        # among its constants, where JAX's rule for second derivatives stumbles over it (0.10.2: a symbolic zero).
+        matvec = jax.linearize(at, x)[1]
     right = -jax.jvp(lambda numbers: optimality(params, numbers), (numbers,), (tangent,))[1]
     free = lambda v: jnp.where(fixed, 0, v)
     if moved is not None:

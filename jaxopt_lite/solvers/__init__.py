@@ -13,6 +13,7 @@ from jaxopt_lite.solvers.gauss_newton import gauss_newton
 from jaxopt_lite.solvers.levenberg_marquardt import levenberg_marquardt
 from jaxopt_lite.solvers.nelder_mead import nelder_mead
 from jaxopt_lite.solvers.newton_cg import newton_cg
+from jaxopt_lite.solvers.proximal_gradient import projected_gradient, proximal_gradient
 from jaxopt_lite.solvers.quadratic_programs import osqp
 from jaxopt_lite.solvers.quasi_newton import bfgs, lbfgs
 
@@ -36,4 +37,6 @@ __all__ = [
     "newton_cg",
     "nonlinear_cg",
     "osqp",
+    "projected_gradient",
+    "proximal_gradient",
 ]

@@ -17,7 +17,7 @@ from jaxopt_lite.core.numbers import Fraction, Positive
 from jaxopt_lite.solvers import endings
 from jaxopt_lite.solvers.krylov import inner
 
-__all__ = ["accelerated_gradient_descent"]
+__all__ = ["MOMENTUM_TRIES", "accelerated_gradient_descent", "judge_curvature"]
 
 IDLE = 60  # number of steps without progress after which it has stalled: the norm of the gradient goes up and down
 MOMENTUM_TRIES = 3  # number of rejected trials after which the momentum is dropped too
@@ -75,35 +75,22 @@ def accelerated_gradient_descent(first_step: Positive = 1.0, relax: Fraction = 0
         dtype = value.dtype
         norm = tree.global_norm(grads).astype(dtype)
 
-        # L is large enough if f(y₊) <= f(y) + g·δ + L ‖δ‖² / 2; where values differ by rounding only, by the slopes.
-        delta, change = (jax.tree.map(jnp.subtract, *pair) for pair in ((trial, params), (grads, state.grads)))
-        dd = inner(delta, delta).astype(dtype)
-        slope = inner(state.grads, delta).astype(dtype)
-        finite = jnp.isfinite(value) & jnp.isfinite(norm)
-        rounding = endings.ROUNDING * jnp.finfo(dtype).eps * jnp.abs(state.value)
-        equal = jnp.abs(value - state.value) <= rounding
-        below = value <= state.value + slope + state.curvature * dd / 2
-        turn = tree.global_norm(change) / jnp.where(dd == 0, 1, jnp.sqrt(dd)).astype(dtype)  # ‖Δg‖ / ‖δ‖, at most L
-        enough = finite & (turn <= state.curvature) & (below | equal)
-        accepted = (enough & ~probing) | ~begun
+        before, after = (params, state.value, state.grads), (trial, value, grads)
+        judged = judge_curvature(before, after, norm, state.curvature, relax, course.opening)
+        accepted = (judged.enough & ~probing) | ~begun
         rejected = jnp.where(probing, state.rejected, jnp.where(accepted, 0, state.rejected + 1))
-
-        measured = jnp.where(finite & jnp.isfinite(turn), turn, 0)
-        opened = jnp.clip(1.1 * jnp.maximum(measured, 0), 1e-3 * state.curvature, state.curvature)
-        lowered = jnp.where(course.opening, opened, relax * state.curvature)
-        raised = state.curvature * jnp.where(finite, jnp.clip(measured / state.curvature, 2, 10), 10)
         first = jnp.where(norm == 0, 1, norm) / first_step * jnp.maximum(1, 1 / jnp.where(norm == 0, 1, norm))
         first = jnp.where(endings.is_small(objective, norm, value), norm / endings.reach(params).astype(dtype), first)
-        curvature = jnp.where(accepted, jnp.where(begun, lowered, first), jnp.where(probing, state.curvature, raised))
+        curvature = jnp.where(probing, state.curvature, judged.raised)
+        curvature = jnp.where(accepted, jnp.where(begun, judged.lowered, first), curvature)
 
         is_over = (rejected >= tries) & ~accepted
-        is_tiny = course.norm**2 / state.curvature <= 100 * rounding
+        is_tiny = course.norm**2 / state.curvature <= 100 * judged.rounding
         is_first = (state.rejected == 0) & ~is_over
-        seen = endings.Trial(
-            trial, value, grads, norm, norm, dd, inner(change, change), accepted, False, is_first, is_over, is_tiny
-        )
+        sizes = (norm, norm, judged.dd, judged.yy)
+        seen = endings.Trial(trial, value, grads, *sizes, accepted, False, is_first, is_over, is_tiny)
         next_course, status = endings.follow(course, objective, params, state.value, seen, IDLE)
-        restarts = ~begun | (value > state.value + rounding) | ~momentum
+        restarts = ~begun | (value > state.value + judged.rounding) | ~momentum
         theta = jnp.where(accepted, jnp.where(restarts, 1, theta), state.theta).astype(dtype)
         here = (trial, value, aux, grads, tree.where(begun, x, trial))
         there = (params, state.value, state.aux, state.grads, state.x)
@@ -126,3 +113,55 @@ def propose(y: Any, state: AcceleratedState) -> tuple[Any, Any, jax.Array, jax.A
     theta = (1 + jnp.sqrt(1 + 4 * state.theta**2)) / 2
     beta = jnp.where(momentum, (state.theta - 1) / theta, 0)
     return x, jax.tree.map(lambda x, a: x + beta.astype(a.real.dtype) * a, x, ahead), theta, momentum
+
+
+class Judged(NamedTuple):
+    """What an evaluation of f at y₊ says about the curvature L between y and y₊ = y + δ."""
+
+    enough: jax.Array  # bool: whether L is large enough
+    lowered: jax.Array  # the next L if it is
+    raised: jax.Array  # the next L if it is not
+    measured: jax.Array  # ‖Δg‖ / ‖δ‖, or 0 where it is not finite
+    dd: jax.Array  # δ·δ
+    yy: jax.Array  # Δg·Δg
+    rounding: jax.Array  # of f
+
+
+def judge_curvature(
+    before: tuple,
+    after: tuple,
+    norm: jax.Array,
+    curvature: jax.Array,
+    relax: Any,
+    opening: jax.Array,
+    *,
+    beside_slope: bool = False,
+) -> Judged:
+    """Judge L: f(y₊) <= f(y) + g·δ + L ‖δ‖² / 2 and ‖Δg‖ <= L ‖δ‖; where values differ by rounding, the second only.
+
+    Args:
+        before: parameters, f and its gradient at y.
+        after: the same at y₊.
+        norm: of the gradient at y₊.
+        curvature: L.
+        relax: the factor of an L that is large enough.
+        opening: whether no step has been accepted yet; then L is lowered to what was measured, by 1000 at most.
+        beside_slope: whether "by rounding" is of f(y) + g·δ, for methods whose g is not small in the end.
+    """
+    (params, old_value, old_grads), (trial, value, grads) = before, after
+    dtype = value.dtype
+    delta, change = (jax.tree.map(jnp.subtract, *pair) for pair in ((trial, params), (grads, old_grads)))
+    dd = inner(delta, delta).astype(dtype)
+    slope = inner(old_grads, delta).astype(dtype)
+    finite = jnp.isfinite(value) & jnp.isfinite(norm)
+    rounding = endings.ROUNDING * jnp.finfo(dtype).eps * jnp.abs(old_value)
+    expected = old_value + slope if beside_slope else old_value
+    equal = jnp.abs(value - expected) <= rounding
+    below = value <= old_value + slope + curvature * dd / 2
+    turn = tree.global_norm(change) / jnp.where(dd == 0, 1, jnp.sqrt(dd)).astype(dtype)
+    enough = finite & (turn <= curvature) & (below | equal)
+    measured = jnp.where(finite & jnp.isfinite(turn), turn, 0)
+    opened = jnp.clip(1.1 * jnp.maximum(measured, 0), 1e-3 * curvature, curvature)
+    lowered = jnp.where(opening, opened, relax * curvature)
+    raised = curvature * jnp.where(finite, jnp.clip(measured / curvature, 2, 10), 10)
+    return Judged(enough, lowered, raised, measured, dd, inner(change, change), rounding)

@@ -21,7 +21,7 @@ from jaxopt_lite import tree
 from jaxopt_lite.core.method import Objective, Status
 from jaxopt_lite.solvers.krylov import inner
 
-__all__ = ["NO", "ROUNDING", "Course", "Trial", "beside", "follow", "is_small", "reach", "unbegun"]
+__all__ = ["NO", "PROGRESS", "ROUNDING", "Course", "Trial", "beside", "follow", "is_small", "reach", "unbegun"]
 
 ROUNDING = 8.0  # values that differ by less than this times ε |f| count as equal
 IDLE = 12  # number of successive accepted steps without progress after which a solve has stalled

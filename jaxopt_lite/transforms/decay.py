@@ -64,7 +64,8 @@ def add_decayed_weights(weight_decay: NonNegativeOrSchedule = 0.0, mask: Mask = 
 def proximal_l1(learning_rate: LearningRate, penalty: NonNegative, mask: Mask = None):
     """w ← sgn(w) max(|w| - ηλ, 0) after the step: the soft threshold, which makes exact zeros.
 
-    Put it last in a chain, with the learning rate of the step: proximal gradient descent for a loss plus λ‖w‖₁.
+    Put it last in a chain, with the learning rate of the step: proximal gradient descent for a loss plus λ‖w‖₁. For a
+    loss of all examples at once `jaxopt_lite.solvers.proximal_gradient(l1_penalty(λ))` finds the minimum itself.
 
     Args:
         learning_rate: η, at least 0 and finite; a number or a schedule.
