@@ -59,6 +59,7 @@ from jaxopt_lite.optimizers import (
     signum,
     yogi,
 )
+from jaxopt_lite.problems.bbob import TestProblem, bbob
 from jaxopt_lite.report.curves import plot_history
 from jaxopt_lite.report.overview import plot_sweep
 from jaxopt_lite.report.result import Best, SweepResult, Trial
@@ -202,6 +203,7 @@ __all__ = [
     "SweepResult",
     "Table",
     "Task",
+    "TestProblem",
     "TrainState",
     "Trial",
     "Value",
@@ -225,6 +227,7 @@ __all__ = [
     "as_optax",
     "averaged_params",
     "batch_order",
+    "bbob",
     "by_path",
     "centralize",
     "chain",

@@ -24,7 +24,7 @@ PLAN = (
             *("programs", "traced"),  # functions known by what they compute
         )
     },
-    {"schedules": ("shapes", "phases"), "losses": (), "problems": ()},
+    {"schedules": ("shapes", "phases"), "losses": (), "problems": ("draws", "functions", "bbob")},
     {
         "transforms": (
             "routing",  # which leaf gets what; weight decay takes a mask
