@@ -116,7 +116,7 @@ def cma_es(sigma: Positive = 0.2, *, population: int | None = None, restarts: in
         generation = Generation(of_steps, of_values, of_steps[:, 0], jnp.zeros((2, n), mean.dtype), zero)
         history = jnp.full(int(_memory(n, size)), jnp.inf, best.value.dtype)
         descent = Descent(history, best.value, zero, jnp.zeros_like(best.value), zero)
-        return CmaState(best, fresh(mean, sigma), generation, descent, zero, zero)
+        return CmaState(best, fresh(mean, jnp.asarray(sigma)), generation, descent, zero, zero)
 
     def step(objective: Objective, params: Any, state: CmaState) -> tuple[Any, CmaState, Info]:
         region = region_of("cma_es", objective, params)
@@ -189,7 +189,8 @@ def _order(generation: Generation, count: jax.Array) -> tuple[jax.Array, jax.Arr
     ranked = jnp.sort(values)
     middle = ranked[3 * count // 4] - ranked[count // 4]
     middle = jnp.where(jnp.isfinite(middle), middle, 0)
-    order = jnp.argsort(jnp.where(is_point, values + middle * generation.outside, jnp.inf))
+    outside = jnp.where(is_point, generation.outside, jnp.inf)
+    order = jnp.lexsort((outside, jnp.where(is_point, values + middle * generation.outside, jnp.inf)))
     return order, ranked[0], ranked[count - 1]
 
 
@@ -240,7 +241,7 @@ def _ending(
     is_full = gaussian.generation >= memory
     collapsed = is_full & has_collapsed(region, corners, extremes, descent.spread, tol)
     rounding = ROUNDING * jnp.finfo(low.dtype).eps * jnp.abs(low)
-    level = is_full & ((extremes[1] - extremes[0] <= rounding) | (first == last))
+    level = is_full & (extremes[1] - extremes[0] <= rounding)
     near = jnp.all(corners[1] - corners[0] <= eps**0.25 * region.width)
 
     deviations = gaussian.deviations()

@@ -95,7 +95,7 @@ def updated(old: Gaussian, steps: jax.Array, width: jax.Array, rates: Rates) -> 
         width: the edges of the box, [n].
         rates: for this size of the population.
     """
-    w, mu_eff, c_c, c_1, c_mu, c_sigma, d_sigma, gap = rates
+    w, mu_eff, c_c, c_1, c_mu, c_sigma, d_sigma, gap = (jnp.asarray(r, old.mean.dtype) for r in rates)
     n = old.mean.size
     length = n**0.5 * (1 - 1 / (4 * n) + 1 / (21 * n**2))  # E‖N(0, I)‖
     whitened = (steps @ old.B) / old.D[None]  # of C^(-1/2) y, up to the rotation B
@@ -117,7 +117,7 @@ def updated(old: Gaussian, steps: jax.Array, width: jax.Array, rates: Rates) -> 
     C = kept * old.C + c_1 * p_c[:, None] * p_c[None] + c_mu * (steps.T * w_o[None]) @ steps  # Eq. (47)
     C = (C + C.T) / 2
 
-    is_due = generation % jnp.asarray(gap).astype(jnp.int32) == 0
+    is_due = generation % gap.astype(jnp.int32) == 0
     B, D = jax.lax.cond(
         any_lane(is_due),
         lambda: tree.where(is_due, _decomposed(C), (old.B, old.D)),

@@ -105,7 +105,7 @@ def any_lane(condition: jax.Array) -> jax.Array:
 
 
 @any_lane.def_vmap
-def _(size: int, is_batched: list[bool], condition: jax.Array) -> tuple[jax.Array, bool]:
+def _any_of_lanes(size: int, is_batched: list[bool], condition: jax.Array) -> tuple[jax.Array, bool]:
     del size, is_batched
     return any_lane(jnp.any(condition)), False
 
