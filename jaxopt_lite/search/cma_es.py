@@ -28,6 +28,7 @@ from jaxopt_lite.search.population import (
     none_yet,
     region_of,
     report,
+    spread_of,
     status_of,
 )
 
@@ -52,8 +53,9 @@ class Descent(NamedTuple):
 
     history: jax.Array  # [10 + 30 n/λ], the best values of the last generations
     best_value: jax.Array
-    idle: jax.Array  # int32, generations without a better value
-    spread: jax.Array  # of the values of the first generation
+    best_median: jax.Array  # of a generation
+    idle: jax.Array  # int32, generations without a better median
+    spread: jax.Array  # of the values of the first generation of the solve in which they differ
     restart: jax.Array  # int32, its number k
 
 
@@ -79,11 +81,11 @@ def cma_es(sigma: Positive = 0.2, *, population: int | None = None, restarts: in
     at uniformly random points. A descent ends where
 
     - its points lie within √tol of the box's edges, and the values of a generation and the best ones of the last
-      10 + ⌈30 n/λ⌉ generations differ by at most tol times the spread of the first generation (CONVERGED_VALUE); or
-      these values are equal to rounding, CONVERGED_VALUE if the points lie within ε^¼ of the edges, else STALLED;
+      10 + ⌈30 n/λ⌉ generations differ by at most tol times the spread of the first values (CONVERGED_VALUE);
+    - these values are equal to rounding, or no generation of the last 100 + 100 n^1.5 / λ had a better median than
+      those before (CONVERGED_VALUE if the points lie within ε^¼ of the edges, else STALLED);
     - its standard deviations are below ε^¾ of the edges or the precision of a coordinate (CONVERGED_STEP);
-    - the condition of C exceeds 1e14 (in float32 1/ε), or no better value came in 100 + 100 n^1.5 / λ generations
-      (STALLED).
+    - the condition of C exceeds 1e14, in float32 1/ε (STALLED).
 
     None of these depends on an offset of f, rounding aside. The solve ends with the last descent, that of restart
     number `restarts`; its status is that of the descent that found the best point. A search for a global minimum
@@ -115,7 +117,7 @@ def cma_es(sigma: Positive = 0.2, *, population: int | None = None, restarts: in
         of_steps, of_values = jnp.zeros((length, n), mean.dtype), jnp.zeros(length, best.value.dtype)
         generation = Generation(of_steps, of_values, of_steps[:, 0], jnp.zeros((2, n), mean.dtype), zero)
         history = jnp.full(int(_memory(n, size)), jnp.inf, best.value.dtype)
-        descent = Descent(history, best.value, zero, jnp.zeros_like(best.value), zero)
+        descent = Descent(history, best.value, best.value, zero, jnp.zeros_like(best.value), zero)
         return CmaState(best, fresh(mean, jnp.asarray(sigma)), generation, descent, zero, zero)
 
     def step(objective: Objective, params: Any, state: CmaState) -> tuple[Any, CmaState, Info]:
@@ -126,11 +128,8 @@ def cma_es(sigma: Positive = 0.2, *, population: int | None = None, restarts: in
         points = region.clip(raw)
         values, aux = evaluate(objective, params, points)
         best = better(state.best, points, values, aux)
-        descent = state.descent
-        found = jnp.min(values) < descent.best_value
-        descent = descent._replace(
-            best_value=jnp.minimum(descent.best_value, jnp.min(values)), idle=jnp.where(found, 0, descent.idle)
-        )
+        least = jnp.minimum(state.descent.best_value, jnp.min(values))
+        descent = state.descent._replace(best_value=least)
         generation = _stored(state, region, y, raw, points, values)
         now = CmaState(best, state.gaussian, generation, descent, state.outcome, state.count + 1)
 
@@ -182,8 +181,8 @@ def _stored(
     )
 
 
-def _order(generation: Generation, count: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The order of the points by value and penalty [length], and the least and the largest value."""
+def _order(generation: Generation, count: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The order of the points by value and penalty, and the values in rising order, both [length]."""
     is_point = jnp.arange(generation.values.size) < count
     values = jnp.where(is_point, generation.values, jnp.inf)
     ranked = jnp.sort(values)
@@ -191,7 +190,7 @@ def _order(generation: Generation, count: jax.Array) -> tuple[jax.Array, jax.Arr
     middle = jnp.where(jnp.isfinite(middle), middle, 0)
     outside = jnp.where(is_point, generation.outside, jnp.inf)
     order = jnp.lexsort((outside, jnp.where(is_point, values + middle * generation.outside, jnp.inf)))
-    return order, ranked[0], ranked[count - 1]
+    return order, ranked
 
 
 def _learned(
@@ -202,14 +201,16 @@ def _learned(
     each = [rates_of(n, size * 2**k, size * 2**restarts) for k in range(restarts + 1)]
     rates = Rates(*(jnp.asarray(np.array(column), dtype)[old.restart] for column in zip(*each, strict=True)))
     count = size * 2**old.restart
-    order, low, high = _order(state.generation, count)
+    order, ranked = _order(state.generation, count)
+    low, median, high = ranked[0], ranked[count // 2], ranked[count - 1]
     gaussian = updated(state.gaussian, state.generation.steps[order], region.width, rates)
 
     age = state.gaussian.generation
     descent = old._replace(
         history=old.history.at[age % _memory(n, count)].set(low),
-        idle=old.idle + 1,
-        spread=jnp.where(age == 0, high - low, old.spread),
+        best_median=jnp.minimum(median, old.best_median),
+        idle=jnp.where(median < old.best_median, 0, old.idle + 1),
+        spread=jnp.where(old.spread == 0, spread_of(ranked), old.spread),
     )
     status = _ending(region, tol, gaussian, descent, state.generation.corners, low, high, count)
     ends = status != Status.RUNNING
@@ -217,7 +218,9 @@ def _learned(
     again = ends & (old.restart < restarts)
     elsewhere = region.at(jax.random.uniform(key, (n,), dtype))
     nothing = jnp.full_like(descent.best_value, jnp.inf)
-    afresh = Descent(jnp.full_like(descent.history, jnp.inf), nothing, old.idle * 0, old.spread, old.restart + 1)
+    afresh = Descent(
+        jnp.full_like(descent.history, jnp.inf), nothing, nothing, old.idle * 0, old.spread, old.restart + 1
+    )
     gaussian, descent = tree.where(again, (fresh(elsewhere, sigma), afresh), (gaussian, descent))
     generation = state.generation._replace(filled=state.generation.filled * 0)
     return state._replace(gaussian=gaussian, generation=generation, descent=descent, outcome=outcome), ends & ~again
@@ -251,7 +254,7 @@ def _ending(
     ill = jnp.max(gaussian.D) > jnp.sqrt(min(CONDITION, 1 / eps)) * jnp.min(gaussian.D)
     idle = descent.idle > 100 + 100 * n**1.5 / count
     return jnp.select(
-        [collapsed | level & near, small, level | ill | idle],
+        [collapsed | (level | idle) & near, small, level | ill | idle],
         [Status.CONVERGED_VALUE, Status.CONVERGED_STEP, Status.STALLED],
         Status.RUNNING,
     ).astype(jnp.int32)

@@ -28,6 +28,7 @@ from jaxopt_lite.search.population import (
     none_yet,
     region_of,
     report,
+    spread_of,
     status_of,
 )
 
@@ -43,7 +44,7 @@ class EvolutionState(NamedTuple):
     best: Best
     points: jax.Array  # [population, n]
     values: jax.Array  # [population], infinite before the first generation
-    spread: jax.Array  # of the values of the first generation
+    spread: jax.Array  # of the values of the first generation in which they differ
     flat: jax.Array  # int32, how often in succession all values were equal
     count: jax.Array  # int32, generations
 
@@ -102,7 +103,7 @@ def differential_evolution(
         points = jnp.where(wins[:, None], trials, state.points)
         values = jnp.where(wins, values, state.values)
         low, high = jnp.min(values), jnp.max(values)
-        spread = jnp.where(is_first, high - low, state.spread)
+        spread = jnp.where(state.spread == 0, spread_of(values), state.spread)
         is_flat = high - low <= ROUNDING * jnp.finfo(values.dtype).eps * jnp.abs(low)
         flat = jnp.where(is_flat, state.flat + 1, 0)
         sizes = jnp.max(points, axis=0) - jnp.min(points, axis=0)

@@ -130,6 +130,13 @@ def has_collapsed(region: Region, points: jax.Array, values: jax.Array, spread: 
     return near & (difference <= jnp.maximum(tol * spread, rounding))
 
 
+def spread_of(values: jax.Array) -> jax.Array:
+    """The difference between the largest and the least finite one of some values [k]; 0 without any."""
+    finite = jnp.isfinite(values)
+    difference = jnp.max(jnp.where(finite, values, -jnp.inf)) - jnp.min(jnp.where(finite, values, jnp.inf))
+    return jnp.where(jnp.any(finite), difference, 0)
+
+
 def status_of(best: Best, ended: jax.Array, as_what: Any = Status.CONVERGED_VALUE) -> jax.Array:
     """The status after a step: int32. Unbounded at minus infinity, non-finite where no value was finite at all.
 
