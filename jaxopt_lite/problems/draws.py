@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Draws", "uniform"]
+__all__ = ["Draws", "park_miller"]
 
 MODULUS, FACTOR = 2**31 - 1, 16807  # the generator of Park & Miller, 1988
 SLOTS, WARM_UP = 32, 8  # the table of its shuffle (Bays & Durham, 1976), and the numbers dropped before it
 
 
-def uniform(count: int, seed: int) -> np.ndarray:
+def park_miller(count: int, seed: int) -> np.ndarray:
     """Numbers in (0, 1), [count]."""
     state = max(abs(int(seed)), 1)
     table = [0] * SLOTS
@@ -43,7 +43,7 @@ class Draws:
 
     def uniform(self, count: int, shift: int = 0) -> np.ndarray:
         """[count], with the seed moved by `shift`."""
-        return uniform(count, self.seed + shift)
+        return park_miller(count, self.seed + shift)
 
     def normal(self, count: int, shift: int = 0) -> np.ndarray:
         """[count], by the transformation of Box & Muller."""

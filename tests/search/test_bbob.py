@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import jaxopt_lite as jo
-from jaxopt_lite.problems.draws import uniform
+from jaxopt_lite.problems.draws import park_miller
 from tests.search.make_bbob import INSTANCES
 
 GOLDENS = np.load(Path(__file__).with_name("bbob.npz"))
@@ -20,7 +20,10 @@ def test_the_generator_by_hand():
         state = 16807 * state % (2**31 - 1)
         table[i % 32] = state if i < 32 else table[i % 32]
     slot = table[0] // 67108865
-    assert uniform(2, 1)[0] == table[slot] / 2147483647 and uniform(2, 0)[0] == uniform(1, -1)[0] == uniform(1, 1)[0]
+    assert (
+        park_miller(2, 1)[0] == table[slot] / 2147483647
+        and park_miller(2, 0)[0] == park_miller(1, -1)[0] == park_miller(1, 1)[0]
+    )
 
 
 @pytest.mark.usefixtures("x64")
