@@ -37,7 +37,7 @@ SIGMA = 2.0  # 0.2 of the edges of the box
 MARGIN = 0.03  # of the share, that ours may be below that of cma
 MORE = {  # contenders beside the methods of jo.search with their defaults
     "cma_es without restarts": "search.cma_es(restarts=0)",
-    "differential_evolution, rand1": 'search.differential_evolution(strategy="rand1")',
+    "differential_evolution, best": 'search.differential_evolution(strategy="current_to_best1")',
 }
 COLUMNS = {"case": "<14s", "contender": "<34s", "share": ">7.3f", "us": ">8.2f", "ratio": ">7.2f", "target": "<40s"}
 

@@ -51,8 +51,8 @@ class EvolutionState(NamedTuple):
 
 @solver(box=True, random=True)
 def differential_evolution(
-    factor: NonNegative = 0.65,
-    dither: NonNegative = 0.15,
+    factor: NonNegative = 0.75,
+    dither: NonNegative = 0.25,
     crossover: Fraction = 0.9,
     *,
     population: int | None = None,
@@ -70,7 +70,7 @@ def differential_evolution(
         factor: F, of the differences, at least 0; usually 0.4 to 1.
         dither: F is drawn anew for each generation, uniformly within this distance of `factor`; at least 0.
         crossover: CR, in [0, 1]; near 1 for functions whose parameters depend on each other.
-        population: points of a generation, at least 4; None is 8 n, at least 16.
+        population: points of a generation, at least 4; None is 4 n, at least 16.
         strategy: "rand1", "best1" or "current_to_best1"; the last two are faster and more often end in a local minimum.
 
     Raises:
@@ -85,7 +85,7 @@ def differential_evolution(
 
     def init(objective: Objective, params: Any) -> EvolutionState:
         best, x = none_yet(objective, params), to_vector(params)
-        size = population or max(16, 8 * x.size)
+        size = population or max(16, 4 * x.size)
         zero, count = jnp.zeros_like(best.value), jnp.zeros([], jnp.int32)
         points = jnp.broadcast_to(x[None], (size, x.size))
         return EvolutionState(best, points, jnp.full(size, jnp.inf, zero.dtype), zero, count, count)

@@ -57,7 +57,7 @@ def test_strategies():
         solution = jo.minimize(f, jnp.full(2, -3.0), method, bounds=(-5.0, 5.0), key=jax.random.key(0))
         assert solution.converged and solution.value < 1e-4, (strategy, solution)
         steps.append(int(solution.steps))
-    assert steps[0] > 1.3 * max(steps[1:]), steps  # rand1 is the slowest
+    assert steps[0] > max(steps[1:]) and len(set(steps)) == 3, steps  # rand1 is the slowest
 
 
 def test_a_tree_one_dimension_and_arguments():
