@@ -59,7 +59,9 @@ PLAN = (
             *("hybrid", "equations", "bracketing", "fixed_point"),
         ),
     },
-    {"search": ("population", "random_search", "distribution", "cma_es", "differential_evolution")},  # its hybrids hold solvers
+    {
+        "search": ("population", "random_search", "distribution", "cma_es", "differential_evolution")
+    },  # its hybrids hold solvers
     {
         "solve": ("problem", "solution", "implicit", "batch", "custom"),
         "train": ("task", "calls", "state", "plan", "step", "data", "point", "result", "loop"),
