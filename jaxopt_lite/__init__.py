@@ -68,6 +68,7 @@ from jaxopt_lite.optimizers import (
     signum,
     yogi,
 )
+from jaxopt_lite.problems.bbob import TestProblem, bbob
 from jaxopt_lite.report.curves import plot_history
 from jaxopt_lite.report.overview import plot_sweep
 from jaxopt_lite.report.result import Best, SweepResult, Trial
@@ -213,6 +214,7 @@ __all__ = [
     "SweepResult",
     "Table",
     "Task",
+    "TestProblem",
     "TrainState",
     "Trial",
     "Value",
@@ -236,6 +238,7 @@ __all__ = [
     "as_optax",
     "averaged_params",
     "batch_order",
+    "bbob",
     "by_path",
     "centralize",
     "chain",

@@ -24,7 +24,7 @@ PLAN = (
             *("programs", "traced"),  # functions known by what they compute
         )
     },
-    {"schedules": ("shapes", "phases"), "losses": (), "problems": ()},
+    {"schedules": ("shapes", "phases"), "losses": (), "problems": ("draws", "functions", "bbob")},
     {
         "transforms": (
             "routing",  # which leaf gets what; weight decay takes a mask
@@ -61,7 +61,9 @@ PLAN = (
             *("augmented_lagrangian", "quadratic_programs"),  # constraints
         ),
     },
-    {"search": ("population", "random_search")},  # its hybrids hold solvers
+    {
+        "search": ("population", "random_search", "distribution", "cma_es", "differential_evolution")
+    },  # its hybrids hold solvers
     {
         "solve": ("problem", "solution", "implicit", "batch", "custom"),
         "train": ("task", "calls", "state", "plan", "step", "data", "point", "result", "loop"),

@@ -25,7 +25,7 @@ from jaxopt_lite.log.records import plain
 __all__ = ["alternate", "copy_turn", "header", "machine", "ratio", "show", "verdict", "write"]
 
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("jax", "jaxlib", "optax", "numpy", "scipy", "torch", "optuna", "hyperoptax", "jaxopt", "optimistix")
+PACKAGES = ("jax", "jaxlib", "optax", "numpy", "scipy", "torch", "optuna", "hyperoptax", "jaxopt", "optimistix", "cma")
 REST = 0.005  # seconds between turns: the threads of the last contender still spin for a moment
 NOISE = 0.03  # the ratio of a program to itself, on two shared cores, is this far from 1 every other time
 

@@ -13,7 +13,18 @@ from jaxopt_lite import tree
 from jaxopt_lite.core.method import Info, Objective, Status
 from jaxopt_lite.core.vectors import from_vector, to_vector
 
-__all__ = ["Best", "Region", "better", "evaluate", "has_collapsed", "none_yet", "region_of", "report", "status_of"]
+__all__ = [
+    "Best",
+    "Region",
+    "any_lane",
+    "better",
+    "evaluate",
+    "has_collapsed",
+    "none_yet",
+    "region_of",
+    "report",
+    "status_of",
+]
 
 ROUNDING = 4.0  # values that differ by less than this times ε |f| count as equal
 
@@ -31,11 +42,13 @@ class Region(NamedTuple):
 
     def clip(self, points: jax.Array) -> jax.Array:
         """The nearest points in the box, of points [..., n]."""
-        return jnp.clip(points, self.lower, self.upper)
+        lower, upper = (jnp.broadcast_to(bound, points.shape) for bound in (self.lower, self.upper))
+        return jnp.clip(points, lower, upper)
 
     def at(self, fractions: jax.Array) -> jax.Array:
         """The points at fractions [..., n] of the edges, each in [0, 1]."""
-        return self.clip(self.lower + fractions * self.width)
+        lower, width = (jnp.broadcast_to(x, fractions.shape) for x in (self.lower, self.width))
+        return self.clip(lower + fractions * width)
 
 
 class Best(NamedTuple):
@@ -81,6 +94,22 @@ def better(best: Best, points: jax.Array, values: jax.Array, aux: Any) -> Best:
     return tree.where(found.value < best.value, found, best)
 
 
+@jax.custom_batching.custom_vmap
+def any_lane(condition: jax.Array) -> jax.Array:
+    """A condition, a bool scalar; under vmap whether it holds in any lane, the same scalar for all.
+
+    `lax.cond(any_lane(c), lambda x: tree.where(c, dear(x), x), lambda x: x, x)` is `dear` where c holds, and skips it
+    where no lane needs it; `cond(c, ...)` would do both branches under vmap.
+    """
+    return condition
+
+
+@any_lane.def_vmap
+def _any_of_lanes(size: int, is_batched: list[bool], condition: jax.Array) -> tuple[jax.Array, bool]:
+    del size, is_batched
+    return any_lane(jnp.any(condition)), False
+
+
 def has_collapsed(region: Region, points: jax.Array, values: jax.Array, spread: jax.Array, tol: Any) -> jax.Array:
     """Whether a population has converged: its points lie close together, and their values too.
 
@@ -101,15 +130,22 @@ def has_collapsed(region: Region, points: jax.Array, values: jax.Array, spread: 
     return near & (difference <= jnp.maximum(tol * spread, rounding))
 
 
-def status_of(best: Best, ended: jax.Array, as_what: Status = Status.CONVERGED_VALUE) -> jax.Array:
+def spread_of(values: jax.Array) -> jax.Array:
+    """The difference between the largest and the least finite one of some values [k]; 0 without any."""
+    finite = jnp.isfinite(values)
+    difference = jnp.max(jnp.where(finite, values, -jnp.inf)) - jnp.min(jnp.where(finite, values, jnp.inf))
+    return jnp.where(jnp.any(finite), difference, 0)
+
+
+def status_of(best: Best, ended: jax.Array, as_what: Any = Status.CONVERGED_VALUE) -> jax.Array:
     """The status after a step: int32. Unbounded at minus infinity, non-finite where no value was finite at all.
 
     Args:
         best: after the step.
         ended: bool, whether the method has ended.
-        as_what: the status with which it ends.
+        as_what: the status with which it ends, an int or a scalar.
     """
-    status = jnp.where(ended, jnp.int32(as_what), jnp.int32(Status.RUNNING))
+    status = jnp.where(ended, jnp.asarray(as_what, jnp.int32), jnp.int32(Status.RUNNING))
     status = jnp.where(ended & (best.value == jnp.inf), jnp.int32(Status.NON_FINITE), status)
     return jnp.where(best.value == -jnp.inf, jnp.int32(Status.UNBOUNDED), status)
 

@@ -1,0 +1,1 @@
+"""Problems whose solutions are known, to test and to compare methods with."""
