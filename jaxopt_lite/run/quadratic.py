@@ -82,7 +82,7 @@ def quadratic_program(
     for name, array in (("P", P), ("q", q), ("A", A)):
         if not isinstance(array, Tracer) and not np.all(np.isfinite(array)):
             raise ValueError(f"{who}: {name} must be finite")
-    if not isinstance(low, Tracer) and not isinstance(high, Tracer) and not np.all(np.asarray(low <= high)):
+    if not isinstance(low, Tracer) and not isinstance(high, Tracer) and not np.all(np.asarray(low) <= np.asarray(high)):
         raise ValueError(f"{who}: lower must not exceed upper, and neither may be NaN")
     x = floating(who, jnp.zeros_like(q) if start is None else start)
     if jnp.shape(x) != (n,):

@@ -86,3 +86,9 @@ def test_complex_parameters_have_no_bounds():
 def test_a_start_that_is_not_finite_says_so():
     solution = solve(lambda x: jnp.sum(jnp.log(x)), jnp.array([1.0]), jnp.array([-1.0]), jnp.array([-0.5]), 1e-5)
     assert solution.status == Status.NON_FINITE
+
+
+def test_bounds_of_jax_arrays_under_jit():
+    bounds = (jnp.zeros(2), jnp.ones(2))
+    nearest = jax.jit(lambda c: jo.minimize(lambda x: jnp.sum((x - c) ** 2), jnp.full(2, 0.5), bounds=bounds).params)
+    np.testing.assert_allclose(nearest(jnp.array([0.3, 2.0])), [0.3, 1.0], rtol=1e-4)
