@@ -28,12 +28,13 @@ PLAN = (
     {
         "transforms": (
             "routing",  # which leaf gets what; weight decay takes a mask
-            *("momentum", "adaptive", "adam", "scaling", "clipping", "decay"),  # rules
+            *("momentum", "adaptive", "adam", "mixtures", "scaling", "clipping", "decay"),  # rules
+            *("distance", "schedule_free"),  # rates without a schedule
             *("guards", "wrappers", "stacking"),  # what is put around a rule
         )
     },
     {
-        "optimizers": (),
+        "optimizers": ("first_order", "mixtures", "automatic"),
         "solvers": (
             *(
                 "krylov",
