@@ -11,7 +11,6 @@ from jaxopt_lite.core.schedule import DecayOrSchedule, LearningRate, NonNegative
 from jaxopt_lite.core.transformation import chain
 from jaxopt_lite.transforms.decay import add_decayed_weights
 from jaxopt_lite.transforms.mixtures import (
-    fourth_root,
     scale_by_ademamix,
     scale_by_adopt,
     scale_by_simplified_ademamix,
@@ -71,7 +70,7 @@ def adopt(
     *,
     nesterov: bool = False,
     use_clipping: bool = True,
-    clip_value_fn: Callable[[jax.Array], jax.Array] = fourth_root,
+    clip_value_fn: Callable[[jax.Array], jax.Array] | None = None,
 ):
     """Adam that divides before it averages, by the mean square of earlier steps: `scale_by_adopt`."""
     rule = scale_by_adopt(

@@ -93,7 +93,7 @@ def scale_by_dog(
 
     def init(params):
         first = {"distance": 1.0, "heuristic": 1 + tree.global_norm(params), "learning_rate": 0.0}[kind]
-        max_dist = jnp.asarray(init_step * first, _real(params))
+        max_dist = jnp.array(init_step * first, _real(params))
         start = jax.tree.map(tree.copy, params)
         return DogState(jnp.array(True), start, max_dist, jnp.zeros_like(max_dist))
 
@@ -127,7 +127,7 @@ def scale_by_dowg(init_estim_sq_dist: Positive | None = None, eps: Positive = 1e
     """
 
     def init(params):
-        first = jnp.asarray(eps if init_estim_sq_dist is None else init_estim_sq_dist, _real(params))
+        first = jnp.array(eps if init_estim_sq_dist is None else init_estim_sq_dist, _real(params))
         return DowgState(jax.tree.map(tree.copy, params), jnp.zeros_like(first), first)
 
     def update(grads, state, params=None, **extra):
@@ -170,7 +170,7 @@ def dadapt_adamw(
     _check_two("dadapt_adamw", betas)
 
     def init(params):
-        d = jnp.asarray(estim_lr0, _real(params))
+        d = jnp.array(estim_lr0, _real(params))
         zeros = lambda: jax.tree.map(jnp.zeros_like, params)
         return DAdaptState(zeros(), _squares(params), zeros(), d, jnp.zeros_like(d), jnp.zeros([], jnp.int32))
 
@@ -231,7 +231,7 @@ def prodigy(
     _check_two("prodigy", betas)
 
     def init(params):
-        d = jnp.asarray(estim_lr0, _real(params))
+        d = jnp.array(estim_lr0, _real(params))
         zeros = lambda: jax.tree.map(jnp.zeros_like, params)
         start = jax.tree.map(tree.copy, params)
         return ProdigyState(

@@ -135,11 +135,6 @@ def scale_by_simplified_ademamix(
     return init, update
 
 
-def fourth_root(count: jax.Array) -> jax.Array:
-    """t^¼, the bound of ADOPT on its normalised gradients, after t steps."""
-    return count**0.25
-
-
 @transformation(acts_on="coordinate")
 def scale_by_adopt(
     b1: Decay = 0.9,
@@ -149,7 +144,7 @@ def scale_by_adopt(
     *,
     nesterov: bool = False,
     use_clipping: bool = True,
-    clip_value_fn: Callable[[jax.Array], jax.Array] = fourth_root,
+    clip_value_fn: Callable[[jax.Array], jax.Array] | None = None,
 ):
     """m = β₁ m + (1 - β₁) g / max(√v, ε) with the v of the step before: Adam that converges with any β₂.
 
@@ -162,7 +157,7 @@ def scale_by_adopt(
         mu_dtype: dtype of m in the state; None means that of the parameters, at least float32.
         nesterov: take β₁ m + (1 - β₁) g / max(√v, ε) once more, as the update.
         use_clipping: bound the normalised gradient.
-        clip_value_fn: that bound, a function of the number of steps before this one.
+        clip_value_fn: that bound, a function of the number t of steps before this one; None is t^¼.
 
     Reference: Taniguchi et al., "ADOPT: Modified Adam Can Converge with Any β₂ with the Optimal Rate", 2024,
         arXiv:2411.02853, Algorithm 2.
@@ -175,7 +170,8 @@ def scale_by_adopt(
 
     def update(grads, state, params=None, **extra):
         is_first = state.count == 0
-        bound = clip_value_fn(state.count.astype(jnp.result_type(float)))
+        t = state.count.astype(jnp.result_type(float))
+        bound = t**0.25 if clip_value_fn is None else clip_value_fn(t)
 
         def leaf(g, m, v):
             normal = g / jnp.maximum(safe_sqrt(v), eps)
@@ -191,6 +187,12 @@ def scale_by_adopt(
         return updates, optax.ScaleByAdamState(count=optax.safe_increment(state.count), mu=mu, nu=nu)
 
     return init, update
+
+
+class CautiousState(NamedTuple):
+    """The state of the inner rule."""
+
+    inner_state: Any
 
 
 @transformation(acts_on="leaf")
@@ -209,16 +211,16 @@ def cautious(inner: GradientTransformation, eps: Positive = 1e-3):
     """
 
     def update(grads, state, params=None, **extra):
-        updates, state = inner.update(grads, state, params, **extra)
+        updates, inner_state = inner.update(grads, state.inner_state, params, **extra)
 
         def leaf(g, u):
             agrees = jnp.real(jnp.conj(u) * g) < 0
             share = jnp.mean(agrees, dtype=u.real.dtype)
             return jnp.where(agrees, u / jnp.maximum(share, eps).astype(u.real.dtype), 0)
 
-        return jax.tree.map(leaf, grads, updates), state
+        return jax.tree.map(leaf, grads, updates), CautiousState(inner_state)
 
-    return inner.init, update
+    return lambda params: CautiousState(inner.init(params)), update
 
 
 def at(number: Any, count: jax.Array) -> Any:

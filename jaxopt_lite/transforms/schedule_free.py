@@ -17,7 +17,7 @@ import optax
 from jaxopt_lite import tree
 from jaxopt_lite.core import checks
 from jaxopt_lite.core.layout import through_views
-from jaxopt_lite.core.numbers import Decay, NonNegative
+from jaxopt_lite.core.numbers import Decay, NonNegative, concrete
 from jaxopt_lite.core.parameters import Dtype
 from jaxopt_lite.core.schedule import LearningRate
 from jaxopt_lite.core.transformation import GradientTransformation, transformation
@@ -74,10 +74,10 @@ def schedule_free(
 
     def init(params):
         zero = jnp.zeros([], jnp.result_type(float))
-        z = jax.tree.map(lambda p: tree.copy(p) if state_dtype is None else jnp.asarray(p, state_dtype), params)
+        z = jax.tree.map(lambda p: tree.copy(p) if state_dtype is None else _narrow(p, state_dtype), params)
         first = jnp.ones([], jnp.int32)
         return ScheduleFreeState(
-            *(jnp.asarray(b1, zero.dtype), zero, first, jnp.zeros_like(zero), base_optimizer.init(params), z)
+            *(jnp.array(b1, zero.dtype), zero, first, jnp.zeros_like(zero), base_optimizer.init(params), z)
         )
 
     def update(grads, state, params=None, **extra):
@@ -97,6 +97,11 @@ def schedule_free(
         return updates, ScheduleFreeState(state.b1, total, optax.safe_increment(t), gamma, inner_state, z)
 
     return init, update
+
+
+def _narrow(p: jax.Array, dtype: Any) -> jax.Array:
+    """A copy in another dtype; complex numbers stay as they are."""
+    return tree.copy(p) if jnp.iscomplexobj(p) else jnp.array(p, dtype)
 
 
 def eval_params(state: Any, params: Any) -> Any:
@@ -124,5 +129,5 @@ def warmed_up(learning_rate: Any, warmup_steps: Any) -> Any:
     """The learning rate, or a schedule whose k-th step has min(1, k / warmup_steps) of it, as in the authors' code."""
     if warmup_steps is None:
         return learning_rate
-    steps = jnp.maximum(warmup_steps, 1)
+    steps = max(warmup_steps, 1) if concrete(warmup_steps) else jnp.maximum(warmup_steps, 1)
     return warmup_constant_schedule(learning_rate / steps, learning_rate, steps - 1)
