@@ -37,11 +37,6 @@ class ScheduleFreeState(NamedTuple):
     base_optimizer_state: Any
     z: Any
 
-    def eval_params(self, params: Any) -> Any:
-        """x = (y - (1 - β) z) / β."""
-        b1 = self.b1
-        return jax.tree.map(lambda y, z: (y - (1 - b1) * z) / b1, params, self.z)
-
 
 @transformation(acts_on="coordinate")
 def schedule_free(
@@ -107,10 +102,10 @@ def _narrow(p: jax.Array, dtype: Any) -> jax.Array:
 def eval_params(state: Any, params: Any) -> Any:
     """The parameters to evaluate and to keep: the average of a schedule-free method, else `params` themselves.
 
-    A state of any optimizer may hold one whose class has a method `eval_params(params)`, as that of `schedule_free`.
+    `fit` and sweeps evaluate and return these.
 
     Args:
-        state: of an optimizer.
+        state: of any optimizer.
         params: the parameters that are trained.
 
     Returns:
@@ -119,10 +114,14 @@ def eval_params(state: Any, params: Any) -> Any:
     Raises:
         ValueError: if the state holds more than one.
     """
-    found = through_views(state, ScheduleFreeState, lambda own: own.eval_params(params))
-    if len(found) > 1:
-        raise ValueError(f"eval_params: the state must hold one method that averages, it holds {len(found)}")
-    return tree.cast_like(found[0], params) if found else params
+    spread = lambda own: jax.tree.map(lambda z: jnp.broadcast_to(own.b1, z.shape), own.z)
+    z, b1 = (through_views(state, ScheduleFreeState, slot) for slot in (lambda own: own.z, spread))
+    if len(z) > 1:
+        raise ValueError(f"eval_params: the state must hold one method that averages, it holds {len(z)}")
+    if not z:
+        return params
+    average = lambda y, z, b: (y - (1 - b) * z) / b  # x, of y = (1 - β) z + β x
+    return tree.cast_like(jax.tree.map(average, params, z[0], b1[0]), params)
 
 
 def warmed_up(learning_rate: Any, warmup_steps: Any) -> Any:
