@@ -71,7 +71,16 @@ def test_fit_and_sweeps_evaluate_the_average():
     )
     optimizer = jo.schedule_free_sgd(0.5)
     for restore_best in (False, True):
-        result = jo.fit(task, optimizer, steps=40, batch_size=4, eval_every=20, restore_best=restore_best, patience=9)
+        result = jo.fit(
+            task,
+            optimizer,
+            steps=40,
+            batch_size=4,
+            eval_every=20,
+            restore_best=restore_best,
+            metric="valid.distance",
+            mode="min",
+        )
         averages = jo.eval_params(result.state.opt_state, result.state.params)
         at = jnp.linalg.norm(result.params)
         np.testing.assert_allclose([result.metrics["valid.distance"], result.metrics["test.distance"]], [at, at], 1e-6)
@@ -85,4 +94,4 @@ def test_fit_and_sweeps_evaluate_the_average():
     )
     best = swept.best
     np.testing.assert_allclose(best.score, jnp.linalg.norm(best.params[0]), 1e-5)
-    np.testing.assert_allclose(best.test["test.distance"], best.score, 1e-5)
+    np.testing.assert_allclose(best.metrics["test.distance"], best.score, 1e-5)
