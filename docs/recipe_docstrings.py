@@ -16,5 +16,5 @@ class RecipeDocstrings(griffe.Extension):
 
     def on_function(self, *, func: griffe.Function, **kwargs: Any) -> None:
         """Called by Griffe for every function that it has read."""
-        if func.docstring and func.parent and func.parent.path == optimizers.__name__:
+        if func.docstring and func.parent and func.parent.path.rpartition(".")[0] == optimizers.__name__:
             func.docstring.value = inspect.getdoc(getattr(optimizers, func.name)) or ""

@@ -23,7 +23,14 @@ from jaxopt_lite.core.numbers import (
     Vector,
 )
 from jaxopt_lite.core.parameters import Arrays, Dtype, Key, Mask
-from jaxopt_lite.core.schedule import LearningRate, NonNegativeOrSchedule, Schedule, Scheduled, schedule
+from jaxopt_lite.core.schedule import (
+    DecayOrSchedule,
+    LearningRate,
+    NonNegativeOrSchedule,
+    Schedule,
+    Scheduled,
+    schedule,
+)
 from jaxopt_lite.core.text import parse, spell
 from jaxopt_lite.core.transformation import (
     GradientTransformation,
@@ -45,7 +52,8 @@ from jaxopt_lite.losses import (
     penalty,
     regularized,
 )
-from jaxopt_lite.optimizers import (
+from jaxopt_lite.optimizers.automatic import dog, dowg, schedule_free_adamw, schedule_free_sgd
+from jaxopt_lite.optimizers.first_order import (
     adabelief,
     adadelta,
     adagrad,
@@ -68,6 +76,7 @@ from jaxopt_lite.optimizers import (
     signum,
     yogi,
 )
+from jaxopt_lite.optimizers.mixtures import ademamix, adopt, simplified_ademamix
 from jaxopt_lite.problems.bbob import TestProblem, bbob
 from jaxopt_lite.report.curves import plot_history
 from jaxopt_lite.report.overview import plot_sweep
@@ -152,7 +161,9 @@ from jaxopt_lite.transforms.decay import (
     proximal_l1,
     proximal_l2,
 )
+from jaxopt_lite.transforms.distance import dadapt_adamw, prodigy, scale_by_dog, scale_by_dowg
 from jaxopt_lite.transforms.guards import skip_large_updates, skip_not_finite, zero_nans
+from jaxopt_lite.transforms.mixtures import cautious, scale_by_ademamix, scale_by_adopt, scale_by_simplified_ademamix
 from jaxopt_lite.transforms.momentum import ema, scale_by_lion, scale_by_sign, trace
 from jaxopt_lite.transforms.routing import by_path, freeze, masked, partition, routing_table
 from jaxopt_lite.transforms.scaling import (
@@ -163,6 +174,7 @@ from jaxopt_lite.transforms.scaling import (
     scale_by_schedule,
     scale_by_trust_ratio,
 )
+from jaxopt_lite.transforms.schedule_free import eval_params, schedule_free
 from jaxopt_lite.transforms.stacking import stack_leaves
 from jaxopt_lite.transforms.wrappers import accumulate, averaged_params, ema_params, lookahead
 
@@ -175,6 +187,7 @@ __all__ = [
     "Copy",
     "Count",
     "Decay",
+    "DecayOrSchedule",
     "Decision",
     "Distribution",
     "Dtype",
@@ -231,6 +244,8 @@ __all__ = [
     "adaptive_grad_clip",
     "add_decayed_weights",
     "add_noise",
+    "ademamix",
+    "adopt",
     "advance",
     "amsgrad",
     "apply_updates",
@@ -240,6 +255,7 @@ __all__ = [
     "batch_order",
     "bbob",
     "by_path",
+    "cautious",
     "centralize",
     "chain",
     "choice",
@@ -254,9 +270,13 @@ __all__ = [
     "custom_fixed_point",
     "custom_root",
     "cyclic_triangular_schedule",
+    "dadapt_adamw",
+    "dog",
+    "dowg",
     "elastic_net_penalty",
     "ema",
     "ema_params",
+    "eval_params",
     "exponential_decay",
     "fit",
     "fixed_point",
@@ -307,6 +327,7 @@ __all__ = [
     "policy",
     "polynomial_schedule",
     "population_based",
+    "prodigy",
     "proximal_l1",
     "proximal_l2",
     "radam",
@@ -327,8 +348,12 @@ __all__ = [
     "scale_by_adam",
     "scale_by_adamax",
     "scale_by_adan",
+    "scale_by_ademamix",
+    "scale_by_adopt",
     "scale_by_amsgrad",
     "scale_by_belief",
+    "scale_by_dog",
+    "scale_by_dowg",
     "scale_by_learning_rate",
     "scale_by_lion",
     "scale_by_novograd",
@@ -338,15 +363,20 @@ __all__ = [
     "scale_by_rss",
     "scale_by_schedule",
     "scale_by_sign",
+    "scale_by_simplified_ademamix",
     "scale_by_stddev",
     "scale_by_trust_ratio",
     "scale_by_yogi",
     "schedule",
+    "schedule_free",
+    "schedule_free_adamw",
+    "schedule_free_sgd",
     "search",
     "set_to_zero",
     "sgd",
     "sgdr_schedule",
     "signum",
+    "simplified_ademamix",
     "skip_large_updates",
     "skip_not_finite",
     "sobol",

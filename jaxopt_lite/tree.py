@@ -27,6 +27,7 @@ __all__ = [
     "dtype_of",
     "global_norm",
     "inlined",
+    "inner",
     "is_random_key",
     "keep_dtypes",
     "map_leaves",
@@ -38,6 +39,7 @@ __all__ = [
     "scale",
     "spread",
     "spread_mask",
+    "sum_of_sizes",
     "unboxed",
     "where",
     "widen",
@@ -45,7 +47,7 @@ __all__ = [
     "zeros_like",
 ]
 
-# For helpers of several operations: outside jit they are one dispatch, and inside a compiled caller they are inlined.
+# For helpers of several operations: one dispatch outside jit, and inlined in a compiled caller.
 inlined = functools.partial(jax.jit, inline=True)
 
 
@@ -127,7 +129,7 @@ def map_leaves(f: Callable, n: int, *trees: Any) -> tuple:
 
 def scale(factor: Any, tree: Any) -> Any:
     """factor * w, in the dtype of w where that is wider."""
-    cast_to = functools.cache(lambda dtype: jnp.asarray(factor, dtype=dtype))
+    cast_to = functools.cache(functools.partial(jnp.asarray, factor))
     return jax.tree.map(lambda w: cast_to(real_dtype(dtype_of(w))) * w, tree)
 
 
@@ -162,8 +164,7 @@ def chosen(given: Any, like: Any) -> Any:
     """The tree that was given, or what the given function returns for `like`.
 
     A node is a tree, though it can be called, if it is of the class of `like` or of the structure of a prefix of it.
-    One without leaves, such as `by_path(...)`, is a function; JAX would take milliseconds to format the error that it
-    does not fit.
+    One without leaves, such as `by_path(...)`, is a function.
     """
     if not callable(given) or type(given) is type(like):
         return given
@@ -207,7 +208,7 @@ def _branches(structure: Any, tree: Any) -> list | None:
 
 
 def _misfit(prefix: Any, like: Any, name: str) -> str:
-    """Describe where a tree is not a prefix of another."""
+    """Where a tree is not a prefix of another."""
     given, leaves = ([path for path, _ in jax.tree_util.tree_leaves_with_path(t)] for t in (prefix, like))
     bare = [path for path in leaves if not any(path[: len(branch)] == branch for branch in given)]
     idle = [branch for branch in given if not any(path[: len(branch)] == branch for path in leaves)]
@@ -245,8 +246,7 @@ def _safe_sqrt(x):
 
 @_safe_sqrt.defjvp
 def _(primals, tangents):
-    # A rule of its own, and not a guard inside: every guarded operation is one more to compile, in every leaf.
-    root = safe_sqrt(primals[0])
+    root = safe_sqrt(primals[0])  # not a guard inside: every guarded operation is one more to compile, in every leaf
     flat = root == 0
     return root, jnp.where(flat, 0, tangents[0] / (2 * jnp.where(flat, 1, root)))
 
@@ -267,9 +267,9 @@ def cond(condition: Any, yes: Callable[[], Any], no: Callable[[], Any]) -> Any:
 def global_norm(tree: Any) -> jax.Array:
     """The Euclidean norm of all leaves together, a scalar of at least float32.
 
-    It is the root of the plain sum of squares. Only where that sum over- or underflows, a `cond` sums the squares of
-    leaves that are scaled by a power of two, so the norms of 1e30 and 1e-30 are right and other trees cost one pass.
-    The derivative at zero is zero. A NaN or infinity in any leaf gives NaN or infinity.
+    It is the root of the sum of squares. Only where that over- or underflows, a `cond` sums the squares of leaves
+    scaled by a power of two: norms of 1e30 and 1e-30 are right and other trees cost one pass. The derivative at zero
+    is zero. A NaN or infinity in any leaf gives NaN or infinity.
     """
     leaves = [jnp.asarray(w) for w in jax.tree.leaves(widen(tree))]
     if len({real_dtype(w.dtype) for w in leaves}) > 1:  # float32 and float64: each square in the range of the sum
@@ -284,17 +284,30 @@ def _norm(leaves: list[jax.Array]) -> jax.Array:
     is_safe = jnp.isfinite(squares) & (squares > info.tiny / info.eps)
 
     def scaled():
-        # 2^-80 or 2^80 for float32: far from both ends of the range, where a factor made from the largest magnitude
-        # may be denormal. Scaling by a power of two rounds nothing.
-        power_of_two = 2.0 ** (info.maxexp * 5 // 8)
-        factor = jnp.where(squares < 1, power_of_two, 1 / power_of_two).astype(squares.dtype)
+        # 2^-80 or 2^80 for float32, far from both ends of the range: the inverse of the largest size may be denormal.
+        # Scaling by a power of two rounds nothing.
+        power = 2.0 ** (info.maxexp * 5 // 8)
+        factor = jnp.where(squares < 1, power, 1 / power).astype(squares.dtype)
         parts = [part for w in leaves for part in ((w.real, w.imag) if jnp.iscomplexobj(w) else (w,))]
-        # Of (f w)(f w) XLA would make f² w², where f² is infinite and 0 becomes NaN, if f is known while it compiles;
-        # the maximum, which changes nothing, keeps the factors apart.
+        # XLA makes f² w² of (f w)(f w) if it knows f, where f² is infinite and 0 becomes NaN: the maximum prevents it.
         sizes = [jnp.maximum(jnp.abs(part) * factor, 0) for part in parts]
         return safe_sqrt(_sum_of_squares(sizes)) / factor
 
     return jax.lax.cond(is_safe, lambda: safe_sqrt(squares), scaled)
+
+
+def inner(a: Any, b: Any) -> jax.Array:
+    """The inner product of two trees, Re Σ āᵢ bᵢ, a scalar of their widest dtype."""
+    return _total(jax.tree.map(lambda x, y: jnp.sum(jnp.real(jnp.conj(x) * y)), a, b))
+
+
+def sum_of_sizes(tree: Any) -> jax.Array:
+    """Σ |wᵢ| over all leaves, a scalar of their widest real dtype."""
+    return _total(jax.tree.map(lambda w: jnp.sum(jnp.abs(w)), tree))
+
+
+def _total(sums: Any) -> jax.Array:
+    return functools.reduce(operator.add, jax.tree.leaves(sums) or [jnp.zeros(())])
 
 
 def copy(p: Any) -> Any:
@@ -309,7 +322,7 @@ def zeros_like(p: Any, dtype: Any = None) -> jax.Array:
 
 
 def _sum_of_squares(leaves: list[jax.Array]) -> jax.Array:
-    return functools.reduce(operator.add, [jnp.sum(abs_sq(w)) for w in leaves])
+    return _total([jnp.sum(abs_sq(w)) for w in leaves])
 
 
 def real_full_like(p: Any, value: Any) -> jax.Array:
@@ -322,9 +335,7 @@ def paths(tree: Any) -> Any:
 
     The box that Flax puts around an array adds nothing: `body/bias` with and without its `nnx.Param`.
     """
-
-    def text(path):
-        return jax.tree_util.keystr(path, simple=True, separator="/")
+    text = functools.partial(jax.tree_util.keystr, simple=True, separator="/")
 
     def name(path, x):  # of a leaf, or of a box, whose own key comes first in it
         return jax.tree_util.tree_map_with_path(lambda inner, _: text((*path, *inner[1:])), x)

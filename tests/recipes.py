@@ -29,6 +29,10 @@ def falling(count):
     return 0.1 / (1 + count)
 
 
+def growing(count):
+    return 0.5 + count
+
+
 def only_matrices(params):
     return jax.tree.map(lambda p: jnp.ndim(p) > 1, params)
 
@@ -38,6 +42,7 @@ MATRIX = {"w": True, "b": False}
 VECTOR = {"w": False, "b": True}
 WARMUP = jo.warmup_cosine_decay_schedule(0.02, 0.1, warmup_steps=1.5, decay_steps=5.5, end_value=0.01, exponent=1.5)
 LINE = jo.linear_schedule(0.1, 0.02, transition_steps=5.0, transition_begin=1.0)
+RISING = jo.warmup_constant_schedule(0.1 / 4.0, 0.1, 3.0)
 BY_PATH = jo.by_path({"w": True}, False)
 
 # The arguments that many of the rows below share.
@@ -155,6 +160,50 @@ RECIPES = {
         chain(
             jo.scale_by_rprop(0.1, eta_minus=0.7, eta_plus=1.3, min_step_size=0.075, max_step_size=0.12),
             jo.scale(-1.0),
+        ),
+    ),
+    "ademamix": Recipe(
+        jo.ademamix(0.1, 0.8, 0.9, 0.95, 2.0, 0.1, 0.2, "bfloat16", 0.1, mask=MATRIX),
+        chain(
+            jo.scale_by_ademamix(b3=0.95, alpha=2.0, **ADAM, **NARROW), jo.add_decayed_weights(0.1, mask=MATRIX), RATE
+        ),
+    ),
+    "simplified_ademamix": Recipe(
+        jo.simplified_ademamix(0.1, 0.8, 0.9, 2.0, 0.1, 0.2, 0.1, mask=MATRIX),
+        chain(jo.scale_by_simplified_ademamix(alpha=2.0, **ADAM), jo.add_decayed_weights(0.1, mask=MATRIX), RATE),
+    ),
+    "adopt": Recipe(
+        jo.adopt(0.1, 0.8, 0.9, 0.5, "bfloat16", nesterov=True, use_clipping=False),
+        chain(jo.scale_by_adopt(0.8, 0.9, 0.5, **NARROW, nesterov=True, use_clipping=False), RATE),
+    ),
+    "adopt_clipped": Recipe(
+        jo.adopt(0.1, 0.8, 0.9, 0.5, clip_value_fn=growing),
+        chain(jo.scale_by_adopt(0.8, 0.9, 0.5, clip_value_fn=growing), RATE),
+    ),
+    "dog": Recipe(
+        jo.dog(0.1, 0.1, 0.2, 0.3, MATRIX, kind="distance"),
+        chain(jo.add_decayed_weights(0.3, mask=MATRIX), jo.scale_by_dog(0.1, 0.2, kind="distance"), RATE),
+    ),
+    "dowg": Recipe(
+        jo.dowg(0.1, 0.3, 0.2, 0.3, MATRIX),
+        chain(jo.add_decayed_weights(0.3, mask=MATRIX), jo.scale_by_dowg(0.3, 0.2), RATE),
+    ),
+    "schedule_free_sgd": Recipe(
+        jo.schedule_free_sgd(0.1, 4.0, 0.8, 0.2, 1.5, "bfloat16", r=0.5),
+        jo.schedule_free(
+            chain(jo.add_decayed_weights(0.2), scale_by_learning_rate(RISING)), RISING, 0.8, 1.5, "bfloat16", r=0.5
+        ),
+    ),
+    "schedule_free_adamw": Recipe(
+        jo.schedule_free_adamw(0.1, 4.0, 0.8, 0.9, 0.1, 0.2, 1.5, "bfloat16", r=0.5),
+        jo.schedule_free(
+            chain(
+                jo.scale_by_rms(decay=0.9, eps=0.1, eps_in_sqrt=False, bias_correction=True),
+                jo.add_decayed_weights(0.2),
+                scale_by_learning_rate(RISING),
+            ),
+            *(RISING, 0.8, 1.5, "bfloat16"),
+            r=0.5,
         ),
     ),
 }

@@ -28,12 +28,13 @@ PLAN = (
     {
         "transforms": (
             "routing",  # which leaf gets what; weight decay takes a mask
-            *("momentum", "adaptive", "adam", "scaling", "clipping", "decay"),  # rules
+            *("momentum", "adaptive", "adam", "mixtures", "scaling", "clipping", "decay"),  # rules
+            *("distance", "schedule_free"),  # rates without a schedule
             *("guards", "wrappers", "stacking"),  # what is put around a rule
         )
     },
     {
-        "optimizers": (),
+        "optimizers": ("first_order", "mixtures", "automatic"),
         "solvers": (
             *(
                 "krylov",
@@ -256,6 +257,8 @@ def impurities(modules: Modules) -> list[str]:
 def oversized(modules: Modules) -> list[str]:
     faults = []
     for module, path in modules.paths.items():
+        if module == "__init__":  # the face is a list of names
+            continue
         lines = len(path.read_text(encoding="utf-8").splitlines())
         if lines > MAX_LINES:
             faults.append(f"{modules.where(module)} has {lines} lines, more than {MAX_LINES}: split it by subject")

@@ -125,6 +125,7 @@ def test_momentum_of_rmsprop_and_lars_acts_on_steps_of_the_learning_rate():
 @pytest.mark.parametrize("name", optimizers.__all__)
 def test_it_goes_down_a_valley(name):
     rates = {"adadelta": 30.0, "lars": 30.0, "adagrad": 0.5, "yogi": 0.03, "noisy_sgd": 0.05, "sgd": 0.05}
+    rates |= {"dog": 1.0, "dowg": 1.0, "simplified_ademamix": 0.01}
     recipe = getattr(jo, name)(rates.get(name, 0.03))
     start, curvatures = jnp.array([2.0, -1.5]), jnp.array([1.0, 10.0])
 

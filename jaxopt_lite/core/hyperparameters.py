@@ -255,11 +255,16 @@ def _like(new: Any, old: Any) -> Any:
     return jnp.broadcast_to(new, old.shape) if new.ndim == 0 else new
 
 
+_STEPS = {"count": 0, "t": 0, "step_count": 1}  # fields of a state that count steps, and what they begin with
+_INNER = ("inner_state", "base_optimizer_state")
+
+
 def _counts(value: Any, state: Any) -> dict[Address, Any]:
     """The step that each schedule inside a transformation has reached, by the schedule's address.
 
-    A rule keeps its own count in the field `count`; a wrapper keeps the state of its argument `inner` in the field
-    `inner_state`, and those of a dict of transformations in `inner_states`, each within a masked state.
+    A rule keeps its own count in the field `count` (`t`, or from 1 on `step_count`, where Optax names it so); a wrapper
+    keeps the state of its argument `inner` in the field `inner_state` or `base_optimizer_state`, and those of a dict of
+    transformations in `inner_states`, each within a masked state.
     """
     if value.inner is not None:  # a recipe passes its schedules on unchanged
         passed_on = {id(_at(value.inner, at)): count for at, count in _counts(value.inner, state).items()}
@@ -274,15 +279,15 @@ def _counts(value: Any, state: Any) -> dict[Address, Any]:
     own: Any = state
     fields = getattr(own, "_fields", ())
     for name, argument in value.arguments.items():
-        if isinstance(argument, Schedule) and "count" in fields:
-            counts[((name, _ITSELF),)] = own.count
+        if isinstance(argument, Schedule) and any(field in fields for field in _STEPS):
+            counts[((name, _ITSELF),)] = next(getattr(own, f) - first for f, first in _STEPS.items() if f in fields)
         for key, child in _children(argument):
             if not isinstance(child, GradientTransformation):
                 continue
             if value.factory is chain:
                 inside = _counts(child, own[key])
-            elif key is _ITSELF and "inner_state" in fields:
-                inside = _counts(child, own.inner_state)
+            elif key is _ITSELF and (held := [f for f in _INNER if f in fields]):
+                inside = _counts(child, getattr(own, held[0]))
             elif key is not _ITSELF and "inner_states" in fields:
                 inside = _counts(child, own.inner_states[key].inner_state)
             else:

@@ -2,6 +2,7 @@
 
 LearningRate            at least 0 and finite, or a schedule
 NonNegativeOrSchedule   the same, for what is not a learning rate, such as a weight decay
+DecayOrSchedule         in [0, 1), or a schedule
 Scheduled               any finite number, or a schedule
 """
 
@@ -12,10 +13,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxopt_lite.core import numbers, text
-from jaxopt_lite.core.numbers import Rate, Scalar
+from jaxopt_lite.core.numbers import Decay, Rate, Scalar
 from jaxopt_lite.core.values import Value, register, remember_calls
 
-__all__ = ["LearningRate", "NonNegativeOrSchedule", "Schedule", "Scheduled", "schedule"]
+__all__ = ["DecayOrSchedule", "LearningRate", "NonNegativeOrSchedule", "Schedule", "Scheduled", "schedule"]
 
 P = ParamSpec("P")
 
@@ -54,6 +55,7 @@ class Schedule(Value):
 # pyright rejects the | of jax.Array's metaclass, but reads the aliases correctly.
 NonNegativeOrSchedule: TypeAlias = Rate | Schedule | Callable[[jax.Array], jax.Array]  # pyright: ignore
 LearningRate: TypeAlias = NonNegativeOrSchedule
+DecayOrSchedule: TypeAlias = Decay | Schedule | Callable[[jax.Array], jax.Array]  # pyright: ignore
 Scheduled: TypeAlias = Scalar | Schedule | Callable[[jax.Array], jax.Array]  # pyright: ignore
 
 

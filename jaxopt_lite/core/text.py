@@ -236,6 +236,8 @@ def _has_no_name(argument: Any) -> bool:
 
 
 def _is_default(argument: Any, default: Any) -> bool:
+    if isinstance(argument, np.ndarray) and isinstance(default, np.ndarray):
+        return np.array_equal(argument, default)
     if isinstance(argument, (np.ndarray, jax.Array)) or isinstance(default, (np.ndarray, jax.Array)):
         return False
     return type(argument) is type(default) and bool(argument == default)

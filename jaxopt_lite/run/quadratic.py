@@ -9,7 +9,7 @@ from jax.core import Tracer
 
 from jaxopt_lite.core.numbers import describe
 from jaxopt_lite.run.minimizing import Differentiate, Progress
-from jaxopt_lite.run.problems import check_arrays, floating, prepare
+from jaxopt_lite.run.problems import check_arrays, cross, floating, prepare
 from jaxopt_lite.run.solving import drive
 from jaxopt_lite.solve.solution import Solution, SolveState
 from jaxopt_lite.solvers import osqp
@@ -82,7 +82,7 @@ def quadratic_program(
     for name, array in (("P", P), ("q", q), ("A", A)):
         if not isinstance(array, Tracer) and not np.all(np.isfinite(array)):
             raise ValueError(f"{who}: {name} must be finite")
-    if not isinstance(low, Tracer) and not isinstance(high, Tracer) and not np.all(np.asarray(low) <= np.asarray(high)):
+    if cross(low, high):
         raise ValueError(f"{who}: lower must not exceed upper, and neither may be NaN")
     x = floating(who, jnp.zeros_like(q) if start is None else start)
     if jnp.shape(x) != (n,):

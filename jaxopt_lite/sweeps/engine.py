@@ -20,6 +20,7 @@ from jaxopt_lite.sweeps.policies import Policy
 from jaxopt_lite.sweeps.pool import Call, Runner
 from jaxopt_lite.sweeps.program import SweepPlan
 from jaxopt_lite.sweeps.samplers import Sampler, propose
+from jaxopt_lite.transforms.schedule_free import eval_params
 
 __all__ = []
 
@@ -251,5 +252,6 @@ class Engine:
             runner = self.groups.runner(number)
             state = runner.state(number)
             test = runner.test_scores(number, self.groups.numbers[number], int(ledger.step[number]))
-            best = Winner(number, state.params, state.model_state, test)
+            params = jax.vmap(eval_params)(state.opt_state, state.params)
+            best = Winner(number, params, state.model_state, test)
         return Outcome(ledger, best, complete)

@@ -32,7 +32,7 @@ from jaxopt_lite.train.point import (
     point,
     unmeasured,
 )
-from jaxopt_lite.train.result import Result, Row, result_of, score_program
+from jaxopt_lite.train.result import Result, Row, judged_alone, result_of, score_program
 from jaxopt_lite.train.state import MOST_STEPS, Method, TrainState, accept_method, adopted, check_seed, init_state
 from jaxopt_lite.train.task import Task, check_task
 
@@ -197,7 +197,7 @@ class _Programs:
         self.begin = Program(over(start, in_axes=(0, axis)), (begun, order), donate=True)
         in_axes = (0, None, axis, None, None, None)
         self.point = Program(over(advance, in_axes=in_axes), (self.begin.shapes, *arguments), donate=True)
-        self.test = None if test is None else score_program(rules, self.begin.shapes.state, test, many)
+        self.test = None if test is None else score_program(rules, judged_alone(self.begin.shapes.state), test, many)
 
 
 _KEPT = 64

@@ -23,6 +23,7 @@ from jaxopt_lite.train.plan import Plan, is_highest_best, watched
 from jaxopt_lite.train.state import MOST_STEPS, TrainState
 from jaxopt_lite.train.step import StepParts, measure_update, scores_key
 from jaxopt_lite.train.task import Task, loss_of, scores
+from jaxopt_lite.transforms.schedule_free import eval_params
 
 __all__ = ["Run"]
 
@@ -55,7 +56,7 @@ class Monitor(NamedTuple):
         best_step: int32, the step after which it was measured.
         waited: int32, points without improvement since then.
         row: float32 by name, all that was measured at that point.
-        kept: (params, model_state) of that point where they are asked for, or ().
+        kept: (params to evaluate, model_state) of that point where they are asked for, or ().
     """
 
     status: jax.Array
@@ -164,7 +165,8 @@ class Rules:
 
     def score(self, state: TrainState, data: Any) -> dict[str, jax.Array]:
         """The scores of valid or test data, float32 scalars by name."""
-        return scores(self.task, state.params, state.model_state, data, scores_key(state))
+        params = eval_params(state.opt_state, state.params)
+        return scores(self.task, params, state.model_state, data, scores_key(state))
 
     def watch(self, names: Any) -> tuple[str, int]:
         """The watched metric, and the sign that makes its best value the highest."""
@@ -352,7 +354,9 @@ def _judge(rules: Rules, row: dict, finite: jax.Array, state: TrainState, monito
         best_step=jnp.where(better, state.step, monitor.best_step),
         waited=waited,
         row=tree.where(better, row, monitor.row),
-        kept=tree.where(better, (state.params, state.model_state), monitor.kept) if rules.restore_best else (),
+        kept=tree.where(better, (eval_params(state.opt_state, state.params), state.model_state), monitor.kept)
+        if rules.restore_best
+        else (),
     )
 
 

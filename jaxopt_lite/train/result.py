@@ -13,6 +13,7 @@ from jaxopt_lite.train.plan import Plan
 from jaxopt_lite.train.point import RUNNING, STATUSES, Monitor, Rules, Run
 from jaxopt_lite.train.state import TrainState
 from jaxopt_lite.train.task import Task
+from jaxopt_lite.transforms.schedule_free import eval_params
 
 __all__ = ["Result"]
 
@@ -38,7 +39,8 @@ class Result:
     """The result of a run. With `seeds`, arrays have a leading axis [seeds], and status and steps are lists.
 
     Attributes:
-        params: the last parameters, or those of the best point where `restore_best` was asked for.
+        params: the last parameters, or those of the best point where `restore_best` was asked for; of a schedule-free
+            optimizer the average that is evaluated, see `eval_params`.
         model_state: the model's state that belongs to params, None for tasks that have none.
         state: the last state; `fit(..., state=result.state)` resumes from it.
         history: "step" int [points], and float32 [points] (or [seeds, points]) for each measured name. train.* are
@@ -105,6 +107,11 @@ def _no_finite_point(unjudged: np.ndarray) -> str:
     return f" {of}No point was finite, so params are those that the run began with."
 
 
+def judged_alone(state: TrainState) -> TrainState:
+    """A state whose params are evaluated as they are: without the optimizer's state, which may hold an average."""
+    return state._replace(opt_state=())
+
+
 def score_program(rules: Rules, state: Any, data: Any, many: bool) -> Program:
     """The program that evaluates states, or states of that shape, on data."""
     return Program(jax.vmap(rules.score, in_axes=(0, None)) if many else rules.score, (state, data))
@@ -128,12 +135,14 @@ def result_of(
     last = np.sum([row.measured for row in rows], axis=0) - 1  # the last point before the run ended
     columns = [(name, column) for name, column in history.items() if name != "step"]
     metrics = {name: np.take_along_axis(column, last[..., None], axis=-1)[..., 0] for name, column in columns}
-    params, model_state, unjudged = state.params, state.model_state, np.zeros(codes.shape, bool)
+    to_evaluate = jax.vmap(eval_params) if many else eval_params
+    params, model_state = to_evaluate(state.opt_state, state.params), state.model_state
+    unjudged = np.zeros(codes.shape, bool)
     if plan.restore_best:
         params, model_state = monitor.kept
         unjudged = np.asarray(monitor.best_step) < 0
         metrics = {name: np.where(unjudged, metrics[name], np.asarray(monitor.row[name])) for name, _ in columns}
-    chosen = state._replace(params=params, model_state=model_state)
+    chosen = judged_alone(state)._replace(params=params, model_state=model_state)
     if unjudged.any():
         first = {}
         if task.valid is not None:

@@ -13,7 +13,7 @@ import optax
 import jaxopt_lite as jo
 from tests import recipes
 from tests.quick import quick_jit
-from tests.recipes import KEY, LINE, MATRIX, falling, only_matrices
+from tests.recipes import KEY, LINE, MATRIX, RISING, falling, growing, only_matrices
 
 STEPS = 6
 TRACED: list[str] = []  # what `compiled` was traced for
@@ -135,7 +135,7 @@ def halve(updates, params):
     return jax.tree.map(lambda u: u / 2, updates)
 
 
-NAMES = {"halve": halve, "falling": falling, "only_matrices": only_matrices}
+NAMES = {"halve": halve, "falling": falling, "growing": growing, "only_matrices": only_matrices}
 
 RULES = {
     "identity": jo.identity(),
@@ -172,6 +172,23 @@ RULES = {
     "scale_by_radam": jo.scale_by_radam(0.8, 0.99, 0.1, 0.2, 5.5),
     "scale_by_radam_nesterov": jo.scale_by_radam(0.8, 0.99, 0.1, 0.2, 5.5, nesterov=True),
     "scale_by_yogi": jo.scale_by_yogi(0.8, 0.9, 0.1, 0.2, initial_accumulator_value=0.3),
+    "scale_by_ademamix": jo.scale_by_ademamix(0.8, 0.9, 0.95, 2.0, 0.1, 0.2, mu_dtype="bfloat16"),
+    "scale_by_ademamix_schedules": jo.scale_by_ademamix(0.8, 0.9, LINE, LINE, 0.1, 0.2),
+    "scale_by_simplified_ademamix": jo.scale_by_simplified_ademamix(0.8, 0.9, LINE, 0.1, 0.2),
+    "scale_by_adopt": jo.scale_by_adopt(0.8, 0.9, 0.5, "bfloat16", nesterov=True, use_clipping=False),
+    "scale_by_adopt_clipped": jo.scale_by_adopt(0.8, 0.9, 0.5, clip_value_fn=growing),
+    # rates that are measured
+    "scale_by_dog": jo.scale_by_dog(0.1, 0.2),
+    "scale_by_dog_distance": jo.scale_by_dog(0.1, 0.2, kind="distance"),
+    "scale_by_dog_rate": jo.scale_by_dog(0.1, 0.2, kind="learning_rate"),
+    "scale_by_dowg": jo.scale_by_dowg(0.3, 0.2),
+    "dadapt_adamw": jo.dadapt_adamw(0.5, [0.8, 0.9], 0.1, 0.1, 0.2, use_bias_correction=False),
+    "prodigy": jo.prodigy(
+        jo.linear_schedule(2.0, 0.5, 5.0), [0.8, 0.9], 0.85, 0.1, 0.01, 1.5, 0.2, use_bias_correction=False
+    ),
+    "prodigy_safeguard": jo.prodigy(1.5, [0.8, 0.9], 0.85, 0.1, 0.01, 1.5, 0.2, safeguard_warmup=True),
+    "schedule_free": jo.schedule_free(jo.sgd(LINE), RISING, 0.8, 1.5, "bfloat16", r=0.5),
+    "cautious": jo.cautious(jo.sgd(0.1, 0.8), eps=0.7),
     # factors
     "scale": jo.scale(-0.3),
     "scale_by_learning_rate": jo.scale_by_learning_rate(0.3),

@@ -12,7 +12,7 @@ from tests.contract.table import TRANSFORMATIONS, assert_close, compiled, proble
 # Rows that are not "coordinate". What is lifted, or is somebody's own function, has promised nothing.
 LEAF = {
     *("scale_by_novograd", "scale_by_trust_ratio", "centralize", "clip_by_block_rms", "adaptive_grad_clip"),
-    *("adaptive_grad_clip_coordinates", "lamb", "lars", "novograd"),
+    *("adaptive_grad_clip_coordinates", "lamb", "lars", "novograd", "cautious"),
 }
 TREE = {
     *("stateless", "chain_of_chains", "add_noise", "add_noise_key", "noisy_sgd", "noisy_sgd_key"),
@@ -21,7 +21,7 @@ TREE = {
 ROUTES = {
     *("masked", "masked_by_function", "masked_by_path", "freeze", "partition", "partition_by_path", "nested"),
     *("add_decayed_weights_masked", "proximal_l1_masked", "proximal_l2_masked", "adadelta", "adamw_masked", "nadamw"),
-    *("lion", "lamb", "lars", "adan"),
+    *("lion", "lamb", "lars", "adan", "ademamix", "simplified_ademamix", "dog", "dowg"),
 }
 
 

@@ -155,3 +155,29 @@ def radam(θ, *, lr, b1=0.9, b2=0.999, eps=1e-30):
             θ = θ - lr * r * m_hat * np.sqrt(1 - b2**t) / (np.sqrt(v) + eps)
         else:
             θ = θ - lr * m_hat
+
+
+def adopt(θ, *, lr, b1=0.9, b2=0.9999, eps=1e-6):
+    """Taniguchi et al., "ADOPT", 2024, arXiv:2411.02853, Algorithm 2, with the clipping at t^¼ of its authors' code."""
+    m, v = np.zeros_like(θ), None
+    for t in itertools.count():
+        g = yield θ
+        if v is None:
+            v = g**2
+            continue
+        normal = np.clip(g / np.maximum(np.sqrt(v), eps), -(t**0.25), t**0.25)
+        m = b1 * m + (1 - b1) * normal
+        v = b2 * v + (1 - b2) * g**2
+        θ = θ - lr * m
+
+
+def simplified_ademamix(θ, *, lr, b1=0.99, b2=0.95, alpha=0.0, eps=1e-8, weight_decay=0.0):
+    """Morwani et al., "Connections between Schedule-Free Optimizers, AdEMAMix, and Accelerated SGD Variants", 2025,
+    arXiv:2502.02431, Section 5, with the bias correction of Adam for the mean square.
+    """
+    m = v = np.zeros_like(θ)
+    for t in itertools.count(1):
+        g = yield θ
+        m = b1 * m + g
+        v = b2 * v + (1 - b2) * g**2
+        θ = θ - lr * ((m + alpha * g) / (np.sqrt(v / (1 - b2**t)) + eps) + weight_decay * θ)

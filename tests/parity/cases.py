@@ -23,11 +23,13 @@ Left out, because no arguments make the two rules one:
 
 from dataclasses import dataclass
 
+from .automatic import PACKAGES
+
 
 @dataclass(frozen=True)
 class Case:
     id: str
-    peer: str  # "torch": a class of torch.optim; "authors": a function of authors.py
+    peer: str  # "torch": a class of torch.optim; "authors": a function of authors.py; "packages": module:class
     rule: str
     arguments: dict
     ours: str
@@ -340,7 +342,16 @@ AUTHORS = [
         {"lr": 0.02, "b1": 0.8, "b2": 0.9, "eps": 1e-3},
         "amsgrad(0.02, b1=0.8, b2=0.9, eps=1e-3, bias_correction_mu=False, bias_correction_nu=False)",
     ),
+    ("adopt_clipped", "adopt", {"lr": 0.01, "b2": 0.95}, "adopt(0.01, b2=0.95)"),
+    ("adopt_all", "adopt", {"lr": 0.02, "b1": 0.8, "b2": 0.9, "eps": 1e-2}, "adopt(0.02, 0.8, 0.9, 1e-2)"),
+    (
+        "simplified_ademamix",
+        "simplified_ademamix",
+        {"lr": 0.001, "b1": 0.9, "b2": 0.9, "alpha": 2.0, "eps": 1e-3, "weight_decay": 0.1},
+        "simplified_ademamix(0.001, 0.9, 0.9, 2.0, 1e-3, weight_decay=0.1)",
+    ),
     ("radam_paper", "radam", {"lr": 0.02, "b2": 0.95}, "radam(0.02, b2=0.95, eps=1e-30, threshold=4.0)"),
 ]
 
-CASES = [Case(name, peer, *rest) for peer, rows in (("torch", TORCH), ("authors", AUTHORS)) for name, *rest in rows]
+TABLES = (("torch", TORCH), ("authors", AUTHORS), ("packages", PACKAGES))
+CASES = [Case(name, peer, *rest) for peer, rows in TABLES for name, *rest in rows]

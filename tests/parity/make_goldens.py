@@ -1,9 +1,12 @@
 """Runs the peers and writes goldens.npz.
 
-Run      python -m tests.parity.make_goldens          needs NumPy and PyTorch, neither JAX nor this package
+Run      python -m tests.parity.make_goldens          needs NumPy, PyTorch and PACKAGES, neither JAX nor this package
 Writes   tests/parity/goldens.npz: for each case the parameters [50, 9] after every step, float64; the noise; versions
 """
 
+import importlib
+import importlib.metadata
+import inspect
 import json
 import pathlib
 
@@ -16,14 +19,20 @@ FILE = pathlib.Path(__file__).with_name("goldens.npz")
 
 
 def run_torch(case: Case) -> np.ndarray:
-    """The trajectory [STEPS, 9] of a class of torch.optim, in its plain single-tensor form."""
+    """The trajectory [STEPS, 9] of a class of torch.optim or of a package, in its plain single-tensor form."""
     import torch  # here, so that the authors' rules can be run without it
+
+    module, _, name = case.rule.rpartition(":")
+    rule = getattr(importlib.import_module(module or "torch.optim"), name)
+    plain = {"foreach": False} if "foreach" in inspect.signature(rule).parameters else {}
 
     default = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)  # NAdam keeps its product of momenta in the default dtype
     try:
         params = {name: torch.tensor(start, requires_grad=True) for name, start in problem.START.items()}
-        optimizer = getattr(torch.optim, case.rule)(params.values(), foreach=False, **case.arguments)
+        optimizer = rule(list(params.values()), **plain, **case.arguments)
+        if hasattr(optimizer, "train"):  # of schedulefree
+            optimizer.train()
         trajectory = {name: [] for name in params}
         for t in range(problem.STEPS):
             grads = problem.gradient({k: p.detach().numpy() for k, p in params.items()}, *problem.at_step(t))
@@ -50,7 +59,8 @@ def run_authors(case: Case) -> np.ndarray:
     return problem.flat(trajectory)
 
 
-RUN = {"torch": run_torch, "authors": run_authors}
+RUN = {"torch": run_torch, "authors": run_authors, "packages": run_torch}
+PACKAGES = ("schedulefree", "prodigyopt", "dadaptation", "dog-optimizer", "pytorch_optimizer")
 
 
 def main() -> None:
@@ -58,6 +68,7 @@ def main() -> None:
 
     goldens = {case.id: RUN[case.peer](case) for case in CASES}
     versions = {"numpy": np.__version__, "torch": torch.__version__.split("+")[0]}
+    versions |= {name: importlib.metadata.version(name) for name in PACKAGES}
     np.savez_compressed(FILE, noise=problem.flat(problem.NOISE), versions=json.dumps(versions), **goldens)
     print(f"{FILE.name}: {len(goldens)} trajectories, {FILE.stat().st_size / 1e3:.0f} kB")
 

@@ -29,6 +29,10 @@ OURS_ALONE = {
     "yogi": "see DIFFERENT",
     "adan": "see DIFFERENT",
     "rprop": "see DIFFERENT",
+    "adopt_clipped": "a function of ours",
+    "dog": "Optax has kind and init_step as a pair",
+    "schedule_free_sgd": "Optax has no `r`; see DIFFERENT",
+    "schedule_free_adamw": "Optax has no `r`; see DIFFERENT",
 }
 
 # Other switches of recipes, beside the rows of the table.
@@ -49,6 +53,11 @@ VARIANTS = [
     "lion(0.01, b1=0.8, b2=0.95, weight_decay=0.3)",
     "lamb(0.02, b1=0.8, b2=0.95, eps=1e-2, eps_root=1e-3, weight_decay=0.3)",
     "lars(1.0, weight_decay=0.3, trust_coefficient=0.02, eps=0.5, momentum=0.7, nesterov=True)",
+    "adopt(0.02, b1=0.8, b2=0.95, eps=1e-3)",
+    "schedule_free_sgd(0.03, b1=0.8, weight_decay=0.2, weight_lr_power=1.5)",
+    "schedule_free_adamw(0.05, b1=0.8, b2=0.95, eps=1e-3, weight_decay=0.3)",
+    "prodigy(0.7, [0.8, 0.95], 0.9, 1e-3, 1e-3, 1.5, 0.2)",
+    "dadapt_adamw(0.6, [0.8, 0.95], 1e-3, 1e-3, 0.2)",
 ]
 
 # Each is followed by a step of SGD.
@@ -112,6 +121,7 @@ DIFFERENT = [
         "chain(scale_by_yogi(initial_accumulator_value=1e-2), scale_by_learning_rate(0.02))",
         "the mean of gradients begins at initial_accumulator_value, not at zero",
     ),
+    ("schedule_free_sgd(0.03, 7)", "the weights of its average are a step ahead of the warm-up"),
     ("rprop(0.01)", "every update comes one step late, and the first is zero: its pull request 1725"),
     ("sgd(linear_onecycle_schedule(50, 0.05))", "turns at step 42 instead of 0.85 · 50 = 42.5"),
 ]
@@ -154,7 +164,7 @@ SCHEDULES = [
 
 
 def theirs(text: str):
-    return eval(text, {**vars(optax), "falling": falling})  # our own rows, not input
+    return eval(text, {**vars(optax.contrib), **vars(optax), "falling": falling})  # our own rows, not input
 
 
 def in_float64(recipe: jo.GradientTransformation) -> str:

@@ -94,6 +94,9 @@ def test_every_case_has_its_golden(goldens):
 @pytest.mark.parametrize("peer", make_goldens.RUN)
 def test_goldens_are_what_the_script_writes(peer, goldens):
     """A case edited without a new golden, or a golden without its script, shows here."""
+    if peer == "packages":
+        for module in ("schedulefree", "prodigyopt", "dadaptation", "dog", "pytorch_optimizer"):
+            pytest.importorskip(module)
     if peer == "torch":
         torch = pytest.importorskip("torch")
         made_by = json.loads(str(goldens["versions"]))["torch"]
