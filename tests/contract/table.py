@@ -274,6 +274,8 @@ PENALTIES = {
     "l1_penalty": jo.l1_penalty(0.3, mask=MATRIX),
     "l2_penalty": jo.l2_penalty(0.3, mask=jo.by_path({"w": True}, default=False)),
     "elastic_net_penalty": jo.elastic_net_penalty(0.3, 0.7, mask=only_matrices),
+    "group_lasso_penalty": jo.group_lasso_penalty(0.3, axis=0, mask=MATRIX),
+    "nuclear_norm_penalty": jo.nuclear_norm_penalty(0.3, mask=MATRIX),
 }
 
 VALUES = TRANSFORMATIONS | SCHEDULES | PENALTIES | {"by_path": jo.by_path({"*/b": "plain"}, default="decayed")}
