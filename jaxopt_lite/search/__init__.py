@@ -1,5 +1,9 @@
 """Global search in a box: methods such as `jo.search.cma_es()`, for `jo.minimize(..., bounds=, key=)`."""
 
+from jaxopt_lite.search.annealing import simulated_annealing
+from jaxopt_lite.search.basin_hopping import basin_hopping
+from jaxopt_lite.search.genetic import genetic
+from jaxopt_lite.search.multistart import multistart
 from jaxopt_lite.search.random_search import random_search
 
-__all__ = ["random_search"]
+__all__ = ["basin_hopping", "genetic", "multistart", "random_search", "simulated_annealing"]

@@ -1,0 +1,135 @@
+"""A population whose best members are crossed and mutated."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxopt_lite import tree
+from jaxopt_lite.core.arguments import check_int
+from jaxopt_lite.core.method import Info, Objective, Solver, solver
+from jaxopt_lite.core.numbers import Fraction, NonNegative
+from jaxopt_lite.core.vectors import to_vector
+from jaxopt_lite.search.lanes import check_local, refine
+from jaxopt_lite.search.population import (
+    Best,
+    Region,
+    better,
+    has_collapsed,
+    none_yet,
+    region_of,
+    report,
+    status_of,
+)
+
+__all__ = ["genetic"]
+
+
+class GeneticState(NamedTuple):
+    """The state of a population of k members."""
+
+    points: jax.Array  # [k, n]
+    values: jax.Array  # [k]
+    spread: jax.Array  # of the values of the first generation, a scalar
+    best: Best
+    count: jax.Array  # int32, generations
+
+
+@solver(box=True, random=True)
+def genetic(
+    crossover: Fraction = 0.9,
+    crossover_index: NonNegative = 15.0,
+    mutation: Fraction | None = None,
+    mutation_index: NonNegative = 20.0,
+    local: Solver | None = None,
+    *,
+    population: int = 64,
+    elite: int = 2,
+    tournament: int = 2,
+    local_steps: int = 5,
+):
+    """..."""
+    if local is not None:
+        check_local("genetic", local)
+    check_int("genetic", "population", population, least=2)
+    check_int("genetic", "elite", elite, least=0, most=population - 1)
+    check_int("genetic", "tournament", tournament)
+    check_int("genetic", "local_steps", local_steps)
+
+    def init(objective: Objective, params: Any) -> GeneticState:
+        x, best = to_vector(params), none_yet(objective, params)
+        points = jnp.broadcast_to(x, (population, x.size))
+        values, zero = jnp.full(population, jnp.inf, best.value.dtype), jnp.zeros_like(best.value)
+        return GeneticState(points, values, zero, best, jnp.zeros([], jnp.int32))
+
+    def step(objective: Objective, params: Any, state: GeneticState) -> tuple[Any, GeneticState, Info]:
+        region = region_of("genetic", objective, params)
+        k, n = state.points.shape
+        keys = jax.random.split(jax.random.fold_in(objective.key, state.count), 4)
+        is_first = state.count == 0
+
+        parents = state.points[select(keys[0], state.values, k + k % 2, tournament)]
+        children = cross(keys[1], parents, region, crossover, crossover_index)[:k]
+        rate = 1 / n if mutation is None else mutation
+        children = region.clip(mutate(keys[2], children, region, rate, mutation_index))
+        anywhere = region.at(jax.random.uniform(keys[3], (k, n), children.dtype))
+        first = jnp.where((jnp.arange(k) == 0)[:, None], state.points, anywhere)
+        trials = jnp.where(is_first, first, children)
+        points, values, aux, evaluations = refine(local, objective, params, trials, local_steps, state.count * k)
+        best = better(state.best, points, values, aux)
+
+        spread = jnp.where(is_first, jnp.max(values) - jnp.min(values), state.spread)
+        # The elite takes the places of the worst children.
+        kept = jnp.argsort(state.values)[:elite]
+        worst = jnp.argsort(-values)[:elite]
+        points = jnp.where(is_first, points, points.at[worst].set(state.points[kept]))
+        values = jnp.where(is_first, values, values.at[worst].set(state.values[kept]))
+        status = status_of(best, has_collapsed(region, points, values, spread, objective.tol))
+        here, info = report(params, best, evaluations, status)
+        new = GeneticState(points, values, spread, best, state.count + 1)
+        return here, tree.keep_dtypes(new, state), info
+
+    return init, step
+
+
+def select(key: jax.Array, values: jax.Array, count: int, size: int) -> jax.Array:
+    """The winners of tournaments, each the best of `size` members drawn at random: indices, int32 [count]."""
+    drawn = jax.random.randint(key, (count, size), 0, len(values))
+    return jnp.take_along_axis(drawn, jnp.argmin(values[drawn], axis=1)[:, None], axis=1)[:, 0]
+
+
+def cross(key: jax.Array, parents: jax.Array, region: Region, chance: Any, index: Any) -> jax.Array:
+    """Simulated binary crossover of neighbouring parents [k, n], k even, with the spread β bounded by the box."""
+    a, b = parents[0::2], parents[1::2]
+    keys = jax.random.split(key, 4)
+    low, high = jnp.minimum(a, b), jnp.maximum(a, b)
+    gap = jnp.where(high > low, high - low, 1)
+    u = jax.random.uniform(keys[0], a.shape, a.dtype)
+
+    def spread(room):
+        alpha = 2 - (1 + 2 * room / gap) ** -(index + 1)  # Deb & Agrawal: the density of β, cut off at the box
+        v = u * alpha
+        return jnp.where(v <= 1, v, 1 / jnp.maximum(2 - v, jnp.finfo(a.dtype).eps)) ** (1 / (index + 1))
+
+    middle = (low + high) / 2
+    first = middle - spread(low - region.lower) * (high - low) / 2
+    second = middle + spread(region.upper - high) * (high - low) / 2
+    swapped = jax.random.bernoulli(keys[1], 0.5, a.shape)
+    first, second = jnp.where(swapped, second, first), jnp.where(swapped, first, second)
+    pairs = jax.random.uniform(keys[2], (len(a), 1), a.dtype) < chance
+    crossed = pairs & jax.random.bernoulli(keys[3], 0.5, a.shape)
+    children = jnp.stack([jnp.where(crossed, first, a), jnp.where(crossed, second, b)], axis=1)
+    return children.reshape(parents.shape)
+
+
+def mutate(key: jax.Array, points: jax.Array, region: Region, rate: Any, index: Any) -> jax.Array:
+    """Polynomial mutation of points [k, n]: each coordinate with probability `rate`, never beyond the box."""
+    keys = jax.random.split(key)
+    u = jax.random.uniform(keys[0], points.shape, points.dtype)
+    width = jnp.where(region.width > 0, region.width, 1)
+    below, above = (points - region.lower) / width, (region.upper - points) / width
+    power = 1 / (index + 1)
+    down = (2 * u + (1 - 2 * u) * (1 - below) ** (index + 1)) ** power - 1
+    up = 1 - (2 * (1 - u) + (2 * u - 1) * (1 - above) ** (index + 1)) ** power
+    moves = jnp.where(u < 0.5, down, up) * region.width
+    return jnp.where(jax.random.uniform(keys[1], points.shape, points.dtype) < rate, points + moves, points)
