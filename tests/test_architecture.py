@@ -59,7 +59,12 @@ PLAN = (
             *("hybrid", "equations", "bracketing", "fixed_point"),
         ),
     },
-    {"search": ("population", "random_search")},  # its hybrids hold solvers
+    {
+        "search": (
+            *("population", "random_search"),
+            *("lanes", "points", "multistart", "basin_hopping", "annealing", "genetic"),
+        )
+    },  # its hybrids hold solvers
     {
         "solve": ("problem", "solution", "implicit", "batch", "custom"),
         "train": ("task", "calls", "state", "plan", "step", "data", "point", "result", "loop"),

@@ -1,4 +1,8 @@
-"""Random moves that are accepted less often as a temperature falls."""
+"""Simulated annealing: random moves, of which those that raise f are accepted less often as a temperature falls.
+
+accept with probability min(1, exp(-(f(x') - f(x)) / T))      Metropolis et al., 1953; Kirkpatrick et al., 1983
+T = T₀ rᵏᐟᴷ at step k of K
+"""
 
 from typing import Any, NamedTuple
 
@@ -39,12 +43,40 @@ def simulated_annealing(
     final: Fraction = 1e-6,
     steps: PositiveCount = 1000,
     size: Fraction = 0.25,
-    local: Solver | None = None,
+    local: Solver | None = None,  # pyright: ignore[reportGeneralTypeIssues]
     *,
     chains: int = 16,
     local_steps: int = 5,
 ):
-    """..."""
+    """Several chains of Gaussian moves under a falling temperature; with a local solver, of moves and local steps.
+
+    The first points are the start and random ones; T₀ is `temperature` times the median distance of their values from
+    the median, so neither an offset nor a factor of f changes the course. From each chain's point a Gaussian move, of
+    one size for all coordinates in units of the edges and reflected into the box, gives a trial point. The size grows
+    by 10% with each move that is accepted, and shrinks otherwise so that a quarter of the moves is accepted.
+
+    With `local`, each trial point takes `local_steps` steps of that solver before it is judged, and the chain continues
+    from where they end. That uses gradients, and is far better on smooth functions with many minima.
+
+    It ends with the schedule: converged by value if the best value fell by no more than max(tol, final) times the
+    spread of the first values in the last tenth of the steps, else as MAX_STEPS: then give more `steps`.
+
+    Args:
+        temperature: the first temperature in units of the spread of the first values, at least 0; 0 accepts no rise.
+        final: r, the last temperature relative to the first, in [0, 1].
+        steps: K, the length of the schedule, above 0; `max_steps` should be no less.
+        size: the first size of the moves, in [0, 1], in units of the edges of the box; later between 1e-9 and 0.5.
+        local: a solver that minimizes within bounds, such as `jo.solvers.lbfgsb()`, or None.
+        chains: the number of chains, at least 1; a few long chains are better with `local`.
+        local_steps: steps of the local solver for each trial point, at least 1; unused without one. The first step of
+            most solvers evaluates the point itself.
+
+    Raises:
+        ValueError: if local takes no bounds or does not minimize, or a count is less than 1.
+
+    Reference: Kirkpatrick, Gelatt & Vecchi, "Optimization by Simulated Annealing", 1983; Martin, Otto & Felten,
+        "Large-Step Markov Chains for the Traveling Salesman Problem", 1991, for local steps before the judgement.
+    """
     if local is not None:
         check_local("simulated_annealing", local)
     check_int("simulated_annealing", "chains", chains)

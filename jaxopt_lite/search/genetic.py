@@ -1,4 +1,8 @@
-"""A population whose best members are crossed and mutated."""
+"""A genetic search over real numbers: tournaments, simulated binary crossover, polynomial mutation, elitism.
+
+crossover   ½ (a + b) ± ½ β (b - a)      Deb & Agrawal, 1995: the density of β falls as β^-(η + 2) above 1
+mutation    x + δ (u - l)                Deb & Goyal, 1996: the density of δ falls as (1 - |δ|)^η
+"""
 
 from typing import Any, NamedTuple
 
@@ -38,23 +42,54 @@ class GeneticState(NamedTuple):
 @solver(box=True, random=True)
 def genetic(
     crossover: Fraction = 0.9,
-    crossover_index: NonNegative = 15.0,
+    crossover_index: NonNegative = 2.0,
     mutation: Fraction | None = None,
     mutation_index: NonNegative = 20.0,
-    local: Solver | None = None,
+    local: Solver | None = None,  # pyright: ignore[reportGeneralTypeIssues]
     *,
     population: int = 64,
-    elite: int = 2,
+    elite: int | None = None,
     tournament: int = 2,
     local_steps: int = 5,
 ):
-    """..."""
+    """A genetic search, with or without steps of a local solver for each child (then it is a memetic search).
+
+    Each generation draws parents by tournaments, crosses them in pairs and mutates the children; the children are
+    evaluated together. The best of the children and of the `elite` best parents survive. The first generation is the
+    start and random points. It ends when the population has collapsed: all points within √tol of the edges of the
+    box, all values within tol of the spread of the first ones.
+
+    Crossover and mutation act on single coordinates, which helps where f is a sum over coordinates; for others
+    `cma_es` or a local solver is better.
+
+    Args:
+        crossover: the probability that a pair is crossed, in [0, 1]; each of its coordinates then is with ½.
+        crossover_index: η of the crossover, at least 0; children lie closer to their parents for larger ones.
+        mutation: the probability that a coordinate is mutated, in [0, 1]; None is 1 / n.
+        mutation_index: η of the mutation, at least 0; moves are smaller for larger ones.
+        local: a solver that minimizes within bounds, such as `jo.solvers.lbfgsb()`, or None. Children are replaced by
+            the points where its steps end.
+        population: the number of children, at least 2.
+        elite: parents that compete with the children, from 0 (none survives) to population (the best of both do); None
+            is half of the population.
+        tournament: members of which the best becomes a parent, at least 1; 1 draws parents at random.
+        local_steps: steps of the local solver for each child, at least 1; unused without one. The first step of most
+            solvers evaluates the child itself.
+
+    Raises:
+        ValueError: if local takes no bounds or does not minimize, or a count is out of range.
+
+    Reference: Deb & Agrawal, "Simulated Binary Crossover for Continuous Search Space", 1995; Deb & Goyal, "A Combined
+        Genetic Adaptive Search (GeneAS) for Engineering Design", 1996; Moscato, "On Evolution, Search, Optimization,
+        Genetic Algorithms and Martial Arts: Towards Memetic Algorithms", 1989.
+    """
     if local is not None:
         check_local("genetic", local)
     check_int("genetic", "population", population, least=2)
-    check_int("genetic", "elite", elite, least=0, most=population - 1)
+    check_int("genetic", "elite", elite, least=0, most=population, none=True)
     check_int("genetic", "tournament", tournament)
     check_int("genetic", "local_steps", local_steps)
+    kept = population // 2 if elite is None else elite
 
     def init(objective: Objective, params: Any) -> GeneticState:
         x, best = to_vector(params), none_yet(objective, params)
@@ -79,11 +114,11 @@ def genetic(
         best = better(state.best, points, values, aux)
 
         spread = jnp.where(is_first, jnp.max(values) - jnp.min(values), state.spread)
-        # The elite takes the places of the worst children.
-        kept = jnp.argsort(state.values)[:elite]
-        worst = jnp.argsort(-values)[:elite]
-        points = jnp.where(is_first, points, points.at[worst].set(state.points[kept]))
-        values = jnp.where(is_first, values, values.at[worst].set(state.values[kept]))
+        # The best of the children and the elite
+        best_parents = jnp.argsort(state.values)[:kept]
+        values_of_all = jnp.concatenate([values, jnp.where(is_first, jnp.inf, state.values[best_parents])])
+        survivors = jnp.argsort(values_of_all)[:k]
+        points, values = jnp.concatenate([points, state.points[best_parents]])[survivors], values_of_all[survivors]
         status = status_of(best, has_collapsed(region, points, values, spread, objective.tol))
         here, info = report(params, best, evaluations, status)
         new = GeneticState(points, values, spread, best, state.count + 1)

@@ -103,10 +103,11 @@ class Local:
             return (to_vector(here), value, info.aux, info.grads, state, info.status), info.evaluations
 
         running = lanes.running
-        (*new, status), evaluations = jax.vmap(step)(lanes.points, lanes.states, lanes.serial)
+        stepped, evaluations = jax.vmap(step)(lanes.points, lanes.states, lanes.serial)
+        points, values, aux, grads, states, status = stepped
         steps = lanes.steps + 1
         status = jnp.where((status == Status.RUNNING) & (steps >= self.limit), Status.MAX_STEPS, status)
-        new = Lanes(*new, status.astype(jnp.int32), steps, lanes.serial)
+        new = Lanes(points, values, aux, grads, states, status.astype(jnp.int32), steps, lanes.serial)
         lanes = _where(running, tree.keep_dtypes(new, lanes), lanes)
         ends = running & ~lanes.running
         i = jnp.argmin(jnp.where(ends, lanes.values, jnp.inf))
@@ -137,12 +138,12 @@ def best_of(best: Best, lanes: Lanes) -> Best:
 
 
 def refine(
-    local: Solver | None, objective: Objective, params: Any, points: jax.Array, steps: int, serial: jax.Array
+    local: Any, objective: Objective, params: Any, points: jax.Array, steps: int, serial: jax.Array
 ) -> tuple[jax.Array, jax.Array, Any, jax.Array]:
     """Points [k, n] after some local steps each: points, their values [k], their aux [k, ...], and evaluations made.
 
     Args:
-        local: the solver; None evaluates the points as they are.
+        local: a solver; None evaluates the points as they are.
         objective: what is minimized.
         params: a tree that says how a point is a tree.
         points: [k, n].

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxopt_lite.core.arguments import check_int
-from jaxopt_lite.core.method import Info, Objective, Solver, Status, solver
+from jaxopt_lite.core.method import Info, Objective, Solver, solver
 from jaxopt_lite.core.numbers import Fraction
 from jaxopt_lite.core.vectors import to_vector
 from jaxopt_lite.search.lanes import Finish, Lanes, Local, best_of, check_local, idle_lanes
@@ -92,9 +92,7 @@ def multistart(
         takes = free & (index < starts)
         fractions = draw(points, objective.key, index, starts, region.lower)
         fresh = jnp.where((index == 0)[:, None], state.start, region.at(fractions))
-        running, finish, evaluations = solves.advance(
-            solves.restart(state.lanes, takes, fresh, index), state.finish
-        )
+        running, finish, evaluations = solves.advance(solves.restart(state.lanes, takes, fresh, index), state.finish)
         best = best_of(state.best, running)
         used = state.used + jnp.sum(takes, dtype=jnp.int32)
         ended = (used >= starts) & ~jnp.any(running.running)

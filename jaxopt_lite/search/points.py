@@ -21,7 +21,7 @@ MOST_DIMENSIONS = 21201  # of the table of Joe & Kuo
 BITS = 32
 
 
-def draw(kind: str, key: jax.Array, index: jax.Array, count: int, dtype: jax.Array) -> jax.Array:
+def draw(kind: str, key: jax.Array, index: jax.Array, count: int, like: jax.Array) -> jax.Array:
     """Points [k, n] of the unit cube.
 
     Args:
@@ -29,12 +29,12 @@ def draw(kind: str, key: jax.Array, index: jax.Array, count: int, dtype: jax.Arr
         key: the same for all points of a set.
         index: int32 [k], which points of the set; beyond the last one any point.
         count: the number of points of the set.
-        dtype: an array [n] like a point.
+        like: an array [n], of the shape and dtype of a point.
 
     Raises:
         ValueError: for Sobol points of more than 21,201 dimensions.
     """
-    n, dtype = dtype.size, dtype.dtype
+    n, dtype = like.size, like.dtype
     if kind == "random":
         return jax.vmap(lambda i: jax.random.uniform(jax.random.fold_in(key, i), (n,), dtype))(index)
     index = jnp.minimum(index, count - 1)

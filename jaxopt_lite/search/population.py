@@ -108,7 +108,7 @@ def has_collapsed(region: Region, points: jax.Array, values: jax.Array, spread: 
     return near & (difference <= jnp.maximum(tol * spread, rounding))
 
 
-def status_of(best: Best, ended: jax.Array, as_what: Status = Status.CONVERGED_VALUE) -> jax.Array:
+def status_of(best: Best, ended: jax.Array, as_what: Status | jax.Array = Status.CONVERGED_VALUE) -> jax.Array:
     """The status after a step: int32. Unbounded at minus infinity, non-finite where no value was finite at all.
 
     Args:
