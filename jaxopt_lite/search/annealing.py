@@ -96,7 +96,7 @@ def simulated_annealing(
         is_first = state.count == 0
 
         moves = jax.random.normal(keys[0], (k, n), state.points.dtype)
-        near = region.reflect(state.points + state.sizes[:, None] * moves * region.width)
+        near = region.reflect(state.points + state.sizes[:, None] * moves * region.width[None])
         anywhere = region.at(jax.random.uniform(keys[1], (k, n), near.dtype))
         first = jnp.where((jnp.arange(k) == 0)[:, None], state.points, anywhere)
         trials = jnp.where(is_first, first, near)

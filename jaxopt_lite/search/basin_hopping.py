@@ -110,7 +110,7 @@ def basin_hopping(
 
         # The next hops
         moves = jax.random.uniform(keys[1], (k, n), points.dtype, minval=-1, maxval=1)
-        hopped = region.reflect(points + sizes[:, None] * moves * region.width)
+        hopped = region.reflect(points + sizes[:, None] * moves * region.width[None])
         anywhere = region.at(jax.random.uniform(keys[2], (k, n), points.dtype))
         first = jnp.where((jnp.arange(k) == 0)[:, None], points, anywhere)
         to = jnp.where((state.hops == 0)[:, None], first, hopped)

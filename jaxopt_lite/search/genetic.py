@@ -147,8 +147,8 @@ def cross(key: jax.Array, parents: jax.Array, region: Region, chance: Any, index
         return jnp.where(v <= 1, v, 1 / jnp.maximum(2 - v, jnp.finfo(a.dtype).eps)) ** (1 / (index + 1))
 
     middle = (low + high) / 2
-    first = middle - spread(low - region.lower) * (high - low) / 2
-    second = middle + spread(region.upper - high) * (high - low) / 2
+    first = middle - spread(low - region.lower[None]) * (high - low) / 2
+    second = middle + spread(region.upper[None] - high) * (high - low) / 2
     swapped = jax.random.bernoulli(keys[1], 0.5, a.shape)
     first, second = jnp.where(swapped, second, first), jnp.where(swapped, first, second)
     pairs = jax.random.uniform(keys[2], (len(a), 1), a.dtype) < chance
@@ -161,10 +161,11 @@ def mutate(key: jax.Array, points: jax.Array, region: Region, rate: Any, index: 
     """Polynomial mutation of points [k, n]: each coordinate with probability `rate`, never beyond the box."""
     keys = jax.random.split(key)
     u = jax.random.uniform(keys[0], points.shape, points.dtype)
-    width = jnp.where(region.width > 0, region.width, 1)
-    below, above = (points - region.lower) / width, (region.upper - points) / width
+    lower, upper, width = region.lower[None], region.upper[None], region.width[None]
+    scale = jnp.where(width > 0, width, 1)
+    below, above = (points - lower) / scale, (upper - points) / scale
     power = 1 / (index + 1)
     down = (2 * u + (1 - 2 * u) * (1 - below) ** (index + 1)) ** power - 1
     up = 1 - (2 * (1 - u) + (2 * u - 1) * (1 - above) ** (index + 1)) ** power
-    moves = jnp.where(u < 0.5, down, up) * region.width
+    moves = jnp.where(u < 0.5, down, up) * width
     return jnp.where(jax.random.uniform(keys[1], points.shape, points.dtype) < rate, points + moves, points)

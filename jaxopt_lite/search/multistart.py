@@ -91,7 +91,7 @@ def multistart(
         index = state.used + jnp.cumsum(free, dtype=jnp.int32) - 1
         takes = free & (index < starts)
         fractions = draw(points, objective.key, index, starts, region.lower)
-        fresh = jnp.where((index == 0)[:, None], state.start, region.at(fractions))
+        fresh = jnp.where((index == 0)[:, None], state.start[None], region.at(fractions))
         running, finish, evaluations = solves.advance(solves.restart(state.lanes, takes, fresh, index), state.finish)
         best = best_of(state.best, running)
         used = state.used + jnp.sum(takes, dtype=jnp.int32)

@@ -31,18 +31,20 @@ class Region(NamedTuple):
 
     def clip(self, points: jax.Array) -> jax.Array:
         """The nearest points in the box, of points [..., n]."""
-        return jnp.clip(points, self.lower, self.upper)
+        lower, upper = (jnp.broadcast_to(bound, points.shape) for bound in (self.lower, self.upper))
+        return jnp.clip(points, lower, upper)
 
     def reflect(self, points: jax.Array) -> jax.Array:
         """Points [..., n] reflected at the faces of the box, as often as it takes; those inside stay the same."""
-        width = self.width
-        folded = jnp.abs(jnp.mod(points - self.lower + width, 2 * jnp.where(width > 0, width, 1)) - width)
-        is_inside = (self.lower <= points) & (points <= self.upper)
-        return self.clip(jnp.where(is_inside | (width <= 0), points, self.lower + folded))
+        lower, upper, width = (jnp.broadcast_to(x, points.shape) for x in (self.lower, self.upper, self.width))
+        folded = jnp.abs(jnp.mod(points - lower + width, 2 * jnp.where(width > 0, width, 1)) - width)
+        is_inside = (lower <= points) & (points <= upper)
+        return self.clip(jnp.where(is_inside | (width <= 0), points, lower + folded))
 
     def at(self, fractions: jax.Array) -> jax.Array:
         """The points at fractions [..., n] of the edges, each in [0, 1]."""
-        return self.clip(self.lower + fractions * self.width)
+        lower, width = (jnp.broadcast_to(x, fractions.shape) for x in (self.lower, self.width))
+        return self.clip(lower + fractions * width)
 
 
 class Best(NamedTuple):
@@ -108,15 +110,15 @@ def has_collapsed(region: Region, points: jax.Array, values: jax.Array, spread: 
     return near & (difference <= jnp.maximum(tol * spread, rounding))
 
 
-def status_of(best: Best, ended: jax.Array, as_what: Status | jax.Array = Status.CONVERGED_VALUE) -> jax.Array:
+def status_of(best: Best, ended: jax.Array, as_what: Any = Status.CONVERGED_VALUE) -> jax.Array:
     """The status after a step: int32. Unbounded at minus infinity, non-finite where no value was finite at all.
 
     Args:
         best: after the step.
         ended: bool, whether the method has ended.
-        as_what: the status with which it ends.
+        as_what: the status with which it ends, an int or a scalar.
     """
-    status = jnp.where(ended, jnp.int32(as_what), jnp.int32(Status.RUNNING))
+    status = jnp.where(ended, jnp.asarray(as_what, jnp.int32), jnp.int32(Status.RUNNING))
     status = jnp.where(ended & (best.value == jnp.inf), jnp.int32(Status.NON_FINITE), status)
     return jnp.where(best.value == -jnp.inf, jnp.int32(Status.UNBOUNDED), status)
 
