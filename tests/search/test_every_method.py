@@ -4,6 +4,7 @@ A new method is covered as soon as it stands in `jo.search`; `SMALL` may give it
 """
 
 import pickle
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -73,10 +74,10 @@ def test_laws(method):
     part = solve(jo.arrays(method), unstarted, PART)
     resumed = solve(jo.arrays(method), part, STEPS)
 
-    bits = lambda state, i=slice(None): [
-        np.asarray(x[i]).tobytes() for x in jax.tree.leaves((state.params, state.info))
-    ]
-    assert bits(whole) == bits(again) == bits(resumed), "the same key gives the same bits, also when it is resumed"
+    bits = lambda state, i: [np.asarray(x[i]).tobytes() for x in jax.tree.leaves((state.params, state.info))]
+    assert bits(whole, ...) == bits(again, ...) == bits(resumed, ...), (
+        "the same key gives the same bits, also when it is resumed"
+    )
     assert bits(whole, 0) != bits(whole, 1), "another key"
     # A method that evaluated a point outside the box would have returned its value.
     assert (whole.info.value > SPIKE)[:4].all() and np.isfinite(whole.info.value).all(), whole.info.value
@@ -94,7 +95,7 @@ def test_laws(method):
 def test_one_dimension_in_a_batch(method):
     f = lambda x, shift: (x - shift) ** 2 + 0.1 * jnp.cos(20 * x)
     key, shifts = jax.random.key(0), jnp.array([0.0, 1.0, -0.5])
-    given = dict(bounds=(-1.0, 2.0), max_steps=25)
+    given: Any = dict(bounds=(-1.0, 2.0), max_steps=25)
     batch = jo.minimize_batch(f, jnp.full(3, 0.3), method, (shifts,), args_axes=(0,), key=key, **given)
     alone = jo.minimize(f, 0.3, method, (shifts[1],), key=jax.random.split(key, 3)[1], **given)
     np.testing.assert_allclose(alone.value, batch.value[1], atol=1e-3)
