@@ -23,6 +23,7 @@ from jaxopt_lite.search.population import (
     none_yet,
     region_of,
     report,
+    spread_of,
     status_of,
 )
 
@@ -113,7 +114,7 @@ def genetic(
         points, values, aux, evaluations = refine(local, objective, params, trials, local_steps, state.count * k)
         best = better(state.best, points, values, aux)
 
-        spread = jnp.where(is_first, jnp.max(values) - jnp.min(values), state.spread)
+        spread = jnp.where(is_first, spread_of(values), state.spread)
         # The best of the children and the elite
         best_parents = jnp.argsort(state.values)[:kept]
         values_of_all = jnp.concatenate([values, jnp.where(is_first, jnp.inf, state.values[best_parents])])

@@ -13,7 +13,18 @@ from jaxopt_lite import tree
 from jaxopt_lite.core.method import Info, Objective, Status
 from jaxopt_lite.core.vectors import from_vector, to_vector
 
-__all__ = ["Best", "Region", "better", "evaluate", "has_collapsed", "none_yet", "region_of", "report", "status_of"]
+__all__ = [
+    "Best",
+    "Region",
+    "better",
+    "evaluate",
+    "has_collapsed",
+    "none_yet",
+    "region_of",
+    "report",
+    "spread_of",
+    "status_of",
+]
 
 ROUNDING = 4.0  # values that differ by less than this times ε |f| count as equal
 
@@ -108,6 +119,13 @@ def has_collapsed(region: Region, points: jax.Array, values: jax.Array, spread: 
     rounding = ROUNDING * jnp.finfo(values.dtype).eps * jnp.abs(jnp.min(values))
     near = jnp.all(sizes <= jnp.sqrt(tol) * region.width)
     return near & (difference <= jnp.maximum(tol * spread, rounding))
+
+
+def spread_of(values: jax.Array) -> jax.Array:
+    """The difference between the largest and the least finite one of some values [k]; 0 without any."""
+    finite = jnp.isfinite(values)
+    difference = jnp.max(jnp.where(finite, values, -jnp.inf)) - jnp.min(jnp.where(finite, values, jnp.inf))
+    return jnp.where(jnp.any(finite), difference, 0)
 
 
 def status_of(best: Best, ended: jax.Array, as_what: Any = Status.CONVERGED_VALUE) -> jax.Array:
