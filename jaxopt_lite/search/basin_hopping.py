@@ -42,7 +42,7 @@ def basin_hopping(
     local: Solver = LBFGSB,
     step: Fraction = 0.1,
     temperature: NonNegative = 0.5,
-    hops: PositiveCount = 100,
+    hops: PositiveCount = 50,
     *,
     chains: int = 4,
     local_steps: int = 200,
@@ -63,7 +63,7 @@ def basin_hopping(
             tests with the tolerance of the call.
         step: the first step, in [0, 1], in units of the edges of the box; later between 1e-4 and 0.5.
         temperature: at least 0; 0 accepts no minimum that is higher.
-        hops: local solves of each chain, above 0.
+        hops: local solves of each chain, above 0; each takes some ten steps of `max_steps`.
         chains: the number of chains, at least 1.
         local_steps: the steps of one local solve, at least 1.
 

@@ -57,7 +57,8 @@ def multistart(
             without a period.
         points: "sobol", "halton" or "random". Sobol points fill the box most evenly, Halton's less so in more than ten
             dimensions or so. The sequences are shifted at random by the key.
-        starts: the number of points, at least 1; for Sobol points best a power of two.
+        starts: the number of points, at least 1; for Sobol points best a power of two. Functions of many minima need
+            more: 128 n or so for Rastrigin's of n parameters.
         lanes: the number of solves side by side, at least 1.
         local_steps: the steps of one solve, at least 1; one that has not ended then ends as MAX_STEPS.
         period: steps after which the worst solves are replaced, at least 1; None never replaces one.
