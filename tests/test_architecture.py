@@ -63,7 +63,11 @@ PLAN = (
         ),
     },
     {
-        "search": ("population", "random_search", "distribution", "cma_es", "differential_evolution")
+        "search": (
+            *("population", "random_search"),
+            *("distribution", "cma_es", "differential_evolution"),
+            *("lanes", "points", "multistart", "basin_hopping", "annealing", "genetic"),
+        )
     },  # its hybrids hold solvers
     {
         "solve": ("problem", "solution", "implicit", "batch", "custom"),

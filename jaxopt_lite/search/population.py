@@ -23,6 +23,7 @@ __all__ = [
     "none_yet",
     "region_of",
     "report",
+    "spread_of",
     "status_of",
 ]
 
@@ -44,6 +45,13 @@ class Region(NamedTuple):
         """The nearest points in the box, of points [..., n]."""
         lower, upper = (jnp.broadcast_to(bound, points.shape) for bound in (self.lower, self.upper))
         return jnp.clip(points, lower, upper)
+
+    def reflect(self, points: jax.Array) -> jax.Array:
+        """Points [..., n] reflected at the faces of the box, as often as it takes; those inside stay the same."""
+        lower, upper, width = (jnp.broadcast_to(x, points.shape) for x in (self.lower, self.upper, self.width))
+        folded = jnp.abs(jnp.mod(points - lower + width, 2 * jnp.where(width > 0, width, 1)) - width)
+        is_inside = (lower <= points) & (points <= upper)
+        return self.clip(jnp.where(is_inside | (width <= 0), points, lower + folded))
 
     def at(self, fractions: jax.Array) -> jax.Array:
         """The points at fractions [..., n] of the edges, each in [0, 1]."""
@@ -150,9 +158,9 @@ def status_of(best: Best, ended: jax.Array, as_what: Any = Status.CONVERGED_VALU
     return jnp.where(best.value == -jnp.inf, jnp.int32(Status.UNBOUNDED), status)
 
 
-def report(params: Any, best: Best, evaluations: Any, status: jax.Array) -> tuple[Any, Info]:
-    """The best point as parameters, and the step's `Info`. Gradients are unknown: NaN."""
+def report(params: Any, best: Best, evaluations: Any, status: jax.Array, grads: Any = None) -> tuple[Any, Info]:
+    """The best point as parameters, and the step's `Info`. Where the gradient is not given it is unknown: NaN."""
     here = from_vector(best.point, params)
     updates = jax.tree.map(jnp.subtract, here, params)
-    unknown = jax.tree.map(lambda p: jnp.full_like(p, jnp.nan), params)
-    return here, Info(best.value, best.aux, unknown, updates, status, jnp.asarray(evaluations, jnp.int32))
+    grads = jax.tree.map(lambda p: jnp.full_like(p, jnp.nan), params) if grads is None else grads
+    return here, Info(best.value, best.aux, grads, updates, status, jnp.asarray(evaluations, jnp.int32))
