@@ -64,7 +64,8 @@ PLAN = (
     },
     {
         "search": (
-            *("population", "random_search", "distribution", "cma_es", "differential_evolution"),
+            *("population", "random_search"),
+            *("distribution", "cma_es", "differential_evolution"),
             *("lanes", "points", "multistart", "basin_hopping", "annealing", "genetic"),
         )
     },  # its hybrids hold solvers

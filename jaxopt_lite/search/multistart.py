@@ -47,8 +47,9 @@ def multistart(
     next point. It ends when all points are used and all solves have ended, with the status of the best solve.
 
     With a `period`, solves that do not look promising are given up: every so many steps the worst share of the solves
-    that have taken at least as many steps begin again at fresh points, as long as there are some. That costs fewer
-    evaluations for each point, and more points are needed where slow solves are those that find the minimum.
+    that have taken at least as many steps begin again at fresh points, as long as there are some. That costs
+    about half of the evaluations for each point with a period of 4 and half of the solves; it misses a minimum that
+    only slow solves find.
 
     Args:
         local: the solver for each point, such as `jo.solvers.lbfgsb()`; it must minimize within bounds. Local solves
@@ -57,8 +58,8 @@ def multistart(
             without a period.
         points: "sobol", "halton" or "random". Sobol points fill the box most evenly, Halton's less so in more than ten
             dimensions or so. The sequences are shifted at random by the key.
-        starts: the number of points, at least 1; for Sobol points best a power of two. Functions of many minima need
-            more: 128 n or so for Rastrigin's of n parameters.
+        starts: the number of points, at least 1; for Sobol points best a power of two. As many
+            are needed as the box has basins; where those of low minima lie together, `basin_hopping` needs fewer.
         lanes: the number of solves side by side, at least 1.
         local_steps: the steps of one solve, at least 1; one that has not ended then ends as MAX_STEPS.
         period: steps after which the worst solves are replaced, at least 1; None never replaces one.
