@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxopt_lite.log.records import versions, write_json
 
-__all__ = ["compared", "figure", "folder", "interval", "table", "write"]
+__all__ = ["compared", "figure", "folder", "interval", "share", "table", "write"]
 
 
 def folder(name: str, quick: bool = False) -> Path:
@@ -35,6 +35,14 @@ def interval(values: Any) -> tuple[float, float]:
 
     values = np.asarray(values, np.float64)
     return float(values.mean()), float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
+
+
+def share(hits: int, trials: int) -> tuple[float, tuple[float, float]]:
+    """The share of hits among some trials, and its 95 % interval (Wilson, 1927)."""
+    z, p = 1.96, hits / trials
+    middle = (p + z**2 / (2 * trials)) / (1 + z**2 / trials)
+    half = z / (1 + z**2 / trials) * (p * (1 - p) / trials + z**2 / (4 * trials**2)) ** 0.5
+    return p, (max(0.0, middle - half), min(1.0, middle + half))
 
 
 def compared(values: Any, rival: Any) -> dict[str, Any]:
