@@ -30,13 +30,13 @@ import numpy as np
 import jaxopt_lite as jo
 from experiments import record
 
-KEYS, QUICK_KEYS = 128, 64
+KEYS, QUICK_KEYS = 64, 64
 LEVELS = 120  # points of the curves
 EDGE, SHIFT = 5.12, 3.0  # of Rastrigin's box, and of the random move of its optimum
 UNITS, POINTS, PENALTY, LIMIT = 3, 20, 1e-4, 10.0  # of the network, and the box of its weights
 LOCAL_STEPS = 5  # of the hybrids for each point
 CHAINS = 4
-WIDTH = 32  # keys side by side
+WIDTH = 8  # keys side by side
 GRADIENT = 3  # evaluations that a value with its gradient counts as
 
 
@@ -101,9 +101,9 @@ def problems(quick):
     begin = lambda key: (jnp.linspace(-2, 2, POINTS), jax.random.normal(key, (weights,)))
     found = {
         "Rastrigin 2": valley(2, False, 3000),
-        "Rastrigin 10": valley(10, False, 30_000),
-        "rotated Rastrigin 10": valley(10, True, 30_000),
-        "network": Problem(loss, weights, LIMIT, begin, 0.02, 20_000),
+        "Rastrigin 10": valley(10, False, 20_000),
+        "rotated Rastrigin 10": valley(10, True, 20_000),
+        "network": Problem(loss, weights, LIMIT, begin, 0.02, 10_000),
     }
     return {"Rastrigin 2": found["Rastrigin 2"]} if quick else found
 
@@ -315,21 +315,21 @@ def draw_network(rows, path):
     figure.savefig(path, dpi=100)
 
 
-OPTIMUM = (1.2, -0.7)  # of the pictures
+OPTIMUM, PICTURE_KEY, HOPS = (1.2, -0.7), 3, 20  # of the pictures of paths
 
 
-def traced(method, start, key, steps):
-    """(params, state) after each step on the pictures' function, as lists."""
+def traced(method, starts, steps):
+    """(params, state) after each step on the pictures' function, with leading axes [starts, steps]."""
     data, low, high = (jnp.array(OPTIMUM), jnp.eye(2)), jnp.full(2, -EDGE), jnp.full(2, EDGE)
-    objective = lambda: jo.Objective(lambda p: rastrigin(p, data), tol=1e-6, lower=low, upper=high, key=key)
-    step = jax.jit(lambda params, state: jo.advance(method, objective(), params, state))
-    params, state, seen = start, method.init(objective(), start), []
-    for _ in range(steps):
-        params, state, info = step(params, state)
-        seen.append((params, state))
-        if info.status != jo.Status.RUNNING:
-            break
-    return seen
+
+    def run(start):
+        objective = jo.Objective(
+            lambda p: rastrigin(p, data), tol=1e-6, lower=low, upper=high, key=jax.random.key(PICTURE_KEY)
+        )
+        step = lambda carry, _: (new := jo.advance(method, objective, *carry)[:2], new)
+        return jax.lax.scan(step, (start, method.init(objective, start)), None, steps)[1]
+
+    return jax.jit(jax.vmap(run))(starts)
 
 
 def draw_paths(path):
@@ -345,38 +345,39 @@ def draw_paths(path):
         panel.contourf(line, line, heights, levels=16, cmap="Greys", alpha=0.55)
         panel.plot(*OPTIMUM, "*", color="gold", markeredgecolor="k", markersize=17, zorder=5)
         panel.set(aspect="equal", xlim=(-EDGE, EDGE), ylim=(-EDGE, EDGE))
-    start, key = jnp.array([-4.2, 3.7]), jax.random.key(3)
+    start = jnp.array([-4.2, 3.7])
 
     panels[0].set_title("L-BFGS-B from eight starts")
-    for i, begin in enumerate(jax.random.uniform(jax.random.key(6), (8, 2), minval=-4.5, maxval=4.5)):
-        points = np.array([begin, *(p for p, _ in traced(jo.solvers.lbfgsb(), begin, key, 40))])
+    begins = jax.random.uniform(jax.random.key(6), (8, 2), minval=-4.5, maxval=4.5)
+    ways = jnp.concatenate([begins[:, None], traced(jo.solvers.lbfgsb(), begins, 40)[0]], axis=1)
+    for i, points in enumerate(np.asarray(ways)):
         panels[0].plot(*points.T, "-", color=f"C{i}", linewidth=1.4)
         panels[0].plot(*points[0], "o", color=f"C{i}", markerfacecolor="w", markersize=6)
         panels[0].plot(*points[-1], "o", color=f"C{i}", markersize=6)
 
     panels[1].set_title("annealing, one chain of 400 steps")
-    points = np.array(
-        [s.points[0] for _, s in traced(jo.search.simulated_annealing(steps=400, chains=1), start, key, 400)]
-    )
+    annealing = jo.search.simulated_annealing(steps=400, chains=1)
+    points = np.asarray(traced(annealing, start[None], 400)[1].points[0, :, 0])
     panels[1].plot(*points.T, "-", color="0.35", linewidth=0.5)
     panels[1].scatter(*points.T, c=np.arange(len(points)), cmap="plasma", s=9, zorder=3)
 
     panels[2].set_title("basin hopping, one chain: its minima")
-    points = np.array([s.points[0] for _, s in traced(jo.search.basin_hopping(hops=20, chains=1), start, key, 250)])
+    hopping = jo.search.basin_hopping(hops=HOPS, chains=1)
+    points = np.asarray(traced(hopping, start[None], 12 * HOPS)[1].points[0, :, 0])
     points = points[np.r_[True, np.any(np.diff(points, axis=0) != 0, axis=1)]]
     panels[2].plot(*points.T, "-", color="C4", linewidth=1)
     panels[2].scatter(*points.T, c=np.arange(len(points)), cmap="plasma", s=35, zorder=3, edgecolor="k")
 
     panels[3].set_title("CMA-ES, every third generation")
-    seen = traced(jo.search.cma_es(population=12, restarts=0), start, key, 40)[::3]
-    for i, (_, state) in enumerate(seen):
-        gaussian, color = state.gaussian, f"C{i % 10}"
-        squares, axes = np.linalg.eigh(gaussian.C)
+    normals = traced(jo.search.cma_es(population=12, restarts=0), start[None], 36)[1].gaussian
+    for i in range(0, 36, 3):
+        mean, sigma, C = (np.asarray(a[0, i]) for a in (normals.mean, normals.sigma, normals.C))
+        squares, axes = np.linalg.eigh(C)
         angle = np.degrees(np.arctan2(axes[1, 1], axes[0, 1]))
-        sizes = 2 * 2 * EDGE * float(gaussian.sigma) * np.sqrt(np.abs(squares))
-        shape = dict(angle=angle, fill=False, color=color, linewidth=1.6)
-        panels[3].add_patch(Ellipse(gaussian.mean, sizes[1], sizes[0], **shape))
-        panels[3].plot(*gaussian.mean, ".", color=color)
+        sizes = 2 * 2 * EDGE * sigma * np.sqrt(np.abs(squares))
+        shape = dict(angle=angle, fill=False, color=f"C{i // 3 % 10}", linewidth=1.6)
+        panels[3].add_patch(Ellipse(mean, sizes[1], sizes[0], **shape))
+        panels[3].plot(*mean, ".", color=f"C{i // 3 % 10}")
     for panel in panels[1:]:
         panel.plot(*start, "o", color="k", markerfacecolor="w", markersize=7, zorder=4)
     figure.savefig(path, dpi=95)
