@@ -315,7 +315,7 @@ def draw_network(rows, path):
     figure.savefig(path, dpi=100)
 
 
-OPTIMUM, PICTURE_KEY, HOPS = (1.2, -0.7), 3, 20  # of the pictures of paths
+OPTIMUM, PICTURE_KEY, HOPS = (1.2, -0.7), 3, 60  # of the pictures of paths
 
 
 def traced(method, starts, steps):
@@ -342,7 +342,7 @@ def draw_paths(path):
     grid = jnp.stack(jnp.meshgrid(line, line), -1).reshape(-1, 2)
     heights = jax.vmap(lambda x: rastrigin(x, (jnp.array(OPTIMUM), jnp.eye(2))))(grid).reshape(300, 300)
     for panel in panels:
-        panel.contourf(line, line, heights, levels=16, cmap="Greys", alpha=0.55)
+        panel.contourf(line, line, heights, levels=16, cmap="YlGnBu_r", alpha=0.45)
         panel.plot(*OPTIMUM, "*", color="gold", markeredgecolor="k", markersize=17, zorder=5)
         panel.set(aspect="equal", xlim=(-EDGE, EDGE), ylim=(-EDGE, EDGE))
     start = jnp.array([-4.2, 3.7])
@@ -351,15 +351,15 @@ def draw_paths(path):
     begins = jax.random.uniform(jax.random.key(6), (8, 2), minval=-4.5, maxval=4.5)
     ways = jnp.concatenate([begins[:, None], traced(jo.solvers.lbfgsb(), begins, 40)[0]], axis=1)
     for i, points in enumerate(np.asarray(ways)):
-        panels[0].plot(*points.T, "-", color=f"C{i}", linewidth=1.4)
+        panels[0].plot(*points.T, "-", color=f"C{i}", linewidth=2)
         panels[0].plot(*points[0], "o", color=f"C{i}", markerfacecolor="w", markersize=6)
         panels[0].plot(*points[-1], "o", color=f"C{i}", markersize=6)
 
-    panels[1].set_title("annealing, one chain of 400 steps")
-    annealing = jo.search.simulated_annealing(steps=400, chains=1)
+    panels[1].set_title("annealing: one of four chains, 400 steps")
+    annealing = jo.search.simulated_annealing(steps=400, chains=4)
     points = np.asarray(traced(annealing, start[None], 400)[1].points[0, :, 0])
-    panels[1].plot(*points.T, "-", color="0.35", linewidth=0.5)
-    panels[1].scatter(*points.T, c=np.arange(len(points)), cmap="plasma", s=9, zorder=3)
+    panels[1].plot(*points.T, "-", color="0.2", linewidth=0.5)
+    panels[1].scatter(*points.T, c=np.arange(len(points)), cmap="plasma", s=14, zorder=3)
 
     panels[2].set_title("basin hopping, one chain: its minima")
     hopping = jo.search.basin_hopping(hops=HOPS, chains=1)

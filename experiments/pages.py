@@ -2,7 +2,7 @@
 
 Run      python -m experiments.pages              at once; copies experiments/results into the documentation
          python -m experiments.pages --gather     first takes over the results and pictures that lie in runs/
-Writes   docs/gallery.md; in docs/answers.md and README.md the text between `<!-- figures: NAME -->` and
+Writes   docs/gallery.md; in docs/answers.md, docs/global_search.md and README.md the text between `<!-- figures: NAME -->` and
          `<!-- end -->`; with --gather experiments/results/NAME.json and docs/pictures/*
 """
 
@@ -20,7 +20,7 @@ from jaxopt_lite.log.records import write_json
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 RESULTS, PICTURES = HERE / "results", ROOT / "docs" / "pictures"
-FILLED = ("docs/answers.md", "README.md")
+FILLED = ("docs/answers.md", "docs/global_search.md", "README.md")
 MARKED = re.compile(r"(<!-- figures: (\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 LONG = 64  # numbers in a list; longer ones are curves, which stay in runs/
 GALLERY = """# Gallery
@@ -45,6 +45,7 @@ SHELF = {
         "implicit": ["implicit.png"],
         "second_order": ["races.png"],
         "curve_fitting": ["curves.png"],
+        "global_search": ["paths.png", "success.png", "network.png"],
     },
     "Other models": {
         "regression_network": ["networks.png"],

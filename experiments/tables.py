@@ -7,7 +7,7 @@ from pathlib import Path
 
 from experiments import record
 
-__all__ = ["choosing", "minima", "overfitting", "recipes", "schedules", "speed"]
+__all__ = ["choosing", "minima", "overfitting", "recipes", "schedules", "search", "speed"]
 
 BENCHMARKS = Path(__file__).parent / "benchmarks" / "results"
 Read = Callable[[str], dict]
@@ -167,3 +167,20 @@ def choosing(read: Read) -> str:
         rows.append([name, within(*accuracy[name]), f"{100 * gain:+.2f} ± {100 * half:.2f}", winners])
     rows.append(["no search: adam(1e-3)", within(*accuracy["adam(1e-3)"]), "", ""])
     return record.table(["search", "test accuracy, %", "above adam(1e-3)", "the winners of five sweeps"], rows)
+
+
+def search(read: Read) -> str:
+    """How often each method of global search succeeded, on each problem; the best of a column in bold."""
+    found = {name: row for name, row in read("global_search").items() if "methods" in row}
+    rows = []
+    for name in next(iter(found.values()))["methods"]:
+        cells = [name]
+        for row in found.values():
+            share = row["methods"][name]["success"]
+            low, high = row["methods"][name]["interval"]
+            text = f"{100 * share:.0f} [{100 * low:.0f}, {100 * high:.0f}]"
+            is_best = share == max(other["success"] for other in row["methods"].values())
+            cells.append(f"**{text}**" if is_best else text)
+        rows.append(cells)
+    heads = [f"{title}, {row['budget']:,} evaluations" for title, row in found.items()]
+    return record.table(["method", *heads], rows)
