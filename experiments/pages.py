@@ -2,8 +2,8 @@
 
 Run      python -m experiments.pages              at once; copies experiments/results into the documentation
          python -m experiments.pages --gather     first takes over the results and pictures that lie in runs/
-Writes   docs/gallery.md; in docs/answers.md, docs/global_search.md and README.md the text between `<!-- figures: NAME -->` and
-         `<!-- end -->`; with --gather experiments/results/NAME.json and docs/pictures/*
+Writes   docs/gallery.md; in docs/answers.md, docs/global_search.md and README.md the text between
+         `<!-- figures: NAME -->` and `<!-- end -->`; with --gather experiments/results/NAME.json and docs/pictures/*
 """
 
 import argparse
