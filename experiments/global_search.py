@@ -1,8 +1,15 @@
-"""Descent ends in the nearest minimum; hopping and starting again find the lowest one, at equal numbers of evaluations.
+"""Descent ends in the nearest minimum; each kind of search finds the lowest one on some functions, and none on all.
 
-Run      python -m experiments.global_search [--quick]          about 5 min on two CPU cores
+Run      python -m experiments.global_search [--quick]          about 6 min on two CPU cores
 Writes   runs/global_search/{result.json, paths.png, success.png, network.png}
-Result   RESULT
+Result   success in percent of 64 keys, with 95 % intervals, after 3,000, 20,000, 20,000 and 10,000 evaluations
+                               Rastrigin 2      Rastrigin 10     rotated 10     network
+             L-BFGS-B            2 [0, 8]         0 [0, 6]        0 [0, 6]      31 [21, 43]
+             multistart         50 [38, 62]       0 [0, 6]        0 [0, 6]      44 [32, 56]
+             basin hopping      80 [68, 88]       0 [0, 6]        0 [0, 6]      67 [55, 77]
+             annealing + grad.  97 [89, 99]      48 [37, 60]     53 [41, 65]     0 [0, 6]
+             genetic           100 [94, 100]    100 [94, 100]     0 [0, 6]       0 [0, 6]
+             CMA-ES             94 [85, 98]       6 [2, 15]       8 [3, 17]      2 [0, 8]
 
 Problems, in a box, with another instance or start for each key, and success:
     Rastrigin 2, Rastrigin 10     the valley's bottom is moved at random; a value of at most 0.1, where the second
@@ -279,7 +286,7 @@ def draw_success(found, all_problems, path):
             shares = np.mean(best <= problem.goal, axis=0)
             lower, upper = np.array([success(column, problem.goal)[1] for column in best.T]).T
             above.plot(levels, shares, line, color=color, label=name)
-            above.fill_between(levels, lower, upper, color=color, alpha=0.08, linewidth=0)
+            above.fill_between(levels, lower, upper, where=shares > 0.05, color=color, alpha=0.08, linewidth=0)
             spans = np.abs(np.array([[lower[-1]], [upper[-1]]]) - shares[-1])
             below.errorbar(shares[-1], -i, xerr=spans, color=color, marker="o", capsize=3)
         above.set(title=title, xscale="log", ylim=(-0.02, 1.02), xlabel="evaluations (value and gradient: 3)")
