@@ -16,7 +16,8 @@ Problems, in a box, with another instance or start for each key, and success:
                                   lowest minimum has 0.995
     rotated Rastrigin 10          turned at random too, so that it is no sum over coordinates
     network                       1 - 3 - 1 with tanh units and a small penalty, fitted to 20 points of sin 4x; a loss
-                                  of at most 0.02, where the least one known is 0.0154 and others are above 0.1
+                                  of at most 0.02, where the least one known in the box is 0.0154; gradient
+                                  descent and Adam know no box, and come to 0.012 outside
 
 A value counts as one evaluation, a value with its gradient as three: reverse mode costs about twice the value on top of
 it. Every method has the same budget. One that ends before begins again with a new key at a random point, except
@@ -250,11 +251,8 @@ def check(figures):
             assert min(rate["multistart"], rate["CMA-ES"], rate["annealing"]) > 0.35, rate
         if title == "Rastrigin 10":  # starts alone do not find one basin among 10^10
             assert rate["multistart"] < 0.05 < min(low["genetic"], low["annealing + gradients"]), rate
-    if "rotated Rastrigin 10" in figures:  # a search by coordinates needs a sum over coordinates
-        plain, turned = (
-            figures[title]["methods"]["genetic"]["interval"] for title in ("Rastrigin 10", "rotated Rastrigin 10")
-        )
-        assert plain[0] > turned[1], (plain, turned)
+        if title == "rotated Rastrigin 10":  # a search by coordinates needs a sum over coordinates
+            assert high["genetic"] < 0.1 < low["annealing + gradients"], rate
 
 
 FAMILIES = {  # colour, and whether gradients are used within another method
@@ -289,7 +287,13 @@ def draw_success(found, all_problems, path):
             above.fill_between(levels, lower, upper, where=shares > 0.05, color=color, alpha=0.08, linewidth=0)
             spans = np.abs(np.array([[lower[-1]], [upper[-1]]]) - shares[-1])
             below.errorbar(shares[-1], -i, xerr=spans, color=color, marker="o", capsize=3)
-        above.set(title=title, xscale="log", ylim=(-0.02, 1.02), xlabel="evaluations (value and gradient: 3)")
+        above.set(
+            title=title,
+            xscale="log",
+            xlim=(100, None),
+            ylim=(-0.02, 1.02),
+            xlabel="evaluations (value and gradient: 3)",
+        )
         below.set(xlim=(-0.03, 1.03), xlabel=f"success after {problem.budget:,} evaluations, 95 % intervals")
         below.set_yticks(-np.arange(len(rows)), rows)
         for panel in (above, below):
@@ -305,7 +309,7 @@ def draw_network(rows, path):
     """On the left what networks in some minima compute; on the right the final loss of every key."""
     x = jnp.linspace(-2, 2, POINTS)
     starts = jax.random.normal(jax.random.key(1), (64, 3 * UNITS + 1))
-    ends = jo.minimize_batch(loss, starts, args=(x,), max_steps=2000)
+    ends = jo.minimize_batch(loss, starts, args=(x,), bounds=(-LIMIT, LIMIT), max_steps=2000)
     order = np.argsort(ends.value)
     figure = record.figure(15, 5.2)
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.5))
@@ -317,7 +321,7 @@ def draw_network(rows, path):
         if len(shown) < 5 and all(value > 1.15 * other for other in shown):
             left.plot(dense, outputs(ends.params[i], dense), label=f"loss {value:.3f}", color=f"C{len(shown)}")
             shown.append(value)
-    left.set(title="five of the minima in which descent ends", xlabel="x", ylim=(-2.2, 3.4))
+    left.set(title="some of the minima in which descent ends", xlabel="x", ylim=(-1.5, 2.2))
     left.legend(frameon=False, ncols=3, loc="upper center")
     rng = np.random.default_rng(0)
     for i, (name, best) in enumerate(rows.items()):
@@ -348,7 +352,7 @@ def traced(method, starts, steps):
 
 
 def draw_paths(path):
-    """Where descent, annealing, basin hopping and CMA-ES go on Rastrigin's function."""
+    """Where four methods go on Rastrigin's function."""
     from matplotlib.patches import Ellipse
 
     figure = record.figure(17, 4.7)
@@ -357,7 +361,7 @@ def draw_paths(path):
     grid = jnp.stack(jnp.meshgrid(line, line), -1).reshape(-1, 2)
     heights = jax.vmap(lambda x: rastrigin(x, (jnp.array(OPTIMUM), jnp.eye(2))))(grid).reshape(300, 300)
     for panel in panels:
-        panel.contourf(line, line, heights, levels=16, cmap="bone", alpha=0.5)
+        panel.imshow(heights, cmap="gray", vmin=-np.max(heights), origin="lower", extent=(-EDGE, EDGE) * 2)
         panel.plot(*OPTIMUM, "*", color="gold", markeredgecolor="k", markersize=17, zorder=5)
         panel.set(aspect="equal", xlim=(-EDGE, EDGE), ylim=(-EDGE, EDGE))
     start = jnp.array([-4.2, 3.7])
