@@ -27,7 +27,6 @@ schedules, which fit the budget. The first start is uniform in the box, of the n
 
 import functools
 import sys
-import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -194,13 +193,11 @@ def measure(problem, quick):
     data, starts = jax.vmap(lambda key: problem.draw(jax.random.fold_in(key, 0)))(keys)
     found = {}
     for name in methods(problem.budget, quick):
-        began = time.perf_counter()
         run = runner(problem.f, problem.size, problem.edge, problem.budget, name, quick)
         found[name] = np.asarray(run(keys, data, starts))
         last = found[name][:, -1]
         share, (lower, upper) = success(last, problem.goal)
-        words = f"{share:.2f} [{lower:.2f}, {upper:.2f}], median value {np.median(last):.3g}"
-        print(f"    {name:28} {words}, {time.perf_counter() - began:.0f} s", flush=True)
+        print(f"    {name:28} {share:.2f} [{lower:.2f}, {upper:.2f}], median value {np.median(last):.3g}", flush=True)
     return found
 
 
@@ -223,13 +220,11 @@ def conclude(found, quick):
     directory, figures, all_problems = record.folder("global_search", quick), {}, problems(quick)
     for title, rows in found.items():
         problem = all_problems[title]
-        contenders = methods(problem.budget, quick)
         figures[title] = {"budget": problem.budget, "keys": QUICK_KEYS if quick else KEYS, "methods": {}}
         for name, best in rows.items():
             share, interval = success(best[:, -1], problem.goal)
             quartiles = [float(q) for q in np.quantile(best[:, -1], (0.25, 0.5, 0.75))]
-            row = {"success": share, "interval": interval, "quartiles": quartiles}
-            figures[title]["methods"][name] = row | {"method": repr(contenders[name].method)}
+            figures[title]["methods"][name] = {"success": share, "interval": interval, "quartiles": quartiles}
     record.write(directory, figures)
     draw_success(found, all_problems, directory / "success.png")
     if not quick:
@@ -275,7 +270,7 @@ FAMILIES = {  # colour, and whether gradients are used within another method
 def draw_success(found, all_problems, path):
     """Above the share of keys that have succeeded by evaluations; below the shares at the end with their intervals."""
     figure = record.figure(4.6 * len(found) + 2, 8.5)
-    panels = figure.subplots(2, len(found), squeeze=False, height_ratios=(1.2, 1))
+    panels = figure.subplots(2, len(found), sharey="row", squeeze=False, height_ratios=(1.2, 1))
     for (above, below), (title, rows) in zip(panels.T, found.items(), strict=True):
         problem = all_problems[title]
         levels = np.asarray(levels_of(problem.budget))
@@ -298,8 +293,6 @@ def draw_success(found, all_problems, path):
         below.set_yticks(-np.arange(len(rows)), rows)
         for panel in (above, below):
             panel.grid(alpha=0.25)
-        if panels[0, 0] is not above:
-            below.tick_params(labelleft=False)
     panels[0, 0].set_ylabel("share of the keys that succeeded")
     figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
     figure.savefig(path, dpi=90)
@@ -361,7 +354,7 @@ def draw_paths(path):
     grid = jnp.stack(jnp.meshgrid(line, line), -1).reshape(-1, 2)
     heights = jax.vmap(lambda x: rastrigin(x, (jnp.array(OPTIMUM), jnp.eye(2))))(grid).reshape(300, 300)
     for panel in panels:
-        panel.imshow(heights, cmap="gray", vmin=-np.max(heights), origin="lower", extent=(-EDGE, EDGE) * 2)
+        panel.contourf(line, line, heights, levels=8, cmap="gray", vmin=-np.max(heights))
         panel.plot(*OPTIMUM, "*", color="gold", markeredgecolor="k", markersize=17, zorder=5)
         panel.set(aspect="equal", xlim=(-EDGE, EDGE), ylim=(-EDGE, EDGE))
     start = jnp.array([-4.2, 3.7])
