@@ -28,7 +28,7 @@ _EXPERIMENT = re.compile(r"^(def )?(task|trial|main)\b|\bTask\(", re.M)  # other
 
 @app.command("list")
 def list_() -> None:
-    """List optimizers, solvers and global search with their defaults, and experiments."""
+    """List methods with their defaults, and experiments."""
     for title, module, folder in (
         ("Optimizers", optimizers, ""),
         ("\nSolvers", jo.solvers, "solvers."),
