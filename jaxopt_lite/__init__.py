@@ -176,7 +176,15 @@ from jaxopt_lite.transforms.scaling import (
 )
 from jaxopt_lite.transforms.schedule_free import eval_params, schedule_free
 from jaxopt_lite.transforms.stacking import stack_leaves
-from jaxopt_lite.transforms.wrappers import accumulate, averaged_params, ema_params, lookahead
+from jaxopt_lite.transforms.wrappers import (
+    accumulate,
+    averaged_params,
+    ema_params,
+    latest_weights,
+    lookahead,
+    outer_nesterov,
+    tail_average,
+)
 
 __version__ = "0.1.0"
 
@@ -295,6 +303,7 @@ __all__ = [
     "l2_penalty",
     "lamb",
     "lars",
+    "latest_weights",
     "least_squares",
     "lift",
     "lineage",
@@ -317,6 +326,7 @@ __all__ = [
     "novograd",
     "nuclear_norm_penalty",
     "one_minus_log_uniform",
+    "outer_nesterov",
     "parse",
     "partition",
     "penalty",
@@ -330,8 +340,8 @@ __all__ = [
     "prodigy",
     "proximal_l1",
     "proximal_l2",
-    "radam",
     "quadratic_program",
+    "radam",
     "random",
     "regularized",
     "replace",
@@ -390,6 +400,7 @@ __all__ = [
     "stateless",
     "successive_halving",
     "sweep",
+    "tail_average",
     "tpe",
     "trace",
     "training",
