@@ -52,7 +52,7 @@ from jaxopt_lite.losses import (
     penalty,
     regularized,
 )
-from jaxopt_lite.optimizers.automatic import dog, dowg, schedule_free_adamw, schedule_free_sgd
+from jaxopt_lite.optimizers.automatic import dog, dowg, polyak_sgd, schedule_free_adamw, schedule_free_sgd
 from jaxopt_lite.optimizers.first_order import (
     adabelief,
     adadelta,
@@ -162,6 +162,7 @@ from jaxopt_lite.transforms.decay import (
     proximal_l2,
 )
 from jaxopt_lite.transforms.distance import dadapt_adamw, prodigy, scale_by_dog, scale_by_dowg
+from jaxopt_lite.transforms.feedback import hypergradient, mechanize, reduce_on_plateau, scale_by_polyak
 from jaxopt_lite.transforms.guards import skip_large_updates, skip_not_finite, zero_nans
 from jaxopt_lite.transforms.mixtures import cautious, scale_by_ademamix, scale_by_adopt, scale_by_simplified_ademamix
 from jaxopt_lite.transforms.momentum import ema, scale_by_lion, scale_by_sign, trace
@@ -292,6 +293,7 @@ __all__ = [
     "grid",
     "group_lasso_penalty",
     "halton",
+    "hypergradient",
     "hyperparameters",
     "identity",
     "init_state",
@@ -315,6 +317,7 @@ __all__ = [
     "lookahead",
     "make_step",
     "masked",
+    "mechanize",
     "median_stopping",
     "minimize",
     "minimize_batch",
@@ -335,6 +338,7 @@ __all__ = [
     "plot_history",
     "plot_sweep",
     "policy",
+    "polyak_sgd",
     "polynomial_schedule",
     "population_based",
     "prodigy",
@@ -343,6 +347,7 @@ __all__ = [
     "quadratic_program",
     "radam",
     "random",
+    "reduce_on_plateau",
     "regularized",
     "replace",
     "replay",
@@ -367,6 +372,7 @@ __all__ = [
     "scale_by_learning_rate",
     "scale_by_lion",
     "scale_by_novograd",
+    "scale_by_polyak",
     "scale_by_radam",
     "scale_by_rms",
     "scale_by_rprop",

@@ -188,6 +188,9 @@ RULES = {
     ),
     "prodigy_safeguard": jo.prodigy(1.5, [0.8, 0.9], 0.85, 0.1, 0.01, 1.5, 0.2, safeguard_warmup=True),
     "schedule_free": jo.schedule_free(jo.sgd(LINE), RISING, 0.8, 1.5, "bfloat16", r=0.5),
+    "hypergradient": jo.hypergradient(jo.trace(0.8), 0.1, 0.3),
+    "hypergradient_additive": jo.hypergradient(jo.trace(0.8), 0.1, 0.01, form="additive"),
+    "mechanize": jo.mechanize(jo.sgd(0.8), 0.2, 0.1, 0.3, num_betas=3),
     "cautious": jo.cautious(jo.sgd(0.1, 0.8), eps=0.7),
     # factors
     "scale": jo.scale(-0.3),
@@ -236,6 +239,15 @@ RULES = {
     "stack_leaves": jo.stack_leaves(jo.chain(jo.clip_by_global_norm(1.5), jo.adamw(LINE, 0.8, eps=0.1)), 2, 8),
     "stack_leaves_lifted": jo.stack_leaves(jo.lift(optax.adam)(0.1, 0.8, eps=0.1, eps_root=0.2), elementwise=True),
     "nested": jo.accumulate(jo.chain(jo.clip(0.3), jo.masked(jo.lookahead(jo.sgd(LINE), 2.5, 0.5), MATRIX)), 1.5),
+}
+
+# Rules that need `value`: tests/contract/test_fed.py.
+FED = {
+    "scale_by_polyak": jo.scale_by_polyak(-0.3, 0.5, 0.2),
+    "scale_by_polyak_positive": jo.scale_by_polyak(0.3, 0.07, 0.2, variant="sps+"),
+    "reduce_on_plateau": jo.reduce_on_plateau(0.7, 1.5, 0.05, 0.1, 1.0, 1.5, 0.6),
+    "polyak_sgd": jo.polyak_sgd(0.5, LINE, -0.3, 0.2),
+    "polyak_sgd_positive": jo.polyak_sgd(0.07, 0.7, 0.3, 0.2, variant="sps+"),
 }
 
 RECIPES = {name: row.value for name, row in recipes.RECIPES.items()} | {"lifted": jo.lift(optax.fromage)(0.1, 2.5)}
