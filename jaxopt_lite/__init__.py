@@ -7,7 +7,7 @@ Every public name is here, flat, and has this one import path. See docs/ for a t
 
 from jaxopt_lite import search, solvers
 from jaxopt_lite.core.hyperparameters import arrays, as_optax, hyperparameters, replace
-from jaxopt_lite.core.layout import Part, Parts, Place, View, state_layout
+from jaxopt_lite.core.layout import Part, Parts, Place, View, state_bytes, state_layout
 from jaxopt_lite.core.lifting import lift
 from jaxopt_lite.core.method import Info, Objective, Solver, Status, advance, solver
 from jaxopt_lite.core.numbers import (
@@ -165,6 +165,7 @@ from jaxopt_lite.transforms.distance import dadapt_adamw, prodigy, scale_by_dog,
 from jaxopt_lite.transforms.guards import skip_large_updates, skip_not_finite, zero_nans
 from jaxopt_lite.transforms.mixtures import cautious, scale_by_ademamix, scale_by_adopt, scale_by_simplified_ademamix
 from jaxopt_lite.transforms.momentum import ema, scale_by_lion, scale_by_sign, trace
+from jaxopt_lite.transforms.quantization import quantize_state
 from jaxopt_lite.transforms.routing import by_path, freeze, masked, partition, routing_table
 from jaxopt_lite.transforms.scaling import (
     centralize,
@@ -332,6 +333,7 @@ __all__ = [
     "proximal_l2",
     "radam",
     "quadratic_program",
+    "quantize_state",
     "random",
     "regularized",
     "replace",
@@ -386,6 +388,7 @@ __all__ = [
     "space_of",
     "spell",
     "stack_leaves",
+    "state_bytes",
     "state_layout",
     "stateless",
     "successive_halving",

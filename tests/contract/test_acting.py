@@ -13,6 +13,7 @@ from tests.contract.table import TRANSFORMATIONS, assert_close, compiled, proble
 LEAF = {
     *("scale_by_novograd", "scale_by_trust_ratio", "centralize", "clip_by_block_rms", "adaptive_grad_clip"),
     *("adaptive_grad_clip_coordinates", "lamb", "lars", "novograd", "cautious"),
+    *("quantize_state", "quantize_state_off"),
 }
 TREE = {
     *("stateless", "chain_of_chains", "add_noise", "add_noise_key", "noisy_sgd", "noisy_sgd_key"),
@@ -70,7 +71,7 @@ def test_a_leaf_may_be_alone(name):
     for key in params:
         alone = run({key: params[key]}, {key: grads[key]})
         assert_close(alone, {key: updates[key]}, tolerance(optimizer), key)
-    if name != "adaptive_grad_clip_coordinates":
+    if name not in ("adaptive_grad_clip_coordinates", "quantize_state_off"):
         together = run(joined(params), joined(grads, 1))["w"]
         assert not np.allclose(together, joined(updates, 1)["w"], 1e-3), "it acts on coordinates"
 
