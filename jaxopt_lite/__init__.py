@@ -166,6 +166,7 @@ from jaxopt_lite.transforms.guards import skip_large_updates, skip_not_finite, z
 from jaxopt_lite.transforms.mixtures import cautious, scale_by_ademamix, scale_by_adopt, scale_by_simplified_ademamix
 from jaxopt_lite.transforms.momentum import ema, scale_by_lion, scale_by_sign, trace
 from jaxopt_lite.transforms.quantization import quantize_state
+from jaxopt_lite.transforms.rounding import kahan_summation, master_weights, stochastic_rounding
 from jaxopt_lite.transforms.routing import by_path, freeze, masked, partition, routing_table
 from jaxopt_lite.transforms.scaling import (
     centralize,
@@ -291,6 +292,7 @@ __all__ = [
     "int_uniform",
     "inverse_sqrt_schedule",
     "join_schedules",
+    "kahan_summation",
     "keep_params_nonnegative",
     "l1_penalty",
     "l2_penalty",
@@ -307,6 +309,7 @@ __all__ = [
     "lookahead",
     "make_step",
     "masked",
+    "master_weights",
     "median_stopping",
     "minimize",
     "minimize_batch",
@@ -391,6 +394,7 @@ __all__ = [
     "state_bytes",
     "state_layout",
     "stateless",
+    "stochastic_rounding",
     "successive_halving",
     "sweep",
     "tpe",

@@ -61,9 +61,10 @@ def quantize_state(inner: GradientTransformation, bits: int = 8, block_size: int
     """Keep the moments of a rule in 8 bits: a quarter of their memory, 2.03 bytes a parameter for Adam's two.
 
     Each update restores them to float32, lets the inner rule work, and quantises them again. Quantised are floating
-    arrays of the inner state that belong to parameters. Complex ones, small ones, counts, sums over leaves, and what
-    begins as a copy of the parameters (averages, slow weights) stay as they are. A number that is not finite spoils its
-    block: put `skip_not_finite` around. Derivatives do not pass through the codes from one step to the next.
+    arrays of the inner state that belong to parameters. Complex ones, small ones, those of 16 bits, counts, sums over
+    leaves, and what begins as a copy of the parameters (averages, slow weights) stay as they are. A number that is not
+    finite spoils its block: put `skip_not_finite` around. Derivatives do not pass through the codes from one step to
+    the next.
 
     On CPU the step takes several times longer; what it saves there is the stored state.
 
@@ -145,8 +146,9 @@ def _moments(inner: GradientTransformation, params: Any, min_size: int) -> list[
     shapes = jax.tree.map(lambda p: jax.ShapeDtypeStruct(np.shape(p), tree.dtype_of(p)), params)
     jaxpr, state = jax.make_jaxpr(inner.init, return_shape=True)(shapes)
     copies = _depending(jaxpr.jaxpr)
+    is_wide = lambda x: jnp.issubdtype(x.dtype, jnp.floating) and x.dtype.itemsize >= 4
     return [
-        bool(place.params) and jnp.issubdtype(leaf.dtype, jnp.floating) and leaf.size >= min_size and not is_copy
+        bool(place.params) and is_wide(leaf) and leaf.size >= min_size and not is_copy
         for leaf, place, is_copy in zip(
             jax.tree.leaves(state), jax.tree.leaves(state_layout(inner, shapes)), copies, strict=True
         )
