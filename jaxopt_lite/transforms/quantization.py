@@ -208,9 +208,9 @@ def _quantize(x: Any, block_size: int) -> tuple[jax.Array, jax.Array]:
 
 @tree.inlined
 def _codes_of(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    largest = jnp.max(jnp.abs(x), axis=1)
-    largest = jnp.where(jnp.any(jnp.isnan(x), axis=1), jnp.nan, largest)  # XLA's maximum on CPU passes over a NaN
-    both_signs = jnp.any(x < 0, axis=1)
+    # XLA's maximum on CPU passes over a NaN; an infinite scale makes NaN of all zeros, and infinity of the rest.
+    largest = jnp.max(jnp.where(jnp.isnan(x), jnp.inf, jnp.abs(x)), axis=1)
+    both_signs = jnp.min(x, axis=1) < 0
     scaled = jnp.clip(x * (1 / jnp.maximum(largest, _TINY))[:, None], -1, 1)
     return _nearest(scaled, both_signs[:, None]).astype(jnp.uint8), jnp.where(both_signs, -largest, largest)
 

@@ -128,7 +128,8 @@ def master_weights(inner: GradientTransformation):
     """Train float32 weights of which the 16-bit parameters are the upper half; the state holds the lower half.
 
     The inner rule sees the float32 weights, and with the same gradients they are those of float32 training, bit for
-    bit where XLA rounds the two programs alike. Put it around all other rules. float16 is not the upper half of a float32: there the state holds all 32 bits.
+    bit where XLA rounds the two programs alike. Put it around all other rules. float16 is not the upper half of a
+    float32: there the state holds all 32 bits.
 
     Args:
         inner: the rule that updates the float32 weights.
