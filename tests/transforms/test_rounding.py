@@ -59,8 +59,6 @@ def test_random_bits_are_uniform_and_apart():
     for a, b in pairs:
         assert abs((a * b).mean() * 12) < 4.5 / np.sqrt(len(a))
     assert len(np.unique(one)) > 0.999 * one.size
-    shifted = set(one[0, :2000])
-    assert len(shifted & set(one[1])) < 10, "a later step is not an earlier one at shifted places"
 
 
 PARAMS = {
