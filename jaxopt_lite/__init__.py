@@ -7,7 +7,7 @@ Every public name is here, flat, and has this one import path. See docs/ for a t
 
 from jaxopt_lite import search, solvers
 from jaxopt_lite.core.hyperparameters import arrays, as_optax, hyperparameters, replace
-from jaxopt_lite.core.layout import Part, Parts, Place, View, state_layout
+from jaxopt_lite.core.layout import Part, Parts, Place, View, state_bytes, state_layout
 from jaxopt_lite.core.lifting import lift
 from jaxopt_lite.core.method import Info, Objective, Solver, Status, advance, solver
 from jaxopt_lite.core.numbers import (
@@ -166,6 +166,8 @@ from jaxopt_lite.transforms.feedback import hypergradient, mechanize, reduce_on_
 from jaxopt_lite.transforms.guards import skip_large_updates, skip_not_finite, zero_nans
 from jaxopt_lite.transforms.mixtures import cautious, scale_by_ademamix, scale_by_adopt, scale_by_simplified_ademamix
 from jaxopt_lite.transforms.momentum import ema, scale_by_lion, scale_by_sign, trace
+from jaxopt_lite.transforms.quantization import quantize_state
+from jaxopt_lite.transforms.rounding import kahan_summation, master_weights, stochastic_rounding
 from jaxopt_lite.transforms.routing import by_path, freeze, masked, partition, routing_table
 from jaxopt_lite.transforms.scaling import (
     centralize,
@@ -300,6 +302,7 @@ __all__ = [
     "int_uniform",
     "inverse_sqrt_schedule",
     "join_schedules",
+    "kahan_summation",
     "keep_params_nonnegative",
     "l1_penalty",
     "l2_penalty",
@@ -317,6 +320,7 @@ __all__ = [
     "lookahead",
     "make_step",
     "masked",
+    "master_weights",
     "mechanize",
     "median_stopping",
     "minimize",
@@ -345,6 +349,7 @@ __all__ = [
     "proximal_l1",
     "proximal_l2",
     "quadratic_program",
+    "quantize_state",
     "radam",
     "random",
     "reduce_on_plateau",
@@ -402,8 +407,10 @@ __all__ = [
     "space_of",
     "spell",
     "stack_leaves",
+    "state_bytes",
     "state_layout",
     "stateless",
+    "stochastic_rounding",
     "successive_halving",
     "sweep",
     "tail_average",

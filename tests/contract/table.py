@@ -238,6 +238,11 @@ RULES = {
     "lookahead_reset": jo.lookahead(jo.sgd(0.1, momentum=0.8), 3, 0.7, reset_state=True),
     "stack_leaves": jo.stack_leaves(jo.chain(jo.clip_by_global_norm(1.5), jo.adamw(LINE, 0.8, eps=0.1)), 2, 8),
     "stack_leaves_lifted": jo.stack_leaves(jo.lift(optax.adam)(0.1, 0.8, eps=0.1, eps_root=0.2), elementwise=True),
+    "quantize_state": jo.quantize_state(jo.adam(0.1, 0.8, eps=0.1), block_size=4, min_size=2),
+    "quantize_state_off": jo.quantize_state(jo.adam(0.1, 0.8, eps=0.1), bits=32),
+    "stochastic_rounding": jo.stochastic_rounding(jo.sgd(0.1, 0.8), key=5),
+    "kahan_summation": jo.kahan_summation(jo.sgd(0.1, 0.8)),
+    "master_weights": jo.master_weights(jo.sgd(0.1, 0.8)),
     "nested": jo.accumulate(jo.chain(jo.clip(0.3), jo.masked(jo.lookahead(jo.sgd(LINE), 2.5, 0.5), MATRIX)), 1.5),
 }
 
@@ -305,6 +310,7 @@ IDLE = {
 
 # Rules for which a rotation of the complex plane means nothing, and why.
 NOT_ROTATED = {
+    "quantize_state": "complex moments are not quantised, real ones are",
     "clip": "bounds real and imaginary part apart",
     "chain": "begins with clip",
     "nested": "begins with clip",
@@ -314,6 +320,9 @@ NOT_ROTATED = {
     "noisy_sgd": "its noise does not turn with the gradient",
     "noisy_sgd_key": "its noise does not turn with the gradient",
 }
+
+# Rules that round to the parameters' dtype themselves: what they return is in float32, and lands on it.
+OWN_ROUNDING = {"stochastic_rounding", "kahan_summation", "master_weights"}
 
 # Rules of an order, which complex numbers have not.
 NOT_COMPLEX = {

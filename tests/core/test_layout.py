@@ -19,6 +19,10 @@ def fits(place, leaf, params) -> bool:
     """Whether the axes of a leaf are as long as the place says."""
     shapes = {p: x.shape for p, x in jax.tree_util.tree_leaves_with_path(params)}
     members = [shapes[p] for p in place.params]
+    if "flat" in place.axes:  # codes in blocks of 4, or a scale for each block
+        (shape,) = members
+        blocks = -(-np.prod(shape, dtype=int) // 4)
+        return leaf.shape == ((blocks, 4) if len(place.axes) == 2 else (blocks,))
     lengths = []
     for axis, n in zip(place.axes, leaf.shape, strict=True):
         if axis == "concat":
