@@ -38,6 +38,7 @@ goldens: $(VENV)/.parity ## make the stored golden values anew (installs PyTorch
 
 bench: $(VENV)/.dev ## time updates, training and sweeps against their peers
 	$(BIN)/python -m experiments.benchmarks.updates
+	$(BIN)/python -m experiments.benchmarks.memory
 	$(BIN)/python -m experiments.benchmarks.training
 	$(BIN)/python -m experiments.benchmarks.sweeps
 	$(BIN)/python -m experiments.benchmarks.page

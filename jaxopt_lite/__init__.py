@@ -7,7 +7,7 @@ Every public name is here, flat, and has this one import path. See docs/ for a t
 
 from jaxopt_lite import search, solvers
 from jaxopt_lite.core.hyperparameters import arrays, as_optax, hyperparameters, replace
-from jaxopt_lite.core.layout import Part, Parts, Place, View, state_layout
+from jaxopt_lite.core.layout import Part, Parts, Place, View, state_bytes, state_layout
 from jaxopt_lite.core.lifting import lift
 from jaxopt_lite.core.method import Info, Objective, Solver, Status, advance, solver
 from jaxopt_lite.core.numbers import (
@@ -52,7 +52,7 @@ from jaxopt_lite.losses import (
     penalty,
     regularized,
 )
-from jaxopt_lite.optimizers.automatic import dog, dowg, schedule_free_adamw, schedule_free_sgd
+from jaxopt_lite.optimizers.automatic import dog, dowg, polyak_sgd, schedule_free_adamw, schedule_free_sgd
 from jaxopt_lite.optimizers.first_order import (
     adabelief,
     adadelta,
@@ -162,9 +162,12 @@ from jaxopt_lite.transforms.decay import (
     proximal_l2,
 )
 from jaxopt_lite.transforms.distance import dadapt_adamw, prodigy, scale_by_dog, scale_by_dowg
+from jaxopt_lite.transforms.feedback import hypergradient, mechanize, reduce_on_plateau, scale_by_polyak
 from jaxopt_lite.transforms.guards import skip_large_updates, skip_not_finite, zero_nans
 from jaxopt_lite.transforms.mixtures import cautious, scale_by_ademamix, scale_by_adopt, scale_by_simplified_ademamix
 from jaxopt_lite.transforms.momentum import ema, scale_by_lion, scale_by_sign, trace
+from jaxopt_lite.transforms.quantization import quantize_state
+from jaxopt_lite.transforms.rounding import kahan_summation, master_weights, stochastic_rounding
 from jaxopt_lite.transforms.routing import by_path, freeze, masked, partition, routing_table
 from jaxopt_lite.transforms.scaling import (
     centralize,
@@ -176,7 +179,15 @@ from jaxopt_lite.transforms.scaling import (
 )
 from jaxopt_lite.transforms.schedule_free import eval_params, schedule_free
 from jaxopt_lite.transforms.stacking import stack_leaves
-from jaxopt_lite.transforms.wrappers import accumulate, averaged_params, ema_params, lookahead
+from jaxopt_lite.transforms.wrappers import (
+    accumulate,
+    averaged_params,
+    ema_params,
+    latest_weights,
+    lookahead,
+    outer_nesterov,
+    tail_average,
+)
 
 __version__ = "0.1.0"
 
@@ -284,17 +295,20 @@ __all__ = [
     "grid",
     "group_lasso_penalty",
     "halton",
+    "hypergradient",
     "hyperparameters",
     "identity",
     "init_state",
     "int_uniform",
     "inverse_sqrt_schedule",
     "join_schedules",
+    "kahan_summation",
     "keep_params_nonnegative",
     "l1_penalty",
     "l2_penalty",
     "lamb",
     "lars",
+    "latest_weights",
     "least_squares",
     "lift",
     "lineage",
@@ -306,6 +320,8 @@ __all__ = [
     "lookahead",
     "make_step",
     "masked",
+    "master_weights",
+    "mechanize",
     "median_stopping",
     "minimize",
     "minimize_batch",
@@ -317,6 +333,7 @@ __all__ = [
     "novograd",
     "nuclear_norm_penalty",
     "one_minus_log_uniform",
+    "outer_nesterov",
     "parse",
     "partition",
     "penalty",
@@ -325,14 +342,17 @@ __all__ = [
     "plot_history",
     "plot_sweep",
     "policy",
+    "polyak_sgd",
     "polynomial_schedule",
     "population_based",
     "prodigy",
     "proximal_l1",
     "proximal_l2",
-    "radam",
     "quadratic_program",
+    "quantize_state",
+    "radam",
     "random",
+    "reduce_on_plateau",
     "regularized",
     "replace",
     "replay",
@@ -357,6 +377,7 @@ __all__ = [
     "scale_by_learning_rate",
     "scale_by_lion",
     "scale_by_novograd",
+    "scale_by_polyak",
     "scale_by_radam",
     "scale_by_rms",
     "scale_by_rprop",
@@ -386,10 +407,13 @@ __all__ = [
     "space_of",
     "spell",
     "stack_leaves",
+    "state_bytes",
     "state_layout",
     "stateless",
+    "stochastic_rounding",
     "successive_halving",
     "sweep",
+    "tail_average",
     "tpe",
     "trace",
     "training",

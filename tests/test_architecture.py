@@ -29,8 +29,8 @@ PLAN = (
         "transforms": (
             "routing",  # which leaf gets what; weight decay takes a mask
             *("momentum", "adaptive", "adam", "mixtures", "scaling", "clipping", "decay"),  # rules
-            *("distance", "schedule_free"),  # rates without a schedule
-            *("guards", "wrappers", "stacking"),  # what is put around a rule
+            *("distance", "schedule_free", "feedback"),  # rates without a schedule
+            *("guards", "wrappers", "stacking", "quantization", "rounding"),  # what is put around a rule
         )
     },
     {

@@ -147,6 +147,10 @@ def test_show_tells_what_an_optimizer_is(run):
         "8 bytes for each float32 parameter",
     ):
         assert words in out
+    code, out, _ = run("show", "quantize_state(adamw(1e-3))")
+    assert code == 0 and "2.03 bytes for each float32 parameter, acts on: leaf" in out
+    code, out, _ = run("show", "quantize_state(adamw(1e-3))", "--task", "tiny:fixed")
+    assert code == 0 and "8 bytes for each parameter of tiny:fixed (3 parameters, 24 bytes)" in out
 
 
 def test_solvers_are_listed_and_shown(run):

@@ -18,7 +18,7 @@ import optax
 import pytest
 
 import jaxopt_lite as jo
-from jaxopt_lite.log.records import JsonLines
+from jaxopt_lite.log.records import JsonLines, hold
 from tests.train.tasks import LINEAR, RAMP, assert_same
 
 FILES = {"metrics.jsonl", "summary.json", "curves.png"}
@@ -92,6 +92,40 @@ def test_a_run_is_overwritten_and_nothing_else(tmp_path):
     jo.fit(RAMP, jo.sgd(1.0), 2, directory=str(tmp_path), overwrite=True, callbacks=[look])
     assert seen == [{"metrics.jsonl", "notes.txt"}], "an old summary does not stand beside new metrics"
     assert written(tmp_path) == FILES | {"notes.txt"} and (tmp_path / "notes.txt").read_text() == "old"
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_two_runs_do_not_write_to_one_directory(tmp_path, overwrite):
+    """The second is refused while the first one runs, with its files left as they are; later it may replace them."""
+    second = lambda: jo.fit(RAMP, jo.sgd(2.0), 2, directory=tmp_path, overwrite=overwrite)
+
+    def begin_another(point):
+        with pytest.raises(FileExistsError, match=r"another call in this one, runs in|holds a run already"):
+            second()
+
+    result = jo.fit(RAMP, jo.sgd(1.0), 4, eval_every=2, directory=tmp_path, callbacks=[begin_another])
+    rows, summary = read(tmp_path)
+    assert [row["train.loss"] for row in rows] == result.history["train.loss"].tolist()
+    assert jo.parse(summary["optimizer"]) == jo.sgd(1.0)
+    if overwrite:
+        second()
+        assert jo.parse(read(tmp_path)[1]["optimizer"]) == jo.sgd(2.0)
+
+
+def test_of_two_runs_that_begin_together_the_later_is_refused(tmp_path):
+    """Both found the directory empty; the other one writes first."""
+
+    def init(key):
+        if not (tmp_path / "run").exists():
+            (tmp_path / "run").mkdir()
+            begun.append(JsonLines(tmp_path / "run" / "metrics.jsonl"))
+            assert hold(begun[0].file)
+        return RAMP.init(key)
+
+    begun = []
+    with pytest.raises(FileExistsError, match="another process, or another call in this one, runs in"):
+        jo.fit(jo.Task(init, RAMP.loss), jo.sgd(1.0), 2, directory=tmp_path / "run")
+    begun[0].close()
 
 
 @pytest.mark.parametrize(
@@ -273,7 +307,7 @@ def test_a_run_is_not_lost_where_its_points_cannot_be_written(tmp_path, monkeypa
     if fails == "the directory":
         monkeypatch.setattr(Path, "mkdir", refuse)
     else:
-        monkeypatch.setattr("jaxopt_lite.run.training.JsonLines", lambda path: JsonLines(Path("/dev/full")))
+        monkeypatch.setattr("jaxopt_lite.run.training.JsonLines", lambda path, append: JsonLines(Path("/dev/full")))
     with pytest.warns(UserWarning, match="could not be written") as warned:
         result = jo.fit(RAMP, jo.sgd(1.0), 6, eval_every=2, directory=tmp_path / "run")
     assert result.steps == 6 and len(result.history["step"]) == 3

@@ -29,6 +29,22 @@ SECTIONS = {
         "do without.",
         {"case": "case", "contender": "contender", "ms": "ms", "ratio": "ratio", "copy": "copy", "target": "target"},
     ),
+    "memory": (
+        "Memory of an optimizer",
+        "`bytes` is the state of each parameter, with the weights where they are bfloat16; `ratio` the time of a step "
+        "in units of float32 AdamW's; `temporary` the bytes for each parameter that the compiled step needs beside its "
+        "arguments and results. On CPU 8 bits save stored bytes, not time.",
+        {
+            "case": "case",
+            "contender": "contender",
+            "bytes": "bytes",
+            "bytes_target": "bytes: target",
+            "ms": "ms",
+            "ratio": "ratio",
+            "target": "time: target",
+            "temporary": "temporary",
+        },
+    ),
     "training": (
         "A training run",
         "Adam on the digits, a network of 128 hidden units. `ratio` is the time in units of one "
@@ -97,7 +113,7 @@ PEERS = {
 }  # whose versions are printed; for the others, PyTorch's
 FORMATS = {
     **{"useful": ".0%", "share": ".3f", "us": ".2f", "ms": ",.2f", "ratio": ".2f", "copy": ".0%"},
-    **{"steps_s": ",.0f", "trials_s": ",.1f"},
+    **{"steps_s": ",.0f", "trials_s": ",.1f", "bytes": ".3f", "temporary": ".1f"},
 }
 
 

@@ -28,7 +28,7 @@ _EXPERIMENT = re.compile(r"^(def )?(task|trial|main)\b|\bTask\(", re.M)  # other
 
 @app.command("list")
 def list_() -> None:
-    """List optimizers, solvers and global search with their defaults, and experiments."""
+    """List methods with their defaults, and experiments."""
     for title, module, folder in (
         ("Optimizers", optimizers, ""),
         ("\nSolvers", jo.solvers, "solvers."),
@@ -53,6 +53,7 @@ def show(
     text: Annotated[
         str, Argument(metavar="METHOD|DIRECTORY", help='such as "adamw(1e-3)", "solvers.lbfgs()", or of a run or sweep')
     ],
+    of: Annotated[str | None, Option("--task", metavar="MODULE[:TASK]", help="for the parameters of this task")] = None,
 ) -> None:
     """Show an optimizer, a solver, or the status of a run or sweep."""
     if os.path.isdir(text):  # False for a text of any length, where Path.is_dir raises
@@ -71,15 +72,22 @@ def show(
     for path, value in values.items():
         print(f"  {path:{width}}  {value:g}" if np.ndim(value) == 0 else f"  {path:{width}}  {np.asarray(value)}")
     if isinstance(method, jo.GradientTransformation):
-        print(f"\nstate\n  {_bytes_of_state(method):.3g} bytes for each float32 parameter, acts on: {method.acts_on}")
+        print(f"\nstate\n  {_bytes_of_state(method, of)}, acts on: {method.acts_on}")
 
 
-def _bytes_of_state(optimizer: jo.GradientTransformation, size: int = 1024) -> float:
-    """Bytes of the state that belong to parameters, for each parameter of a large matrix."""
-    params = {"w": jax.ShapeDtypeStruct((size, size), jnp.float32)}
-    leaves, places = jax.tree.leaves(jax.eval_shape(optimizer.init, params)), jo.state_layout(optimizer, params)
-    of_params = [leaf for leaf, place in zip(leaves, jax.tree.leaves(places), strict=True) if place.params]
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in of_params) / size**2
+def _bytes_of_state(optimizer: jo.GradientTransformation, where: str | None) -> str:
+    """Bytes of the state for each parameter of a task, or of a large float32 matrix."""
+    if where is None:
+        params, of = {"w": jax.ShapeDtypeStruct((1024, 1024), jnp.float32)}, "float32 parameter"
+    else:
+        task, _ = task_of(where)
+        made = jax.eval_shape(task.init, jax.random.key(0))
+        params = made[0] if task.stateful else made
+        of = f"parameter of {where}"
+    number = sum(leaf.size for leaf in jax.tree.leaves(params))
+    total = jo.state_bytes(optimizer, params)
+    every = f" ({number} parameters, {total} bytes)" if where else ""
+    return f"{total / max(number, 1):.3g} bytes for each {of}{every}"
 
 
 @app.command()

@@ -19,7 +19,7 @@ import optax
 
 from jaxopt_lite import tree
 
-__all__ = ["Part", "Parts", "Place", "View", "state_layout", "through_views"]
+__all__ = ["Part", "Parts", "Place", "View", "state_bytes", "state_layout", "through_views"]
 
 KeyPath = tuple[Any, ...]  # as jax.tree_util.tree_flatten_with_path gives it
 
@@ -32,7 +32,8 @@ class Place:
         params: key paths of the parameters whose numbers it holds: one, those of a stack in order, or () for counts,
             random keys and sums over the whole tree.
         axes: for each axis of the leaf the axis of the parameter that it is, or "concat" (parameters one after the
-            other along this axis), "stack" (a new axis, one parameter each), "flat" (all axes in one), or None.
+            other along this axis), "stack" (a new axis, one parameter each), "flat" (all axes in one, cut into equal
+            parts where another axis follows), or None.
         sure: False where the sizes of two axes are the same and it cannot be known which it is.
     """
 
@@ -144,6 +145,23 @@ def state_layout(optimizer: optax.GradientTransformation, params: Any) -> Any:
     return structure.unflatten(places)
 
 
+def state_bytes(optimizer: optax.GradientTransformation, params: Any) -> int:
+    """Bytes of an optimizer's state that belong to parameters: without counts, keys and sums over trees.
+
+    Args:
+        optimizer: a transformation.
+        params: the parameters, or `jax.ShapeDtypeStruct`s like them.
+
+    >>> import jaxopt_lite as jo
+    >>> state_bytes(jo.adamw(1e-3), {"w": jnp.zeros((2, 3))})
+    48
+    """
+    shapes = jax.tree.map(lambda p: jax.ShapeDtypeStruct(np.shape(p), tree.dtype_of(p)), params)
+    leaves, places = jax.tree.leaves(jax.eval_shape(optimizer.init, shapes)), state_layout(optimizer, shapes)
+    of_params = [leaf for leaf, place in zip(leaves, jax.tree.leaves(places), strict=True) if place.params]
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in of_params)
+
+
 def _places(state: Any, params: Any) -> list[Place | None]:
     """A place for each leaf of a state in order; None where neither structure nor sizes determine it."""
     structure, paths = jax.tree.structure(params), jax.tree_util.tree_leaves_with_path(params)
@@ -155,7 +173,7 @@ def _places(state: Any, params: Any) -> list[Place | None]:
         if structure.num_leaves > 1 or not hasattr(node, "shape"):
             return structure.num_leaves > 0
         # With a single parameter each leaf has its structure: a slot also has its shape and is not a count.
-        return node.shape == shapes[0] and jnp.issubdtype(node.dtype, jnp.inexact)
+        return node.shape == shapes[0] and (node.shape != () or jnp.issubdtype(node.dtype, jnp.inexact))
 
     places: list[Place | None] = []
     for node in jax.tree.leaves(state, is_leaf=lambda x: isinstance(x, View) or is_slot(x)):

@@ -311,17 +311,44 @@ def _accepting_extra(who: str, update: Callable) -> Callable:
 
 
 @contextlib.contextmanager
-def _outermost() -> Iterator[None]:
-    """Run a rule as the outermost one: the rules inside leave checks and dtypes to it.
+def _outermost(params: Any) -> Iterator[None]:
+    """Run a rule as the outermost one, with params as given: the rules inside leave checks and dtypes to it.
 
     Rules, Optax's too, multiply counts, real and complex numbers with each other, which strict promotion refuses.
     """
-    _boundary.inside = True
+    _boundary.inside, _boundary.params, _boundary.rounded = True, params, False
     try:
         with jax.numpy_dtype_promotion("standard"):
             yield
     finally:
-        _boundary.inside = False
+        _boundary.inside, _boundary.params = False, None
+
+
+def own_rounding(who: str, params: Any) -> list[Any]:
+    """The dtypes of the parameters as the caller keeps them, for a rule that rounds to these itself.
+
+    Rules see 16-bit parameters in float32. One that calls this, in `init` and in `update`, returns the float32
+    differences of 16-bit numbers, and the outermost value leaves them as they are.
+
+    Args:
+        who: the rule, for messages.
+        params: the parameters that it sees.
+
+    Returns:
+        A dtype for each leaf.
+
+    Raises:
+        ValueError: if it does not see the whole tree of parameters, but stacks or some of them.
+    """
+    leaves, structure = jax.tree.flatten(getattr(_boundary, "params", None))
+    seen, seen_structure = jax.tree.flatten(params)
+    if structure != seen_structure or list(map(np.shape, leaves)) != list(map(np.shape, seen)):
+        raise ValueError(
+            f"{who} must see all parameters, as they are: put it around stack_leaves, masked, partition and others "
+            f"that pass on another tree, {who}(stack_leaves(...))"
+        )
+    _boundary.rounded = True
+    return list(map(tree.dtype_of, leaves))
 
 
 def _init(value: GradientTransformation, params: Any) -> Any:
@@ -329,7 +356,7 @@ def _init(value: GradientTransformation, params: Any) -> Any:
     if getattr(_boundary, "inside", False):
         return init(params)
     checks.check_params(value.factory.spec.name, params)
-    with _outermost():
+    with _outermost(params):
         return init(tree.widen(params))
 
 
@@ -345,19 +372,24 @@ def _update(value: GradientTransformation, updates: Any, state: Any, params: Any
     is_new = key not in _checked
     if is_new:
         checks.check_grads(who, updates, state, params)
-    with _outermost():
+    with _outermost(params):
         if is_new or _checked[key]:
             given = tree.widen(updates, params), tree.widen(state), tree.widen(params)
         if is_new:
-            checks.check_state(who, state, init, given[0] if params is None else given[2])
+            # A new function each time: JAX remembers what the same one made of equal shapes, and `own_rounding` of an
+            # `init` depends on the dtypes that the shapes had before they were widened.
+            made = lambda template: init(template)
+            checks.check_state(who, state, made, given[0] if params is None else given[2])
         result = update(*given, **extra)
+        rounded = _boundary.rounded
     if is_new:
         checks.check_result(who, result, updates, state)
         if len(_checked) >= _CHECKED:
             _checked.clear()
         _checked[key] = any(wide is not leaf for wide, leaf in zip(jax.tree.leaves(given), leaves, strict=True))
     new_updates, new_state = result
-    new_updates = tree.cast_like(new_updates, updates, params)
+    like = (given[0], given[2]) if rounded else (updates, params)
+    new_updates = tree.cast_like(new_updates, *like)
     if jax.tree.structure(new_state) == jax.tree.structure(state):
         new_state = tree.keep_dtypes(new_state, state)
     return new_updates, new_state

@@ -1,6 +1,6 @@
 """Recipes: optimizers by their names in the literature."""
 
-from jaxopt_lite.optimizers.automatic import dog, dowg, schedule_free_adamw, schedule_free_sgd
+from jaxopt_lite.optimizers.automatic import dog, dowg, polyak_sgd, schedule_free_adamw, schedule_free_sgd
 from jaxopt_lite.optimizers.first_order import (
     adabelief,
     adadelta,
@@ -46,6 +46,7 @@ __all__ = [
     "nadamw",
     "noisy_sgd",
     "novograd",
+    "polyak_sgd",
     "radam",
     "rmsprop",
     "rprop",

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from jaxopt_lite.core.numbers import Count, Decay, NonNegative, Positive
+from jaxopt_lite.core.numbers import Count, Decay, NonNegative, Positive, Scalar
 from jaxopt_lite.core.parameters import Dtype, Mask
 from jaxopt_lite.core.recipe import recipe
 from jaxopt_lite.core.schedule import LearningRate, NonNegativeOrSchedule
@@ -10,10 +10,11 @@ from jaxopt_lite.core.transformation import chain, identity
 from jaxopt_lite.transforms.adaptive import scale_by_rms
 from jaxopt_lite.transforms.decay import add_decayed_weights
 from jaxopt_lite.transforms.distance import scale_by_dog, scale_by_dowg
+from jaxopt_lite.transforms.feedback import scale_by_polyak
 from jaxopt_lite.transforms.scaling import scale_by_learning_rate
 from jaxopt_lite.transforms.schedule_free import schedule_free, warmed_up
 
-__all__ = ["dog", "dowg", "schedule_free_adamw", "schedule_free_sgd"]
+__all__ = ["dog", "dowg", "polyak_sgd", "schedule_free_adamw", "schedule_free_sgd"]
 
 
 @recipe(scale_by_dog, add_decayed_weights, scale_by_learning_rate)
@@ -52,6 +53,22 @@ def dowg(
     """
     decay = identity() if weight_decay is None else add_decayed_weights(weight_decay, mask)
     return chain(decay, scale_by_dowg(init_estim_sq_dist, eps), scale_by_learning_rate(learning_rate))
+
+
+@recipe(scale_by_polyak)
+def polyak_sgd(
+    max_learning_rate: NonNegative = 1.0,
+    scaling: LearningRate = 1.0,
+    f_min: Scalar = 0.0,
+    eps: NonNegative = 0.0,
+    variant: Literal["sps", "sps+"] = "sps",
+):
+    """Gradient descent by Polyak's step: `scale_by_polyak` (Loizou et al., 2020, arXiv:2002.10542).
+
+    Args:
+        scaling: multiplies the step, at least 0 and finite; a number or a schedule.
+    """
+    return chain(scale_by_polyak(f_min, max_learning_rate, eps, variant), scale_by_learning_rate(scaling))
 
 
 @recipe(schedule_free)

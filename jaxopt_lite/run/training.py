@@ -15,7 +15,7 @@ import numpy as np
 from jaxopt_lite.core.arguments import check_bool
 from jaxopt_lite.core.text import spell
 from jaxopt_lite.log.progress import Progress
-from jaxopt_lite.log.records import JsonLines, versions, write_json
+from jaxopt_lite.log.records import JsonLines, hold, versions, write_json
 from jaxopt_lite.report.curves import plot_history
 from jaxopt_lite.run.arguments import check_path, check_progress
 from jaxopt_lite.run.signals import interruptible
@@ -106,7 +106,10 @@ def fit(
     resumed = state.state if isinstance(state, Run) else state
     first = int(steps_done("fit", resumed).max()) if isinstance(resumed, TrainState) else 0
     began = time.perf_counter()
-    with interruptible() as interrupted, contextlib.closing(events):
+    with contextlib.ExitStack() as stack:
+        stack.callback(folder.close if folder is not None else lambda: None)
+        interrupted = stack.enter_context(interruptible())
+        stack.enter_context(contextlib.closing(events))
         result = _drive(events, folder, callbacks, Progress(first + steps, progress), interrupted)
         if folder is not None:
             folder.finish(optimizer, plan, seed, seeds, result, time.perf_counter() - began)
@@ -127,8 +130,6 @@ def _drive(events, folder, callbacks, progress, interrupted) -> Result:
         return end.value
     finally:
         progress.close()
-        if folder is not None:
-            folder.close()
 
 
 def _is_true(answer: Any) -> bool:
@@ -137,14 +138,22 @@ def _is_true(answer: Any) -> bool:
     return is_bool and bool(np.all(answer))
 
 
+class InUse(FileExistsError):
+    """Another run writes to the directory."""
+
+
 class _Folder:
-    """A run's directory. It is made when the first point comes, so that a bad argument leaves nothing behind."""
+    """A run's directory. It is made when the first point comes, so that a bad argument leaves nothing behind.
+
+    The run holds metrics.jsonl locked, so that no other one writes there meanwhile.
+    """
 
     FILES = ("metrics.jsonl", "summary.json", "curves.png")
 
     def __init__(self, path: Path, overwrite: bool):
         self.path = path.absolute()  # a callback may change the working directory
-        self._rows, self._given_up = None, set()
+        self._rows: Any = None
+        self._begun, self._given_up = False, set()
         present = [name for name in self.FILES if (path / name).exists()]
         exists = next(p for p in (path, *self.path.parents) if p.exists())
         if not exists.is_dir():
@@ -157,17 +166,41 @@ class _Folder:
             )
         if present and not overwrite:
             raise FileExistsError(f"fit: {path} holds a run already ({present[0]}); give another, or overwrite=True")
+        if "metrics.jsonl" in present:
+            self._hold()
+        self._found = bool(present)
 
     def add(self, point: Point) -> None:
         if "metrics.jsonl" in self._given_up:
             return
         with self._tried("metrics.jsonl"):
-            if self._rows is None:
-                self.path.mkdir(parents=True, exist_ok=True)
-                for name in self.FILES:
-                    (self.path / name).unlink(missing_ok=True)
-                self._rows = JsonLines(self.path / "metrics.jsonl")
+            if not self._begun:
+                self._begin()
             self._rows.write({"step": point.step, **point.metrics})
+
+    def _begin(self) -> None:
+        """Remove what an earlier run left, once this one has something to write."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        if self._rows is None:
+            self._hold()
+        assert self._rows is not None
+        if self._found:
+            self._rows.clear()
+        elif self._rows.file.tell():  # at its end, as it was opened to append
+            raise InUse(f"fit: another run began in {self.path} meanwhile; give another directory")
+        for name in self.FILES[1:]:
+            (self.path / name).unlink(missing_ok=True)
+        self._begun = True
+
+    def _hold(self) -> None:
+        rows = JsonLines(self.path / "metrics.jsonl", append=True)
+        if not hold(rows.file):
+            rows.close()
+            raise InUse(
+                f"fit: another process, or another call in this one, runs in {self.path}; wait for its end, stop it, "
+                "or give another directory"
+            )
+        self._rows = rows
 
     def close(self) -> None:
         with self._tried("metrics.jsonl"):
@@ -179,6 +212,8 @@ class _Folder:
         """Turn an error in writing a file into a warning, once for each file, so that the steps done are not lost."""
         try:
             yield
+        except InUse:
+            raise
         except Exception as error:
             if name not in self._given_up:
                 self._given_up.add(name)

@@ -92,7 +92,9 @@ def scale_by_dog(
     """
 
     def init(params):
-        first = {"distance": 1.0, "heuristic": 1 + tree.global_norm(params), "learning_rate": 0.0}[kind]
+        shapes_alone = any(isinstance(p, jax.ShapeDtypeStruct) for p in jax.tree.leaves(params))
+        norm = 0.0 if shapes_alone else tree.global_norm(params)
+        first = {"distance": 1.0, "heuristic": 1 + norm, "learning_rate": 0.0}[kind]
         max_dist = jnp.array(init_step * first, _real(params))
         start = jax.tree.map(tree.copy, params)
         return DogState(jnp.array(True), start, max_dist, jnp.zeros_like(max_dist))

@@ -96,7 +96,7 @@ def schedule_free(
 
 def _narrow(p: jax.Array, dtype: Any) -> jax.Array:
     """A copy in another dtype; complex numbers stay as they are."""
-    return tree.copy(p) if jnp.iscomplexobj(p) else jnp.array(p, dtype)
+    return tree.copy(p) if jnp.iscomplexobj(p) else tree.cast(tree.copy(p), dtype)
 
 
 def eval_params(state: Any, params: Any) -> Any:

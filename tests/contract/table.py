@@ -188,6 +188,9 @@ RULES = {
     ),
     "prodigy_safeguard": jo.prodigy(1.5, [0.8, 0.9], 0.85, 0.1, 0.01, 1.5, 0.2, safeguard_warmup=True),
     "schedule_free": jo.schedule_free(jo.sgd(LINE), RISING, 0.8, 1.5, "bfloat16", r=0.5),
+    "hypergradient": jo.hypergradient(jo.trace(0.8), 0.1, 0.3),
+    "hypergradient_additive": jo.hypergradient(jo.trace(0.8), 0.1, 0.01, form="additive"),
+    "mechanize": jo.mechanize(jo.sgd(0.8), 0.2, 0.1, 0.3, num_betas=3),
     "cautious": jo.cautious(jo.sgd(0.1, 0.8), eps=0.7),
     # factors
     "scale": jo.scale(-0.3),
@@ -228,11 +231,28 @@ RULES = {
     "accumulate": jo.accumulate(jo.trace(0.8), steps=3),
     "ema_params": jo.ema_params(0.08),
     "ema_params_constant": jo.ema_params(0.8, debias=False),
+    "tail_average": jo.tail_average(2.5),
+    "latest_weights": jo.latest_weights(1.5, size=2),
+    "outer_nesterov": jo.outer_nesterov(jo.sgd(0.1, momentum=0.8), 3, 0.6, 0.7),
     "lookahead": jo.lookahead(jo.sgd(0.1, momentum=0.8), 3, 0.7),
     "lookahead_reset": jo.lookahead(jo.sgd(0.1, momentum=0.8), 3, 0.7, reset_state=True),
     "stack_leaves": jo.stack_leaves(jo.chain(jo.clip_by_global_norm(1.5), jo.adamw(LINE, 0.8, eps=0.1)), 2, 8),
     "stack_leaves_lifted": jo.stack_leaves(jo.lift(optax.adam)(0.1, 0.8, eps=0.1, eps_root=0.2), elementwise=True),
+    "quantize_state": jo.quantize_state(jo.adam(0.1, 0.8, eps=0.1), block_size=4, min_size=2),
+    "quantize_state_off": jo.quantize_state(jo.adam(0.1, 0.8, eps=0.1), bits=32),
+    "stochastic_rounding": jo.stochastic_rounding(jo.sgd(0.1, 0.8), key=5),
+    "kahan_summation": jo.kahan_summation(jo.sgd(0.1, 0.8)),
+    "master_weights": jo.master_weights(jo.sgd(0.1, 0.8)),
     "nested": jo.accumulate(jo.chain(jo.clip(0.3), jo.masked(jo.lookahead(jo.sgd(LINE), 2.5, 0.5), MATRIX)), 1.5),
+}
+
+# Rules that need `value`: tests/contract/test_fed.py.
+FED = {
+    "scale_by_polyak": jo.scale_by_polyak(-0.3, 0.5, 0.2),
+    "scale_by_polyak_positive": jo.scale_by_polyak(0.3, 0.07, 0.2, variant="sps+"),
+    "reduce_on_plateau": jo.reduce_on_plateau(0.7, 1.5, 0.05, 0.1, 1.0, 1.5, 0.6),
+    "polyak_sgd": jo.polyak_sgd(0.5, LINE, -0.3, 0.2),
+    "polyak_sgd_positive": jo.polyak_sgd(0.07, 0.7, 0.3, 0.2, variant="sps+"),
 }
 
 RECIPES = {name: row.value for name, row in recipes.RECIPES.items()} | {"lifted": jo.lift(optax.fromage)(0.1, 2.5)}
@@ -290,6 +310,7 @@ IDLE = {
 
 # Rules for which a rotation of the complex plane means nothing, and why.
 NOT_ROTATED = {
+    "quantize_state": "complex moments are not quantised, real ones are",
     "clip": "bounds real and imaginary part apart",
     "chain": "begins with clip",
     "nested": "begins with clip",
@@ -299,6 +320,9 @@ NOT_ROTATED = {
     "noisy_sgd": "its noise does not turn with the gradient",
     "noisy_sgd_key": "its noise does not turn with the gradient",
 }
+
+# Rules that round to the parameters' dtype themselves: what they return is in float32, and lands on it.
+OWN_ROUNDING = {"stochastic_rounding", "kahan_summation", "master_weights"}
 
 # Rules of an order, which complex numbers have not.
 NOT_COMPLEX = {

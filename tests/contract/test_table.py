@@ -5,7 +5,7 @@ import inspect
 import numpy as np
 
 import jaxopt_lite as jo
-from tests.contract.table import RECIPES, VALUES
+from tests.contract.table import FED, RECIPES, VALUES
 from tests.each import for_each
 
 FACTORIES = {
@@ -17,7 +17,7 @@ FACTORIES = {
 
 
 def test_every_public_factory_has_a_row():
-    rows = {value.factory for value in VALUES.values()}
+    rows = {value.factory for value in (VALUES | FED).values()}
     missing = [name for name, factory in FACTORIES.items() if factory not in rows]
     assert not missing, f"add rows for {missing} to tests/contract/table.py"
 
@@ -31,7 +31,7 @@ def test_every_recipe_is_a_recipe():
 @for_each(FACTORIES)
 def test_every_argument_is_tried_away_from_its_default(name):
     spec = FACTORIES[name].spec
-    rows = [value.arguments for value in VALUES.values() if value.factory is FACTORIES[name]]
+    rows = [value.arguments for value in (VALUES | FED).values() if value.factory is FACTORIES[name]]
     for argument, parameter in spec.parameters.items():
         if parameter.default is inspect.Parameter.empty:
             continue

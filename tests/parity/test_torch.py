@@ -13,7 +13,7 @@ import pytest
 
 import jaxopt_lite as jo
 
-from . import make_goldens, problem
+from . import make_goldens, page, problem
 from .cases import CASES
 from .descend import descend, distance
 
@@ -105,3 +105,10 @@ def test_goldens_are_what_the_script_writes(peer, goldens):
     cases = [case for case in CASES if case.peer == peer]
     apart = {case.id: distance(make_goldens.RUN[peer](case), goldens[case.id]) for case in cases}
     assert not {name: d for name, d in apart.items() if not d <= 1e-13}  # nor NaN
+
+
+def test_the_page_has_every_case():
+    """docs/parity.md is written by `python -m tests.parity.page`."""
+    text = page.PAGE.read_text(encoding="utf-8")
+    missing = [case.id for case in CASES if f"| `{case.ours}` | {page.peer_of(case)} |" not in text]
+    assert not missing, "run python -m tests.parity.page"

@@ -181,3 +181,42 @@ def test_wrappers_nest():
     optimizer = jo.lookahead(jo.accumulate(jo.sgd(1.0), 2), 4, 0.5)
     np.testing.assert_allclose([p for p, _ in path(optimizer, 5)], [0, -1, -1, -1, -1], atol=1e-6)
     assert isinstance(optimizer, optax.GradientTransformationExtraArgs)
+
+
+def rolled(optimizer, grads, start=1.0):
+    """The parameters after each gradient of one number, and the last state."""
+    w, path = jnp.array(start), []
+    state = optimizer.init(w)
+    for g in grads:
+        update, state = optimizer.update(jnp.array(g), state, w)
+        w = w + update
+        path.append(float(w))
+    return path, state
+
+
+def test_a_tail_average_is_the_mean_since_its_start():
+    path, state = rolled(jo.chain(jo.sgd(0.1), jo.tail_average(2)), [1.0, -2.0, 3.0, 0.5, 4.0])
+    np.testing.assert_allclose(jo.averaged_params(state), np.mean(path[2:]), rtol=1e-6)
+    path, state = rolled(jo.chain(jo.sgd(0.1), jo.tail_average()), [1.0, -2.0, 3.0])
+    np.testing.assert_allclose(jo.averaged_params(state), np.mean(path), rtol=1e-6)
+
+
+def test_latest_weights_are_the_last_snapshots():
+    optimizer = jo.chain(jo.sgd(0.1), jo.latest_weights(2, size=2))
+    for steps, wanted in ((1, None), (3, [1]), (4, [1, 3]), (7, [3, 5])):
+        path, state = rolled(optimizer, [1.0, -2.0, 3.0, 0.5, 4.0, -1.0, 2.0][:steps])
+        mean = 1.0 if wanted is None else np.mean([path[i] for i in wanted])
+        np.testing.assert_allclose(jo.averaged_params(state), mean, rtol=1e-6)
+
+
+def test_outer_nesterov_by_hand():
+    """Two rounds of two steps; then η = 1 and μ = 0, which is the inner rule."""
+    path, _ = rolled(jo.outer_nesterov(jo.sgd(0.1), 2, 0.5, 0.8), [1.0, 2.0, 3.0, 4.0])
+    v = 0.3
+    slow = 1.0 - 0.5 * (0.3 + 0.8 * v)
+    np.testing.assert_allclose(path[:3], [0.9, slow, slow - 0.3], rtol=1e-6)
+    v = 0.8 * v + 0.7
+    np.testing.assert_allclose(path[3], slow - 0.5 * (0.7 + 0.8 * v), atol=1e-6)
+    plain, _ = rolled(jo.sgd(0.1), [1.0, 2.0, 3.0, 4.0])
+    same, _ = rolled(jo.outer_nesterov(jo.sgd(0.1), 2, 1.0, 0.0), [1.0, 2.0, 3.0, 4.0])
+    np.testing.assert_allclose(same, plain, atol=1e-6)
