@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jaxopt_lite import tree
 from jaxopt_lite.core.method import Info, Interval, Objective, Solver, Status, solver
 from jaxopt_lite.core.numbers import Fraction, Positive, concrete
+from jaxopt_lite.core.vectors import any_lane, from_vector, to_vector
 from jaxopt_lite.solvers.bounded import lbfgsb
 from jaxopt_lite.solvers.descent import DescentState, again
 
@@ -28,6 +29,9 @@ OFFSET = 4.0  # size of the constant that is added to values, in units of max(1,
 LARGEST = 1e20  # multipliers are kept within ± this, so that they stay safeguarded
 STUCK = 6  # inner solves without progress after which it ends
 RUNAWAY = 1e4  # growth of the violation after which an inner solve is begun anew with a larger penalty
+UNSEEN = 1e-20  # the penalty of the first evaluation, which measures the gradient of f
+PROBES = 8  # products with the Jacobian of the constraints, which measure its rows
+SMALLEST = 1e-4  # the least unit of f or a constraint
 SECTION = 0.1  # an inner solve ends where the norm of the gradient is this times the one at its start
 
 
@@ -55,6 +59,7 @@ class AugmentedState(NamedTuple):
     inner_tol: jax.Array  # gradient norm at which an inner solve ends
     measures: jax.Array  # |c - P(s)| where the last two inner solves ended [2], the last one first
     least: jax.Array  # the least max of the gradient's norm and the measure, each relative to its tolerance
+    sizes: jax.Array  # of the gradients of the constraints at the start [m]; the inner solver sees c / sizes
     allowed: jax.Array  # the tolerances of the constraints [m]
     first_norm: jax.Array  # of the gradient of the first augmented Lagrangian at the start
     first_violation: jax.Array
@@ -117,7 +122,7 @@ def augmented_lagrangian(
         y, infinity = jnp.zeros(interval.values.shape, value.dtype), jnp.full_like(zero, jnp.inf)
         zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), aux)
         point = Point(params, infinity, zeros, jax.tree.map(jnp.zeros_like, params), y, infinity)
-        state = inner.init(_augmented(objective, y, zero + 1, zero), params)
+        state = inner.init(_augmented(objective, y, y + 1, zero + 1, zero), params)
         return AugmentedState(
             *(
                 point,
@@ -125,11 +130,12 @@ def augmented_lagrangian(
                 params,
                 state,
                 y,
-                zero + 1,
+                zero + UNSEEN,
                 zero,
                 infinity,
                 jnp.full(2, infinity),
                 infinity,
+                y + 1,
                 y,
                 zero,
                 zero,
@@ -139,22 +145,28 @@ def augmented_lagrangian(
 
     def step(objective: Objective, params: Any, state: AugmentedState) -> tuple[Any, AugmentedState, Info]:
         s, rho = state, state.penalty
-        here, inner_state, info = inner.step(_augmented(objective, s.y, rho, s.offset), s.here, s.inner)
+        here, inner_state, info = inner.step(_augmented(objective, s.y, s.sizes, rho, s.offset), s.here, s.inner)
         value, aux, interval = info.aux
-        outside = jnp.abs(interval.excess)
-        shift = Interval(interval.values + s.y / rho, *interval[1:]).excess - s.y / rho  # c - P(s)
-        multipliers = s.y + rho * shift
-        measure, violation = _largest(shift), _largest(outside)
         norm = tree.global_norm(info.grads).astype(value.dtype)
 
         scaling = s.count == 0
+        sizes = jax.lax.cond(
+            any_lane(scaling),
+            lambda: jnp.where(scaling, _sizes(objective, params), s.sizes).astype(s.sizes.dtype),
+            lambda: s.sizes,
+        )
+        scaled = Interval(*(bound / sizes for bound in interval))
+        shift = Interval(scaled.values + s.y / rho, *scaled[1:]).excess - s.y / rho  # c - P(s)
+        multipliers = s.y + rho * shift
+        outside = jnp.abs(interval.excess)
+        measure, violation = _largest(shift), _largest(outside)
         eps = max(float(jnp.finfo(x.dtype).eps) for x in (value, *jax.tree.leaves(params)))  # of the coarsest
         allowed = jnp.where(scaling, _allowed(objective.tol, interval, eps), s.allowed)
         first_norm = jnp.where(s.count <= 1, norm, s.first_norm)
         first_violation = jnp.where(scaling, violation, s.first_violation)
 
         # Where the multiplier is not zero, c - P(s) is the distance from the bound.
-        excess = _largest(jnp.where(multipliers != 0, jnp.abs(shift), 0) / allowed)
+        excess = _largest(jnp.where(multipliers != 0, jnp.abs(shift) * sizes, 0) / allowed)
         target = objective.tol * jnp.minimum(first_norm, jnp.maximum(1, jnp.abs(value)))
         inner_converged = jnp.isin(info.status, jnp.array([int(k) for k in Status if k.converged]))
         stationary = objective.converged(norm, value, first_norm) | inner_converged
@@ -163,6 +175,7 @@ def augmented_lagrangian(
         inner_tol = jnp.where(s.opens, jnp.minimum(s.inner_tol, SECTION * norm), s.inner_tol)
         inner_tol = jnp.maximum(inner_tol, 0.5 * target)
 
+        size_of_f = jnp.maximum(jnp.abs(value), _size(norm))  # where it is used, at the start, the norm is of ∇f
         # The next inner solve. One that does not begin with finite numbers would not do so again.
         is_bad = (s.opens & (info.status == Status.NON_FINITE)) | (scaling & ~jnp.isfinite(value + violation))
         runs_away = violation > RUNAWAY * jnp.maximum(1, first_violation)
@@ -174,22 +187,24 @@ def augmented_lagrangian(
         progress = ~runs_away & ((measure <= 0.9 * jnp.min(s.measures)) | (merit <= 0.5 * s.least))
         stuck = jnp.where(ends, jnp.where(progress, 0, s.stuck + 1), s.stuck).astype(jnp.int32)
         grown = rho * jnp.where(ends & ~shrunk, jnp.where(runs_away, growth**2, growth), 1)
-        first_penalty = 10 * jnp.maximum(1, jnp.abs(value)) / jnp.maximum(1, jnp.sum(outside**2) / 2)
+        first_penalty = 10 * size_of_f / jnp.maximum(1, jnp.sum(scaled.excess**2) / 2)
         penalty = jnp.where(scaling, jnp.clip(first_penalty, 1e-8, 1e8), grown)
         y = jnp.where(ends & ~runs_away, jnp.clip(multipliers, -LARGEST, LARGEST), s.y)
-        size = OFFSET * jnp.maximum(1, jnp.abs(value))
+        size = OFFSET * size_of_f
         offset = jnp.where(scaling, jnp.where(value < 0, -size, size), s.offset)
-        following = jnp.stack([measure, s.measures[0]]).astype(value.dtype)
-        measures = jnp.where(ends & ~runs_away, following, s.measures)
+        last_two = jnp.stack([measure, s.measures[0]]).astype(value.dtype)
+        measures = jnp.where(ends & ~runs_away, last_two, s.measures)
         here = tree.where(runs_away, s.anchor, here)
         anchor = tree.where(ends, here, s.anchor)
         kept = jax.lax.cond(
             ends | scaling,
-            lambda: _begun(inner, _augmented(objective, y, penalty, offset), here, inner_state, ~runs_away & ~scaling),
+            lambda: _begun(
+                inner, _augmented(objective, y, sizes, penalty, offset), here, inner_state, ~runs_away & ~scaling
+            ),
             lambda: inner_state,
         )
 
-        point = Point(here, value, aux, info.grads, 0 - multipliers, violation)
+        point = Point(here, value, aux, info.grads, 0 - multipliers / sizes, violation)
         point = tree.where(converged | _is_better(point, s.point, allowed, outside), point, s.point)
         status = jnp.select(
             [
@@ -209,7 +224,7 @@ def augmented_lagrangian(
         least = jnp.where(ends, jnp.minimum(merit, s.least), s.least)
         inner_tol = jnp.where(scaling, jnp.inf, inner_tol)
         new_state = AugmentedState(
-            *(point, here, anchor, kept, y, penalty, offset, inner_tol, measures, least, allowed, first_norm),
+            *(point, here, anchor, kept, y, penalty, offset, inner_tol, measures, least, sizes, allowed, first_norm),
             *(first_violation, stuck, s.count + 1, ends | scaling),
         )
         updates = jax.tree.map(jnp.subtract, point.params, params)
@@ -225,8 +240,10 @@ def _interval(objective: Objective, params: Any) -> Interval:
     return Interval(nothing, nothing, nothing) if objective.constraints is None else objective.constraints(params)
 
 
-def _augmented(objective: Objective, y: jax.Array, penalty: jax.Array, offset: jax.Array) -> Objective:
-    """The augmented Lagrangian, with (f, aux, constraints) beside its value.
+def _augmented(
+    objective: Objective, y: jax.Array, sizes: jax.Array, penalty: jax.Array, offset: jax.Array
+) -> Objective:
+    """The augmented Lagrangian of the constraints c / sizes, with (f, aux, constraints) beside its value.
 
     Line searches take values for equal that differ by some ε times their size. The terms of f may be larger than its
     value, which is often zero at a solution, so a constant of the size of f at the start is added.
@@ -235,7 +252,8 @@ def _augmented(objective: Objective, y: jax.Array, penalty: jax.Array, offset: j
     def f(params):
         value, aux = objective.value(params)
         interval = _interval(objective, params)
-        shifted = Interval(interval.values + y / penalty, *interval[1:])
+        values, lower, upper = (bound / sizes for bound in interval)
+        shifted = Interval(values + y / penalty, lower, upper)
         augmented = value + (offset + penalty / 2 * jnp.sum(shifted.excess**2)).astype(value.dtype)
         return augmented, (value, aux, interval)
 
@@ -249,6 +267,25 @@ def _begun(inner: Solver, objective: Objective, params: Any, state: Any, keeps: 
     if isinstance(state, DescentState):
         fresh = tree.where(keeps, again(state), fresh)
     return tree.keep_dtypes(fresh, state)
+
+
+def _sizes(objective: Objective, params: Any) -> jax.Array:
+    """The norms of the gradients of the constraints, [m]; of more than PROBES parameters about, from products J v.
+
+    Where the numbers of v are ±1 at random, the mean of (∇c·v)² is |∇c|². These have the same variance, and no key.
+    """
+    x = to_vector(params)
+    _, push = jax.linearize(lambda x: _interval(objective, from_vector(x, params)).values, x)
+    i = jnp.arange(x.size, dtype=x.dtype)
+    few = x.size <= PROBES
+    probe = lambda k: jnp.where(i == k, 1.0, 0.0) if few else jnp.sqrt(2.0) * jnp.cos((k + 1) * (i + 1))
+    squares = jax.lax.map(lambda k: push(probe(k).astype(x.dtype)) ** 2, jnp.arange(min(x.size, PROBES)))
+    return _size(jnp.sqrt(jnp.sum(squares, axis=0) if few else jnp.mean(squares, axis=0)))
+
+
+def _size(norm: jax.Array) -> jax.Array:
+    """The norm of a gradient at the start as a unit: not too small, since it may be small there only, and not zero."""
+    return jnp.where((norm > 0) & jnp.isfinite(norm), jnp.maximum(norm, SMALLEST), 1)
 
 
 def _largest(vector: jax.Array) -> jax.Array:
