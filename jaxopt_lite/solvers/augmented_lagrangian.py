@@ -29,8 +29,8 @@ OFFSET = 4.0  # size of the constant that is added to values, in units of max(1,
 LARGEST = 1e20  # multipliers are kept within ± this, so that they stay safeguarded
 STUCK = 6  # inner solves without progress after which it ends
 RUNAWAY = 1e4  # growth of the violation after which an inner solve is begun anew with a larger penalty
-UNSEEN = 1e-20  # the penalty of the first evaluation, which measures the gradient of f
 PROBES = 8  # products with the Jacobian of the constraints, which measure its rows
+GAP = 0.01  # the size of a constraint is at least this times its distance from the nearest bound at the start
 SMALLEST = 1e-4  # the least unit of f or a constraint
 SECTION = 0.1  # an inner solve ends where the norm of the gradient is this times the one at its start
 
@@ -59,6 +59,7 @@ class AugmentedState(NamedTuple):
     inner_tol: jax.Array  # gradient norm at which an inner solve ends
     measures: jax.Array  # |c - P(s)| where the last two inner solves ended [2], the last one first
     least: jax.Array  # the least max of the gradient's norm and the measure, each relative to its tolerance
+    size: jax.Array  # of f at the start
     sizes: jax.Array  # of the gradients of the constraints at the start [m]; the inner solver sees c / sizes
     allowed: jax.Array  # the tolerances of the constraints [m]
     first_norm: jax.Array  # of the gradient of the first augmented Lagrangian at the start
@@ -130,11 +131,12 @@ def augmented_lagrangian(
                 params,
                 state,
                 y,
-                zero + UNSEEN,
+                zero + 1,
                 zero,
                 infinity,
                 jnp.full(2, infinity),
                 infinity,
+                zero + 1,
                 y + 1,
                 y,
                 zero,
@@ -150,10 +152,11 @@ def augmented_lagrangian(
         norm = tree.global_norm(info.grads).astype(value.dtype)
 
         scaling = s.count == 0
-        sizes = jax.lax.cond(
+        old_sizes = s.size, s.sizes
+        size, sizes = jax.lax.cond(
             any_lane(scaling),
-            lambda: jnp.where(scaling, _sizes(objective, params), s.sizes).astype(s.sizes.dtype),
-            lambda: s.sizes,
+            lambda: tree.keep_dtypes(tree.where(scaling, _sizes(objective, params), old_sizes), old_sizes),
+            lambda: old_sizes,
         )
         scaled = Interval(*(bound / sizes for bound in interval))
         shift = Interval(scaled.values + s.y / rho, *scaled[1:]).excess - s.y / rho  # c - P(s)
@@ -169,13 +172,14 @@ def augmented_lagrangian(
         excess = _largest(jnp.where(multipliers != 0, jnp.abs(shift) * sizes, 0) / allowed)
         target = objective.tol * jnp.minimum(first_norm, jnp.maximum(1, jnp.abs(value)))
         inner_converged = jnp.isin(info.status, jnp.array([int(k) for k in Status if k.converged]))
-        stationary = objective.converged(norm, value, first_norm) | inner_converged
+        # The inner solver's word counts unless rounding of the penalty term is all that it can see.
+        is_known = jnp.isnan(norm) | (norm <= jnp.sqrt(objective.tol) * size)
+        stationary = objective.converged(norm, value, first_norm) | (inner_converged & is_known)
         converged = ~scaling & stationary & (excess <= 1)
 
         inner_tol = jnp.where(s.opens, jnp.minimum(s.inner_tol, SECTION * norm), s.inner_tol)
         inner_tol = jnp.maximum(inner_tol, 0.5 * target)
 
-        size_of_f = jnp.maximum(jnp.abs(value), _size(norm))  # where it is used, at the start, the norm is of ∇f
         # The next inner solve. One that does not begin with finite numbers would not do so again.
         is_bad = (s.opens & (info.status == Status.NON_FINITE)) | (scaling & ~jnp.isfinite(value + violation))
         runs_away = violation > RUNAWAY * jnp.maximum(1, first_violation)
@@ -187,11 +191,10 @@ def augmented_lagrangian(
         progress = ~runs_away & ((measure <= 0.9 * jnp.min(s.measures)) | (merit <= 0.5 * s.least))
         stuck = jnp.where(ends, jnp.where(progress, 0, s.stuck + 1), s.stuck).astype(jnp.int32)
         grown = rho * jnp.where(ends & ~shrunk, jnp.where(runs_away, growth**2, growth), 1)
-        first_penalty = 10 * size_of_f / jnp.maximum(1, jnp.sum(scaled.excess**2) / 2)
+        first_penalty = 10 * size / jnp.maximum(1, jnp.sum(scaled.excess**2) / 2)
         penalty = jnp.where(scaling, jnp.clip(first_penalty, 1e-8, 1e8), grown)
         y = jnp.where(ends & ~runs_away, jnp.clip(multipliers, -LARGEST, LARGEST), s.y)
-        size = OFFSET * size_of_f
-        offset = jnp.where(scaling, jnp.where(value < 0, -size, size), s.offset)
+        offset = jnp.where(scaling, jnp.where(value < 0, -OFFSET, OFFSET) * size, s.offset)
         last_two = jnp.stack([measure, s.measures[0]]).astype(value.dtype)
         measures = jnp.where(ends & ~runs_away, last_two, s.measures)
         here = tree.where(runs_away, s.anchor, here)
@@ -224,7 +227,22 @@ def augmented_lagrangian(
         least = jnp.where(ends, jnp.minimum(merit, s.least), s.least)
         inner_tol = jnp.where(scaling, jnp.inf, inner_tol)
         new_state = AugmentedState(
-            *(point, here, anchor, kept, y, penalty, offset, inner_tol, measures, least, sizes, allowed, first_norm),
+            *(
+                point,
+                here,
+                anchor,
+                kept,
+                y,
+                penalty,
+                offset,
+                inner_tol,
+                measures,
+                least,
+                size,
+                sizes,
+                allowed,
+                first_norm,
+            ),
             *(first_violation, stuck, s.count + 1, ends | scaling),
         )
         updates = jax.tree.map(jnp.subtract, point.params, params)
@@ -269,23 +287,36 @@ def _begun(inner: Solver, objective: Objective, params: Any, state: Any, keeps: 
     return tree.keep_dtypes(fresh, state)
 
 
-def _sizes(objective: Objective, params: Any) -> jax.Array:
-    """The norms of the gradients of the constraints, [m]; of more than PROBES parameters about, from products J v.
+def _sizes(objective: Objective, params: Any) -> tuple[jax.Array, jax.Array]:
+    """The size of f, a scalar, and those of the constraints, [m]: the norms of their gradients, and shares of values.
 
-    Where the numbers of v are ±1 at random, the mean of (∇c·v)² is |∇c|². These have the same variance, and no key.
+    Of more than PROBES parameters the norms |∇c| are about right, from products J v: where the numbers of v are ±1 at
+    random, the mean of (∇c·v)² is |∇c|². The v here have the same mean square, and need no key.
     """
+
+    def both(x):
+        interval = _interval(objective, from_vector(x, params))
+        return (objective.value(from_vector(x, params))[0], interval.values), interval
+
     x = to_vector(params)
-    _, push = jax.linearize(lambda x: _interval(objective, from_vector(x, params)).values, x)
+    (value, values), pull, interval = jax.vjp(both, x, has_aux=True)
+    gradient = pull((jnp.ones_like(value), jnp.zeros_like(values)))[0]
+    # J v as the transpose of Jᵀu: a function with a derivative of its own need not have a forward mode.
+    push = jax.linear_transpose(lambda u: pull((jnp.zeros_like(value), u))[0], values)
     i = jnp.arange(x.size, dtype=x.dtype)
     few = x.size <= PROBES
     probe = lambda k: jnp.where(i == k, 1.0, 0.0) if few else jnp.sqrt(2.0) * jnp.cos((k + 1) * (i + 1))
-    squares = jax.lax.map(lambda k: push(probe(k).astype(x.dtype)) ** 2, jnp.arange(min(x.size, PROBES)))
-    return _size(jnp.sqrt(jnp.sum(squares, axis=0) if few else jnp.mean(squares, axis=0)))
+    squares = jax.lax.map(lambda k: push(probe(k).astype(x.dtype))[0] ** 2, jnp.arange(min(x.size, PROBES)))
+    norms = jnp.sqrt(jnp.sum(squares, axis=0) if few else jnp.mean(squares, axis=0))
+    gaps = jnp.minimum(jnp.abs(values - interval.lower), jnp.abs(values - interval.upper))
+    norm = tree.global_norm(gradient).astype(value.dtype)
+    return jnp.maximum(jnp.abs(value), _unit(norm, norm)), _unit(norms, GAP * gaps)
 
 
-def _size(norm: jax.Array) -> jax.Array:
-    """The norm of a gradient at the start as a unit: not too small, since it may be small there only, and not zero."""
-    return jnp.where((norm > 0) & jnp.isfinite(norm), jnp.maximum(norm, SMALLEST), 1)
+def _unit(norm: jax.Array, other: jax.Array) -> jax.Array:
+    """The larger one, if it is finite; 1 for zero, and not too small, since it may be so at the start only."""
+    size = jnp.maximum(jnp.where(jnp.isfinite(norm), norm, 0), jnp.where(jnp.isfinite(other), other, 0))
+    return jnp.where(size > 0, jnp.maximum(size, SMALLEST), 1)
 
 
 def _largest(vector: jax.Array) -> jax.Array:
