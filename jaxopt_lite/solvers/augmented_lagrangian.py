@@ -27,7 +27,8 @@ FEASIBLE = 10.0  # the tolerance of a constraint is this times max(tol, ε) max(
 ROUNDING = 64.0  # and this times ε times its size at the start
 OFFSET = 4.0  # size of the constant that is added to values, in units of max(1, |f|) at the start
 LARGEST = 1e20  # multipliers are kept within ± this, so that they stay safeguarded
-STUCK = 6  # inner solves without progress after which it ends
+STUCK = 6  # inner solves without progress after which it ends, if the penalty term is larger than f
+HOPELESS = 20  # and after which it ends anyway
 RUNAWAY = 1e4  # growth of the violation after which an inner solve is begun anew with a larger penalty
 PROBES = 8  # products with the Jacobian of the constraints, which measure its rows
 GAP = 0.01  # the size of a constraint is at least this times its distance from the nearest bound at the start
@@ -61,7 +62,7 @@ class AugmentedState(NamedTuple):
     least: jax.Array  # the least max of the gradient's norm and the measure, each relative to its tolerance
     size: jax.Array  # of f at the start
     sizes: jax.Array  # of the gradients of the constraints at the start [m]; the inner solver sees c / sizes
-    allowed: jax.Array  # the tolerances of the constraints [m]
+    rounding: jax.Array  # of the constraints at the start [m]
     first_norm: jax.Array  # of the gradient of the first augmented Lagrangian at the start
     first_violation: jax.Array
     stuck: jax.Array  # int32: successive inner solves without progress
@@ -124,25 +125,9 @@ def augmented_lagrangian(
         zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), aux)
         point = Point(params, infinity, zeros, jax.tree.map(jnp.zeros_like, params), y, infinity)
         state = inner.init(_augmented(objective, y, y + 1, zero + 1, zero), params)
+        numbers = (zero + 1, zero, infinity, jnp.full(2, infinity), infinity, zero + 1)  # from the penalty to the size
         return AugmentedState(
-            *(
-                point,
-                params,
-                params,
-                state,
-                y,
-                zero + 1,
-                zero,
-                infinity,
-                jnp.full(2, infinity),
-                infinity,
-                zero + 1,
-                y + 1,
-                y,
-                zero,
-                zero,
-            ),
-            *(count, count, jnp.array(True)),
+            *(point, params, params, state, y, *numbers, y + 1, y, zero, zero, count, count, jnp.array(True))
         )
 
     def step(objective: Objective, params: Any, state: AugmentedState) -> tuple[Any, AugmentedState, Info]:
@@ -164,7 +149,9 @@ def augmented_lagrangian(
         outside = jnp.abs(interval.excess)
         measure, violation = _largest(shift), _largest(outside)
         eps = max(float(jnp.finfo(x.dtype).eps) for x in (value, *jax.tree.leaves(params)))  # of the coarsest
-        allowed = jnp.where(scaling, _allowed(objective.tol, interval, eps), s.allowed)
+        rounding = jnp.where(scaling, ROUNDING * eps * jnp.abs(interval.values), s.rounding)
+        nearest = jnp.clip(*interval)  # outside the bound itself, of which the other one may be 1e20
+        allowed = FEASIBLE * jnp.maximum(objective.tol, eps) * jnp.maximum(1, jnp.abs(nearest)) + rounding
         first_norm = jnp.where(s.count <= 1, norm, s.first_norm)
         first_violation = jnp.where(scaling, violation, s.first_violation)
 
@@ -178,7 +165,9 @@ def augmented_lagrangian(
         converged = ~scaling & stationary & (excess <= 1)
 
         inner_tol = jnp.where(s.opens, jnp.minimum(s.inner_tol, SECTION * norm), s.inner_tol)
-        inner_tol = jnp.maximum(inner_tol, 0.5 * target)
+        # The gradients of the scaled constraints have norms of about 1, so the sum over them is rounded by this.
+        noise = FEASIBLE * eps * jnp.sum(jnp.abs(multipliers))
+        inner_tol = jnp.maximum(inner_tol, jnp.maximum(0.5 * target, noise))
 
         # The next inner solve. One that does not begin with finite numbers would not do so again.
         is_bad = (s.opens & (info.status == Status.NON_FINITE)) | (scaling & ~jnp.isfinite(value + violation))
@@ -190,6 +179,9 @@ def augmented_lagrangian(
         merit = jnp.maximum(jnp.where(jnp.isnan(norm), 0, norm) / jnp.where(target > 0, target, 1), excess)
         progress = ~runs_away & ((measure <= 0.9 * jnp.min(s.measures)) | (merit <= 0.5 * s.least))
         stuck = jnp.where(ends, jnp.where(progress, 0, s.stuck + 1), s.stuck).astype(jnp.int32)
+        # Only where the penalty outweighs f does the violation that is left say that no point is feasible.
+        dominated = rho / 2 * jnp.sum(scaled.excess**2) >= jnp.maximum(1, jnp.abs(value))
+        dominated |= violation <= jnp.sqrt(objective.tol)
         grown = rho * jnp.where(ends & ~shrunk, jnp.where(runs_away, growth**2, growth), 1)
         first_penalty = 10 * size / jnp.maximum(1, jnp.sum(scaled.excess**2) / 2)
         penalty = jnp.where(scaling, jnp.clip(first_penalty, 1e-8, 1e8), grown)
@@ -199,11 +191,10 @@ def augmented_lagrangian(
         measures = jnp.where(ends & ~runs_away, last_two, s.measures)
         here = tree.where(runs_away, s.anchor, here)
         anchor = tree.where(ends, here, s.anchor)
+        following = _augmented(objective, y, sizes, penalty, offset)
         kept = jax.lax.cond(
             ends | scaling,
-            lambda: _begun(
-                inner, _augmented(objective, y, sizes, penalty, offset), here, inner_state, ~runs_away & ~scaling
-            ),
+            lambda: _begun(inner, following, here, inner_state, ~runs_away & ~scaling),
             lambda: inner_state,
         )
 
@@ -214,7 +205,7 @@ def augmented_lagrangian(
                 is_bad,
                 converged,
                 unbounded,
-                stuck >= STUCK,
+                (stuck >= HOPELESS) | ((stuck >= STUCK) & dominated),
             ],
             [
                 Status.NON_FINITE,
@@ -227,23 +218,8 @@ def augmented_lagrangian(
         least = jnp.where(ends, jnp.minimum(merit, s.least), s.least)
         inner_tol = jnp.where(scaling, jnp.inf, inner_tol)
         new_state = AugmentedState(
-            *(
-                point,
-                here,
-                anchor,
-                kept,
-                y,
-                penalty,
-                offset,
-                inner_tol,
-                measures,
-                least,
-                size,
-                sizes,
-                allowed,
-                first_norm,
-            ),
-            *(first_violation, stuck, s.count + 1, ends | scaling),
+            *(point, here, anchor, kept, y, penalty, offset, inner_tol, measures, least, size, sizes, rounding),
+            *(first_norm, first_violation, stuck, s.count + 1, ends | scaling),
         )
         updates = jax.tree.map(jnp.subtract, point.params, params)
         result = Info(point.value, point.aux, point.grads, updates, status, info.evaluations)
@@ -321,13 +297,6 @@ def _unit(norm: jax.Array, other: jax.Array) -> jax.Array:
 
 def _largest(vector: jax.Array) -> jax.Array:
     return jnp.max(vector, initial=0) if vector.size == 0 else jnp.max(jnp.abs(vector))
-
-
-def _allowed(tol: Any, interval: Interval, eps: float) -> jax.Array:
-    """The distance from its bounds at which each constraint counts as met."""
-    finite = lambda bound: jnp.where(jnp.isfinite(bound), jnp.abs(bound), 0)
-    size = jnp.maximum(1, jnp.maximum(finite(interval.lower), finite(interval.upper)))
-    return FEASIBLE * jnp.maximum(tol, eps) * size + ROUNDING * eps * jnp.abs(interval.values)
 
 
 def _is_better(new: Point, old: Point, allowed: jax.Array, outside: jax.Array) -> jax.Array:
