@@ -92,7 +92,9 @@ def augmented_lagrangian(
     while the penalty grows: at a stationary point of the violation, which need not be its least value. Without
     convergence the feasible point with the least f is returned, or where none was seen, the one with the least
     violation. f and c are evaluated outside of the constraints, but within the bounds if the inner solver takes them.
-    The first evaluation measures the scale of f and c, and sets the penalty.
+    The first evaluation measures the sizes of f and of each constraint, mainly the norms of their gradients at the
+    start. Constraints are divided by theirs, and that of f sets the penalty, so their units matter little; those of the
+    parameters do.
 
     Args:
         inner: a solver of kind "minimize", such as `jo.solvers.lbfgsb()`, which takes bounds.
