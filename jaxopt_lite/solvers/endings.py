@@ -66,8 +66,8 @@ def unbegun(value: jax.Array) -> Course:
 
 
 def reach(params: Any) -> jax.Array:
-    """max(1, ‖x‖): how far away a probe looks; less than ‖x‖ where its square overflows."""
-    square = inner(params, params)
+    """max(1, ‖x‖): how far away a probe looks, a constant in derivatives; less than ‖x‖ where its square overflows."""
+    square = jax.lax.stop_gradient(inner(params, params))
     return jnp.maximum(1, jnp.sqrt(jnp.minimum(square, jnp.finfo(square.dtype).max)))
 
 

@@ -136,7 +136,8 @@ def osqp(
         ax = quadratic.a @ best.x
         violation = jnp.max(jnp.abs(ax - jnp.clip(ax, quadratic.lower, quadratic.upper)), initial=0)
         numbers = jnp.isfinite(jnp.sum(quadratic.p) + jnp.sum(quadratic.q) + jnp.sum(quadratic.a))
-        crossed = jnp.any(~(quadratic.lower <= quadratic.upper))
+        lower, upper = quadratic.lower, quadratic.upper
+        crossed = jnp.any(~(lower <= upper) | (lower == jnp.inf) | (upper == -jnp.inf))
         infeasible, unbounded = _certificates(scaled, iterate)
         status = jnp.select(
             [~numbers, crossed, ~state.is_convex, best.error <= objective.tol, infeasible, unbounded],
@@ -176,7 +177,9 @@ def _equilibrate(quadratic: Quadratic, passes: int) -> Scales:
 
 
 def _root(sizes: jax.Array) -> jax.Array:
-    return jnp.sqrt(jnp.where((sizes > 1e-4) & jnp.isfinite(sizes), jnp.minimum(sizes, 1e4), 1))
+    """√ of sizes, within limits; 1 for zeros, and for what is zero but for rounding beside the largest."""
+    is_some = (sizes > jnp.finfo(sizes.dtype).eps * jnp.max(sizes, initial=0)) & jnp.isfinite(sizes)
+    return jnp.sqrt(jnp.where(is_some, jnp.clip(sizes, 1e-4, 1e4), 1))
 
 
 def _scaled(quadratic: Quadratic, scales: Scales) -> Quadratic:

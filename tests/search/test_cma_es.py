@@ -9,8 +9,9 @@ import pytest
 
 import jaxopt_lite as jo
 from jaxopt_lite import tree
+from jaxopt_lite.core.vectors import any_lane
 from jaxopt_lite.search.distribution import Gaussian, rates_of, updated
-from jaxopt_lite.search.population import any_lane
+from tests.quick import quick_jit
 from tests.solvers.families import one_of
 
 ONE = jo.search.cma_es(restarts=0)
@@ -155,6 +156,19 @@ def test_endings_that_are_no_minima():
     a, b = np.asarray(solution.params["a"]).ravel(), np.asarray(solution.params["b"])
     assert (b == 2).all() and np.isfinite(a).all() and abs(a[3] - 1) < 1e-2
     assert a[3] == a[4] != a[5] and solution.params["a"].dtype == jnp.float32
+
+
+def test_the_status_is_that_of_the_descent_that_found_the_best_point():
+    """A bowl in a plateau, on which descents stall, with a start in either: whichever descent comes last."""
+    f = lambda x: jnp.minimum(jnp.sum((x - 2) ** 2) - 9, 0)
+    method = jo.search.cma_es(sigma=0.02, restarts=1)
+    solve = lambda start, key: jo.minimize(f, start, method, bounds=(-5.0, 5.0), key=key, max_steps=2000)
+    starts = jnp.array([[3.0, 2.0], [-4.0, -4.0]]).repeat(6, axis=0)
+    found = quick_jit(jax.vmap(solve))(starts, jax.random.split(jax.random.key(0), 12))
+    in_bowl = np.asarray(found.value < 0)
+    assert in_bowl[:6].all() and 0 < in_bowl[6:].sum() < 6, in_bowl
+    assert found.converged.tolist() == in_bowl.tolist(), found.status
+    assert (found.status[~in_bowl] == jo.Status.STALLED).all()
 
 
 def test_one_dimension_in_float32_and_arguments():

@@ -99,17 +99,17 @@ def test_contradictions_are_infeasible_and_lanes_do_not_mix():
 
 @pytest.mark.usefixtures("x64")
 def test_runaway_is_caught_and_the_point_returned_is_the_best():
-    """-x³ has no bound, but on the disc it has; out of steps the feasible point with the least value is returned."""
+    """-x⁵ has no bound, but on the disc it has; out of steps the feasible point with the least value is returned."""
     solve = lambda start, steps: jo.minimize(
-        lambda x: (-(x[0] ** 3), x[1]), start, constraints=above(lambda x: 1 - square(x)), max_steps=steps, has_aux=True
+        lambda x: (-(x[0] ** 5), x[1]), start, constraints=above(lambda x: 1 - square(x)), max_steps=steps, has_aux=True
     )
     solution = solve(jnp.array([0.5, 1.0]), 300)
     assert solution.converged and solution.params == pytest.approx([1, 0], abs=1e-6), solution
-    assert solution.aux == solution.params[1] and solution.multipliers[0] == pytest.approx(1.5, abs=1e-6)
+    assert solution.aux == solution.params[1] and solution.multipliers[0] == pytest.approx(2.5, abs=1e-6)
     part = solve(jnp.array([0.5, 0.5]), 4)
-    assert part.status == Status.MAX_STEPS and part.violation <= 1e-8 and part.value <= -0.125
+    assert part.status == Status.MAX_STEPS and part.violation <= 1e-8 and part.value <= -(0.5**5)
     part = jo.minimize(
-        *(lambda x: (-(x[0] ** 3), x[1]), jnp.array([0.5, 1.0])),
+        *(lambda x: (-(x[0] ** 5), x[1]), jnp.array([0.5, 1.0])),
         **dict(constraints=above(lambda x: 1 - square(x)), has_aux=True, max_steps=300, callback=lambda s: True),
     )
     assert part.status == Status.INTERRUPTED
@@ -199,3 +199,21 @@ def test_derivatives():
     np.testing.assert_allclose(forward[0], reverse[0], atol=1e-10)
     np.testing.assert_allclose(forward[0], difference(values), atol=1e-6)
     np.testing.assert_allclose(second[0], difference(forward), atol=1e-5)
+
+
+@pytest.mark.usefixtures("x64")
+def test_scales_of_f_and_of_constraints():
+    """One problem whose constraints have no gradient at the start, in other units, and from far away."""
+
+    def solve(of_f, of_c, start):
+        f = lambda x, s: s * (0.5 * x[0] ** 2 + x[1] ** 2 - x[0] * x[1] - 7 * x[0] - 7 * x[1])
+        ellipse = types.SimpleNamespace(fun=lambda x: of_c * (25 - 4 * x[0] ** 2 - x[1] ** 2), lb=0.0, ub=1e20)
+        return jo.minimize(f, start, args=(of_f,), constraints=ellipse)
+
+    of_f, of_c = np.array([(1, 1), (1e-6, 1), (1, 1e6), (1e-6, 1e4), (1e6, 1), (1, 1e-3), (1, 1)], float).T
+    starts = np.array([*[[0.0, 0.0]] * 6, [3e4, -1e5]])
+    batch = quick_jit(jax.vmap(solve))(of_f, of_c, starts)
+    assert batch.converged.all() and batch.evaluations.max() < 400, (batch.status, batch.evaluations)
+    np.testing.assert_allclose(batch.params, [[2.0, 3.0]] * 7, atol=1e-6)
+    np.testing.assert_allclose(batch.multipliers[0], 0.5 * of_f / of_c, rtol=1e-4)
+    assert np.all(batch.violation <= 1e-9 * np.maximum(1, of_c) + 64 * 2.3e-16 * 5e10 * (starts[:, 0] > 0))

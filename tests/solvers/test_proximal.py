@@ -262,3 +262,12 @@ def broken(strength: jo.NonNegative):
 def test_wrong_input(make, error, message):
     with pytest.raises(error, match=message):
         make()
+
+
+def test_unrolled_in_reverse_from_zeros():
+    """The probes of a start have lengths that are roots of zero here."""
+    f = lambda w: jnp.sum(jnp.array([1.0, 5.0, 9.0]) * (w - jnp.array([1.0, 2.0, 3.0])) ** 2) / 2
+    solve = lambda t: (
+        jo.minimize(f, jnp.zeros(3), proximal(jo.l1_penalty(t)), max_steps=40, differentiate="unrolled").params
+    )
+    np.testing.assert_allclose(jax.jacrev(solve)(0.5), [-1, -1 / 5, -1 / 9], 1e-3)

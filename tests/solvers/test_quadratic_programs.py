@@ -11,7 +11,8 @@ from tests.quick import quick_jit
 
 INF = np.inf
 N, M = 20, 36  # all programs are padded to this many variables and constraints
-KINDS = ("equalities", "inequalities", "bounds", "all", "degenerate", "linear", "infeasible", "unbounded", "not convex")
+KINDS = ("equalities", "inequalities", "bounds", "all", "degenerate", "linear", "small rows")
+KINDS += ("infeasible", "at infinity", "unbounded", "not convex")
 
 
 def random_program(kind, seed):
@@ -36,6 +37,10 @@ def random_program(kind, seed):
         upper[:] = INF
     if kind == "infeasible":
         a, lower, upper = np.append(a, a[:1], 0), np.append(lower, upper[0] + 0.1), np.append(upper, INF)
+    if kind == "at infinity":
+        lower[0] = upper[0] = INF
+    if kind == "small rows":
+        a, lower, upper = 1e-6 * a, 1e-6 * lower, 1e-6 * upper
     if kind == "unbounded":
         root[:, -1] = 0
         way = np.linalg.svd(root.T)[2][-1]  # P way = 0
@@ -70,6 +75,7 @@ def test_random_programs(x64, tol):
     programs = [random_program(kind, seed) for seed, kind in enumerate(kinds)]
     statuses = {
         "infeasible": Status.INFEASIBLE,
+        "at infinity": Status.INFEASIBLE,
         "unbounded": Status.UNBOUNDED,
         "not convex": Status.NOT_CONVEX,
     }
