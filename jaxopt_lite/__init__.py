@@ -76,6 +76,7 @@ from jaxopt_lite.optimizers.first_order import (
     signum,
     yogi,
 )
+from jaxopt_lite.optimizers.matrices import muon
 from jaxopt_lite.optimizers.mixtures import ademamix, adopt, simplified_ademamix
 from jaxopt_lite.problems.bbob import TestProblem, bbob
 from jaxopt_lite.report.curves import plot_history
@@ -163,6 +164,8 @@ from jaxopt_lite.transforms.decay import (
 )
 from jaxopt_lite.transforms.distance import dadapt_adamw, prodigy, scale_by_dog, scale_by_dowg
 from jaxopt_lite.transforms.guards import skip_large_updates, skip_not_finite, zero_nans
+from jaxopt_lite.transforms.hidden import hidden_matrices
+from jaxopt_lite.transforms.matrices import as_matrices, orthogonalize, scale_by_shape
 from jaxopt_lite.transforms.mixtures import cautious, scale_by_ademamix, scale_by_adopt, scale_by_simplified_ademamix
 from jaxopt_lite.transforms.momentum import ema, scale_by_lion, scale_by_sign, trace
 from jaxopt_lite.transforms.routing import by_path, freeze, masked, partition, routing_table
@@ -175,7 +178,7 @@ from jaxopt_lite.transforms.scaling import (
     scale_by_trust_ratio,
 )
 from jaxopt_lite.transforms.schedule_free import eval_params, schedule_free
-from jaxopt_lite.transforms.stacking import stack_leaves
+from jaxopt_lite.transforms.stacking import stack_leaves, stack_matrices
 from jaxopt_lite.transforms.wrappers import accumulate, averaged_params, ema_params, lookahead
 
 __version__ = "0.1.0"
@@ -250,6 +253,7 @@ __all__ = [
     "amsgrad",
     "apply_updates",
     "arrays",
+    "as_matrices",
     "as_optax",
     "averaged_params",
     "batch_order",
@@ -284,6 +288,7 @@ __all__ = [
     "grid",
     "group_lasso_penalty",
     "halton",
+    "hidden_matrices",
     "hyperparameters",
     "identity",
     "init_state",
@@ -309,6 +314,7 @@ __all__ = [
     "median_stopping",
     "minimize",
     "minimize_batch",
+    "muon",
     "nadam",
     "nadamw",
     "noisy_sgd",
@@ -317,6 +323,7 @@ __all__ = [
     "novograd",
     "nuclear_norm_penalty",
     "one_minus_log_uniform",
+    "orthogonalize",
     "parse",
     "partition",
     "penalty",
@@ -330,8 +337,8 @@ __all__ = [
     "prodigy",
     "proximal_l1",
     "proximal_l2",
-    "radam",
     "quadratic_program",
+    "radam",
     "random",
     "regularized",
     "replace",
@@ -362,6 +369,7 @@ __all__ = [
     "scale_by_rprop",
     "scale_by_rss",
     "scale_by_schedule",
+    "scale_by_shape",
     "scale_by_sign",
     "scale_by_simplified_ademamix",
     "scale_by_stddev",
@@ -386,6 +394,7 @@ __all__ = [
     "space_of",
     "spell",
     "stack_leaves",
+    "stack_matrices",
     "state_layout",
     "stateless",
     "successive_halving",

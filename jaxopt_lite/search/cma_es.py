@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxopt_lite import tree
 from jaxopt_lite.core.arguments import check_int
+from jaxopt_lite.core.execution import any_lane
 from jaxopt_lite.core.method import Info, Objective, Status, solver
 from jaxopt_lite.core.numbers import Positive
 from jaxopt_lite.core.vectors import to_vector
@@ -21,7 +22,6 @@ from jaxopt_lite.search.population import (
     ROUNDING,
     Best,
     Region,
-    any_lane,
     better,
     evaluate,
     has_collapsed,

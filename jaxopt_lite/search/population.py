@@ -16,7 +16,6 @@ from jaxopt_lite.core.vectors import from_vector, to_vector
 __all__ = [
     "Best",
     "Region",
-    "any_lane",
     "better",
     "evaluate",
     "has_collapsed",
@@ -92,22 +91,6 @@ def better(best: Best, points: jax.Array, values: jax.Array, aux: Any) -> Best:
     i = jnp.argmin(values)
     found = Best(points[i], values[i], jax.tree.map(lambda a: a[i], aux))
     return tree.where(found.value < best.value, found, best)
-
-
-@jax.custom_batching.custom_vmap
-def any_lane(condition: jax.Array) -> jax.Array:
-    """A condition, a bool scalar; under vmap whether it holds in any lane, the same scalar for all.
-
-    `lax.cond(any_lane(c), lambda x: tree.where(c, dear(x), x), lambda x: x, x)` is `dear` where c holds, and skips it
-    where no lane needs it; `cond(c, ...)` would do both branches under vmap.
-    """
-    return condition
-
-
-@any_lane.def_vmap
-def _any_of_lanes(size: int, is_batched: list[bool], condition: jax.Array) -> tuple[jax.Array, bool]:
-    del size, is_batched
-    return any_lane(jnp.any(condition)), False
 
 
 def has_collapsed(region: Region, points: jax.Array, values: jax.Array, spread: jax.Array, tol: Any) -> jax.Array:

@@ -9,8 +9,8 @@ import pytest
 
 import jaxopt_lite as jo
 from jaxopt_lite import tree
+from jaxopt_lite.core.execution import any_lane
 from jaxopt_lite.search.distribution import Gaussian, rates_of, updated
-from jaxopt_lite.search.population import any_lane
 from tests.solvers.families import one_of
 
 ONE = jo.search.cma_es(restarts=0)

@@ -1,0 +1,50 @@
+"""When costly computations run: one after the other, or only where some lane of a vmap needs them."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.core import Tracer
+
+__all__ = ["any_lane", "in_turn"]
+
+
+@jax.custom_batching.custom_vmap
+def any_lane(condition: jax.Array) -> jax.Array:
+    """A condition, a bool scalar; under vmap whether it holds in any lane, the same scalar for all.
+
+    `lax.cond(any_lane(c), lambda x: tree.where(c, dear(x), x), lambda x: x, x)` is `dear` where c holds, and skips it
+    where no lane needs it; `cond(c, ...)` would do both branches under vmap.
+    """
+    return condition
+
+
+@any_lane.def_vmap
+def _any_of_lanes(size: int, is_batched: list[bool], condition: jax.Array) -> tuple[jax.Array, bool]:
+    del size, is_batched
+    return any_lane(jnp.any(condition)), False
+
+
+def in_turn(f: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+    """Apply a function to each item, each application after the one before it.
+
+    XLA runs what does not depend on each other at the same time: the temporary arrays of all applications are then
+    alive together, and on a CPU with two cores batched QR and Cholesky decompositions side by side wait for each other
+    forever. Here each item depends on a number of the result before it, by a selection that never takes it.
+
+    Args:
+        f: a function of one item that returns a pytree of floating or complex arrays.
+        items: pytrees of floating or complex arrays.
+
+    Returns:
+        The results in order.
+    """
+    results = []
+    for item in items:
+        before = jax.tree.leaves(results[-1:])
+        if before and isinstance(before[0], Tracer):
+            last = jax.lax.stop_gradient(jnp.real(jnp.ravel(before[0])[0]))
+            item = jax.tree.map(lambda x, last=last: jnp.where(last > jnp.inf, last.astype(x.dtype), x), item)
+        results.append(f(item))
+    return results
