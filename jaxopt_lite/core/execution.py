@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
-__all__ = ["any_lane", "in_turn"]
+__all__ = ["any_lane", "gathered", "in_turn"]
 
 
 @jax.custom_batching.custom_vmap
@@ -42,9 +42,21 @@ def in_turn(f: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
     """
     results = []
     for item in items:
-        before = jax.tree.leaves(results[-1:])
+        before = [x for x in jax.tree.leaves(results[-1:]) if x.size and not any(jax.typeof(x).sharding.spec)]
         if before and isinstance(before[0], Tracer):
             last = jax.lax.stop_gradient(jnp.real(jnp.ravel(before[0])[0]))
             item = jax.tree.map(lambda x, last=last: jnp.where(last > jnp.inf, last.astype(x.dtype), x), item)
         results.append(f(item))
     return results
+
+
+def gathered(f: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
+    """f(x) of x's shape for a function that needs all of x, where shardings are part of types; elsewhere just f(x).
+
+    On a mesh of explicit axes a product over a sharded axis is an error, so x is gathered and the result laid out
+    again. XLA does this by itself on a mesh of automatic axes.
+    """
+    spec = jax.typeof(x).sharding.spec
+    if not any(spec):
+        return f(x)
+    return jax.sharding.reshard(f(jax.sharding.reshard(x, jax.sharding.PartitionSpec())), spec)

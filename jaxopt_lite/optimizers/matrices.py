@@ -63,6 +63,7 @@ def muon(
         adam_learning_rate: AdamW's learning rate; None means the same as for the matrices.
         labels: "adam" or a word of `as_matrices` for each leaf: a tree of labels (or a prefix of it), or a function of
             params. None is `hidden_matrices()`, which goes by names and asks where they say nothing.
+            A leaf of fewer than two axes that is not "adam" is a matrix of one row.
         debias: correct the momentum for its start at zero, as Optax does; False is the authors' code.
 
     Raises:

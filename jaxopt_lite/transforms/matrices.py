@@ -1,5 +1,7 @@
 """Rules that act on matrices: the last two axes of a leaf, rows in and columns out; other axes are batches.
 
+A leaf of fewer than two axes is a matrix of one row.
+
 orthogonalize       U Vᵀ of G = U Σ Vᵀ, nearly: a polynomial of G          Jordan et al., 2024 (Muon)
     X ← a X + (b A + c A²) X,  A = X Xᵀ                                     a Newton-Schulz step, from X = G / ‖G‖
 scale_by_shape      √max(1, out / in) O                                     Jordan et al., 2024
@@ -7,6 +9,7 @@ scale_by_shape      √max(1, out / in) O                                     Jo
 as_matrices         leaves of any number of axes as matrices
 """
 
+import functools
 import math
 from typing import Any, Literal
 
@@ -16,7 +19,7 @@ import numpy as np
 import optax
 
 from jaxopt_lite import tree
-from jaxopt_lite.core.execution import in_turn
+from jaxopt_lite.core.execution import gathered, in_turn
 from jaxopt_lite.core.numbers import NonNegative, Positive
 from jaxopt_lite.core.parameters import Dtype
 from jaxopt_lite.core.transformation import GradientTransformation, transformation
@@ -80,7 +83,7 @@ def orthogonalize(
             narrow products are not faster.
 
     Raises:
-        ValueError: for other coefficients or fewer than one step; when used, for a leaf of fewer than two axes.
+        ValueError: for other coefficients, or fewer than one step.
 
     Reference: Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024.
     """
@@ -88,26 +91,39 @@ def orthogonalize(
         raise ValueError(f"orthogonalize: ns_steps must be an int of at least 1, got {ns_steps!r}")
     coefficients = _coefficients(ns_coeffs, ns_steps)
 
-    def direction(g):
+    def direction(leaf):
+        g = _matrix(leaf)
         x = g if ns_dtype is None or jnp.iscomplexobj(g) else g.astype(ns_dtype)
         is_tall = x.shape[-2] > x.shape[-1]
-        x = _normalized(jnp.swapaxes(x, -1, -2) if is_tall else x, preconditioning, eps)
-        x, _ = jax.lax.scan(lambda x, abc: (_step(x, *abc), None), x, coefficients.astype(tree.real_dtype(x.dtype)))
+        x = _polynomial(jnp.swapaxes(x, -1, -2) if is_tall else x, coefficients, eps, preconditioning)
         x = (jnp.swapaxes(x, -1, -2) if is_tall else x).astype(g.dtype)
-        return jnp.sum(jnp.real(jnp.conj(g) * x), axis=(-2, -1), keepdims=True) * x if adaptive else x
+        if adaptive:
+            x = x * jnp.sum(jnp.real(jnp.conj(g) * x), axis=(-2, -1), keepdims=True)
+        return x.reshape(leaf.shape)
 
     def update(grads, state, params=None, **extra):
         leaves, structure = jax.tree.flatten(grads)
-        for leaf in leaves:
-            _check_matrix("orthogonalize", leaf)
-        return structure.unflatten(in_turn(direction, leaves)), state
+        return structure.unflatten(in_turn(functools.partial(gathered, direction), leaves)), state
 
     return lambda params: optax.EmptyState(), update
 
 
-def _step(x: jax.Array, a: jax.Array, b: jax.Array, c: jax.Array) -> jax.Array:
-    gram = x @ _adjoint(x)
-    return a * x + (b * gram + c * (gram @ gram)) @ x
+def _matrix(x: Any) -> jax.Array:
+    """A leaf [..., rows, columns]; one of fewer than two axes is a row."""
+    return x if x.ndim > 1 else x.reshape(1, x.size)
+
+
+@functools.partial(jax.jit, static_argnames="preconditioning", inline=True)  # outside jit a scan compiles every time
+def _polynomial(x: jax.Array, coefficients: Any, eps: Any, preconditioning: str) -> jax.Array:
+    """X [..., m, n], m ≤ n, after a step with each of the coefficients [steps, 3]."""
+
+    def step(x, abc):
+        a, b, c = abc
+        gram = x @ _adjoint(x)
+        return a * x + (b * gram + c * (gram @ gram)) @ x, None
+
+    coefficients = jnp.asarray(coefficients, tree.real_dtype(x.dtype))
+    return jax.lax.scan(step, _normalized(x, preconditioning, eps), coefficients)[0]
 
 
 def _adjoint(x: jax.Array) -> jax.Array:
@@ -147,7 +163,7 @@ def _coefficients(given: Any, steps: int) -> np.ndarray:
         table = np.asarray(given, np.float64)
     except (TypeError, ValueError):
         table = np.zeros(())
-    if table.ndim not in (1, 2) or table.shape[-1] != 3 or not np.isfinite(table).all() or not len(table):
+    if table.ndim not in (1, 2) or table.shape[table.ndim - 1] != 3 or not np.isfinite(table).all() or not len(table):
         raise ValueError(f"orthogonalize: ns_coeffs must be a triple, or a triple for each step, got {given!r}")
     return table if table.ndim == 2 else np.tile(table, (steps, 1))
 
@@ -167,10 +183,9 @@ def scale_by_shape(consistent_rms: NonNegative | None = None):
     """
 
     def scaled(u):
-        _check_matrix("scale_by_shape", u)
-        rows, columns = u.shape[-2:]
+        rows, columns = _matrix(u).shape[-2:]
         if consistent_rms is None:
-            return math.sqrt(max(1, columns / rows)) * u
+            return math.sqrt(max(1, columns / max(rows, 1))) * u
         return tree.scale(consistent_rms, math.sqrt(max(rows, columns)) * u)
 
     def update(updates, state, params=None, **extra):
@@ -193,7 +208,7 @@ def as_matrices(inner: GradientTransformation, axes: Literal["matrix", "last_out
             - "first_out": [out, in, ...]; as in the weights of PyTorch and Equinox, convolutions and linear layers.
 
     Raises:
-        ValueError: if the inner rule has a state, or, when used, for a leaf of fewer than two axes.
+        ValueError: when used, if the inner rule has a state.
     """
 
     def init(params):
@@ -208,22 +223,14 @@ def as_matrices(inner: GradientTransformation, axes: Literal["matrix", "last_out
         return jax.tree.map(from_matrix, new, updates), state
 
     def to_matrix(w):
-        _check_matrix("as_matrices", w)
-        if axes == "matrix":
-            return w
+        if axes == "matrix" or np.ndim(w) < 2:
+            return _matrix(w)
         if axes == "last_out":
-            return w.reshape(-1, w.shape[-1])
-        return w.reshape(w.shape[0], -1).T if axes == "first_out" else w.reshape(w.shape[0], -1)
+            return w.reshape(math.prod(w.shape[:-1]), w.shape[-1])
+        rows = w.reshape(w.shape[0], math.prod(w.shape[1:]))
+        return rows.T if axes == "first_out" else rows
 
     def from_matrix(u, like):
-        return (u.T if axes == "first_out" else u).reshape(like.shape)
+        return (u.T if axes == "first_out" and like.ndim > 1 else u).reshape(like.shape)
 
     return init, update
-
-
-def _check_matrix(who: str, leaf: Any) -> None:
-    if np.ndim(leaf) < 2:
-        raise ValueError(
-            f"{who}: a leaf of shape {np.shape(leaf)} is no matrix; route leaves of fewer than two axes to another "
-            'rule, with partition({"matrix": ..., "rest": ...}, labels)'
-        )

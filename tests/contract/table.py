@@ -148,6 +148,7 @@ RULES = {
     "trace_nesterov": jo.trace(0.8, nesterov=True, accumulator_dtype="bfloat16"),
     "ema": jo.ema(0.8),
     "ema_biased": jo.ema(0.8, debias=False, accumulator_dtype="bfloat16"),
+    "ema_nesterov": jo.ema(0.8, nesterov=True),
     "scale_by_sign": jo.scale_by_sign(),
     "scale_by_lion": jo.scale_by_lion(0.7, 0.8, mu_dtype="bfloat16"),
     "scale_by_lion_smooth": jo.scale_by_lion(0.7, 0.8, mode="smooth", smooth_beta=2.0),
@@ -189,6 +190,12 @@ RULES = {
     "prodigy_safeguard": jo.prodigy(1.5, [0.8, 0.9], 0.85, 0.1, 0.01, 1.5, 0.2, safeguard_warmup=True),
     "schedule_free": jo.schedule_free(jo.sgd(LINE), RISING, 0.8, 1.5, "bfloat16", r=0.5),
     "cautious": jo.cautious(jo.sgd(0.1, 0.8), eps=0.7),
+    # matrices
+    "orthogonalize": jo.orthogonalize("polar_express", 3, 0.1, adaptive=True),
+    "orthogonalize_rows": jo.orthogonalize((2.0, -1.5, 0.5), 2, 4.0, preconditioning="aol", ns_dtype="bfloat16"),
+    "scale_by_shape": jo.scale_by_shape(0.3),
+    "as_matrices": jo.as_matrices(jo.chain(jo.orthogonalize(ns_steps=2, eps=0.1), jo.scale_by_shape()), "first_out"),
+    "stack_matrices": jo.stack_matrices(jo.chain(jo.ema(0.8), jo.orthogonalize(eps=0.1)), 3),
     # factors
     "scale": jo.scale(-0.3),
     "scale_by_learning_rate": jo.scale_by_learning_rate(0.3),
@@ -278,7 +285,12 @@ PENALTIES = {
     "nuclear_norm_penalty": jo.nuclear_norm_penalty(0.3, mask=MATRIX),
 }
 
-VALUES = TRANSFORMATIONS | SCHEDULES | PENALTIES | {"by_path": jo.by_path({"*/b": "plain"}, default="decayed")}
+LABELS = {
+    "by_path": jo.by_path({"*/b": "plain"}, default="decayed"),
+    "hidden_matrices": jo.hidden_matrices({"w": "first_out"}, default="matrix"),
+}
+
+VALUES = TRANSFORMATIONS | SCHEDULES | PENALTIES | LABELS
 
 # Leaves that are there for another choice of a switch.
 IDLE = {
