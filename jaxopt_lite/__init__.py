@@ -76,7 +76,7 @@ from jaxopt_lite.optimizers.first_order import (
     signum,
     yogi,
 )
-from jaxopt_lite.optimizers.matrices import muon
+from jaxopt_lite.optimizers.matrices import muon, soap
 from jaxopt_lite.optimizers.mixtures import ademamix, adopt, simplified_ademamix
 from jaxopt_lite.problems.bbob import TestProblem, bbob
 from jaxopt_lite.report.curves import plot_history
@@ -163,6 +163,7 @@ from jaxopt_lite.transforms.decay import (
     proximal_l2,
 )
 from jaxopt_lite.transforms.distance import dadapt_adamw, prodigy, scale_by_dog, scale_by_dowg
+from jaxopt_lite.transforms.eigenbases import scale_by_soap
 from jaxopt_lite.transforms.guards import skip_large_updates, skip_not_finite, zero_nans
 from jaxopt_lite.transforms.hidden import hidden_matrices
 from jaxopt_lite.transforms.matrices import as_matrices, orthogonalize, scale_by_shape
@@ -372,6 +373,7 @@ __all__ = [
     "scale_by_shape",
     "scale_by_sign",
     "scale_by_simplified_ademamix",
+    "scale_by_soap",
     "scale_by_stddev",
     "scale_by_trust_ratio",
     "scale_by_yogi",
@@ -387,6 +389,7 @@ __all__ = [
     "simplified_ademamix",
     "skip_large_updates",
     "skip_not_finite",
+    "soap",
     "sobol",
     "solver",
     "solvers",

@@ -50,13 +50,16 @@ def in_turn(f: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
     return results
 
 
-def gathered(f: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
-    """f(x) of x's shape for a function that needs all of x, where shardings are part of types; elsewhere just f(x).
+def gathered(f: Callable[..., Any], x: jax.Array, *others: Any) -> Any:
+    """f(x, *others) for a function that needs all of x, where shardings are part of types; elsewhere it is just that.
 
-    On a mesh of explicit axes a product over a sharded axis is an error, so x is gathered and the result laid out
-    again. XLA does this by itself on a mesh of automatic axes.
+    On a mesh of explicit axes a product over a sharded axis is an error, so the arguments are gathered, and the result,
+    an array of x's shape or those of a tuple, is laid out as x again. XLA does this by itself on automatic axes.
     """
     spec = jax.typeof(x).sharding.spec
     if not any(spec):
-        return f(x)
-    return jax.sharding.reshard(f(jax.sharding.reshard(x, jax.sharding.PartitionSpec())), spec)
+        return f(x, *others)
+    whole = jax.tree.map(lambda y: jax.sharding.reshard(y, jax.sharding.PartitionSpec()), (x, *others))
+    back = lambda y: jax.sharding.reshard(y, spec) if isinstance(y, jax.Array) else y
+    result = f(*whole)
+    return tuple(map(back, result)) if isinstance(result, tuple) else back(result)

@@ -24,7 +24,7 @@ from jaxopt_lite.optimizers.first_order import (
     signum,
     yogi,
 )
-from jaxopt_lite.optimizers.matrices import muon
+from jaxopt_lite.optimizers.matrices import muon, soap
 from jaxopt_lite.optimizers.mixtures import ademamix, adopt, simplified_ademamix
 
 __all__ = [
@@ -56,5 +56,6 @@ __all__ = [
     "sgd",
     "signum",
     "simplified_ademamix",
+    "soap",
     "yogi",
 ]

@@ -1,14 +1,15 @@
-"""Recipes that work on matrices as such: Muon."""
+"""Recipes that work on matrices as such: Muon and SOAP."""
 
 from typing import Any, Literal
 
-from jaxopt_lite.core.numbers import Decay, NonNegative, Positive
+from jaxopt_lite.core.numbers import Decay, NonNegative, Positive, PositiveCount
 from jaxopt_lite.core.parameters import Dtype, Mask
 from jaxopt_lite.core.recipe import recipe
 from jaxopt_lite.core.schedule import LearningRate, NonNegativeOrSchedule
 from jaxopt_lite.core.transformation import chain
 from jaxopt_lite.optimizers.first_order import adamw
 from jaxopt_lite.transforms.decay import add_decayed_weights
+from jaxopt_lite.transforms.eigenbases import scale_by_soap
 from jaxopt_lite.transforms.hidden import hidden_matrices
 from jaxopt_lite.transforms.matrices import AXES, as_matrices, orthogonalize, scale_by_shape
 from jaxopt_lite.transforms.momentum import ema
@@ -16,7 +17,7 @@ from jaxopt_lite.transforms.routing import partition
 from jaxopt_lite.transforms.scaling import scale_by_learning_rate
 from jaxopt_lite.transforms.stacking import stack_matrices
 
-__all__ = ["muon"]
+__all__ = ["muon", "soap"]
 
 
 @recipe(orthogonalize, scale_by_shape, scale_by_learning_rate)
@@ -90,3 +91,25 @@ def muon(
     adam = adamw(rate, adam_b1, adam_b2, eps, adam_eps_root, mu_dtype, adam_weight_decay, nesterov=nesterov)
     routes = {axes: hidden(axes) for axes in AXES} | {"adam": adam}
     return partition(routes, hidden_matrices() if labels is None else labels)
+
+
+@recipe(scale_by_soap, add_decayed_weights, scale_by_learning_rate)
+def soap(
+    learning_rate: LearningRate = 3e-3,
+    b1: Decay = 0.95,
+    b2: Decay = 0.95,
+    shampoo_beta: Decay | None = None,
+    eps: NonNegative = 1e-8,
+    weight_decay: NonNegativeOrSchedule = 0.01,
+    mask: Mask = None,
+    precondition_frequency: PositiveCount = 10.0,
+    max_precondition_dim: int = 10_000,
+    mu_dtype: Dtype | None = None,
+    *,
+    max_aspect: float = 4.0,
+):
+    """Adam in the eigenbases of Shampoo, with decoupled decay: `scale_by_soap`, leaves of one shape in stacks."""
+    rule = scale_by_soap(
+        *(b1, b2, shampoo_beta, eps, precondition_frequency, max_precondition_dim, mu_dtype), max_aspect=max_aspect
+    )
+    return chain(stack_matrices(rule), add_decayed_weights(weight_decay, mask), scale_by_learning_rate(learning_rate))
