@@ -250,4 +250,12 @@ RECIPES = {
             MUON,
         ),
     ),
+    "soap": Recipe(
+        jo.soap(0.1, 0.8, 0.9, 0.7, 0.1, 0.2, MATRIX, 2.0, 5, "bfloat16", max_aspect=3.0),
+        chain(
+            jo.stack_matrices(jo.scale_by_soap(0.8, 0.9, 0.7, 0.1, 2.0, 5, "bfloat16", max_aspect=3.0)),
+            jo.add_decayed_weights(0.2, mask=MATRIX),
+            RATE,
+        ),
+    ),
 }

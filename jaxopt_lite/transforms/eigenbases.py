@@ -65,7 +65,7 @@ def scale_by_soap(
     decompositions run one after the other, and only in steps in which some lane of a vmap refreshes its basis.
 
     There is no update in the first step, as in the authors' code: its gradient defines the first basis, and would be
-    measured in it at once. From the second step on m and v count.
+    measured in it at once. From the second step on m and v count. Derivatives of an update take the bases as constants.
 
     Args:
         b1: β₁, decay of the mean gradient m, in [0, 1).
@@ -176,6 +176,7 @@ def _basis(is_first: jax.Array, a: jax.Array, q: jax.Array) -> tuple[jax.Array, 
 
     All anew in the first step, and then by one step of power iteration from the old ones.
     """
+    a, q = jax.lax.stop_gradient((a, q))  # eigenvectors of equal eigenvalues have no derivative
     product = a @ q
     eigenvalues = jnp.sum(jnp.real(jnp.conj(q) * product), axis=-2)
     order = jnp.argsort(-eigenvalues, axis=-1, stable=True)

@@ -196,6 +196,8 @@ RULES = {
     "scale_by_shape": jo.scale_by_shape(0.3),
     "as_matrices": jo.as_matrices(jo.chain(jo.orthogonalize(ns_steps=2, eps=0.1), jo.scale_by_shape()), "first_out"),
     "stack_matrices": jo.stack_matrices(jo.chain(jo.ema(0.8), jo.orthogonalize(eps=0.1)), 3),
+    "scale_by_soap": jo.scale_by_soap(0.8, 0.9, 0.7, 0.1, 2.0, 5, "bfloat16", max_aspect=3.0),
+    "scale_by_soap_one_side": jo.scale_by_soap(0.8, 0.9, eps=0.1, precondition_frequency=2.0, max_aspect=1.5),
     # factors
     "scale": jo.scale(-0.3),
     "scale_by_learning_rate": jo.scale_by_learning_rate(0.3),

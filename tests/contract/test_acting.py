@@ -15,7 +15,9 @@ LEAF = {
     *("scale_by_novograd", "scale_by_trust_ratio", "centralize", "clip_by_block_rms", "adaptive_grad_clip"),
     *("adaptive_grad_clip_coordinates", "lamb", "lars", "novograd", "cautious", "as_matrices", "muon"),
 }
-MATRICES = {"orthogonalize", "orthogonalize_rows", "scale_by_shape", "stack_matrices"}
+MATRICES = {"orthogonalize", "orthogonalize_rows", "scale_by_shape", "stack_matrices"} | {
+    *("scale_by_soap", "scale_by_soap_one_side", "soap"),
+}
 TREE = {
     *("stateless", "chain_of_chains", "add_noise", "add_noise_key", "noisy_sgd", "noisy_sgd_key"),
     *("stack_leaves_lifted", "lifted"),
@@ -23,7 +25,7 @@ TREE = {
 ROUTES = {
     *("masked", "masked_by_function", "masked_by_path", "freeze", "partition", "partition_by_path", "nested"),
     *("add_decayed_weights_masked", "proximal_l1_masked", "proximal_l2_masked", "adadelta", "adamw_masked", "nadamw"),
-    *("muon", "lion", "lamb", "lars", "adan", "ademamix", "simplified_ademamix", "dog", "dowg"),
+    *("muon", "soap", "lion", "lamb", "lars", "adan", "ademamix", "simplified_ademamix", "dog", "dowg"),
 }
 
 
@@ -78,7 +80,7 @@ def test_a_leaf_may_be_alone(name):
         assert not np.allclose(together, joined(updates, 1)["w"], 1e-3), "it acts on coordinates"
 
 
-@for_each(sorted(MATRICES))
+@for_each(sorted(MATRICES - ROUTES))
 def test_matrices_may_be_a_batch(name):
     """Rules that act on matrices give each matrix of a batch the numbers that it has alone, and no other ones."""
     optimizer = TRANSFORMATIONS[name]
