@@ -12,6 +12,8 @@ Set OPENBLAS_NUM_THREADS=1: with more threads LAPACK's decompositions of small m
 """
 
 import argparse
+import functools
+import os
 import statistics
 import time
 from collections.abc import Callable
@@ -51,6 +53,7 @@ def init(key: jax.Array, layers: int) -> dict[str, Any]:
 
 
 def normed(x: jax.Array, scale: jax.Array) -> jax.Array:
+    """x with a root mean square of `scale` along the last axis."""
     return scale * x * jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + 1e-6)
 
 
@@ -69,58 +72,103 @@ def loss(params: dict, tokens: jax.Array) -> jax.Array:
     return jnp.mean(optax.losses.softmax_cross_entropy_with_integer_labels(logits, tokens[:, 1:]))
 
 
-def seconds_of(f: Callable[[], Any]) -> float:
-    start = time.perf_counter()
-    f()
-    return time.perf_counter() - start
+def contender(optimizer: Any, layers: int, compiling: list[float]) -> tuple[Callable[[], object], float]:
+    """A turn of `update` and `apply_updates`, and its temporary memory in MB; compile seconds are appended."""
+    params, grads = init(jax.random.key(0), layers), init(jax.random.key(1), layers)
+    held = [params, jax.jit(optimizer.init)(params)]
+
+    def step(params, state, grads):
+        updates, state = optimizer.update(grads, state, params)
+        return optax.apply_updates(params, updates), state
+
+    for _ in range(COMPILATIONS):
+        jax.clear_caches()
+        lowered = jax.jit(step, donate_argnums=(0, 1)).lower(*held, grads)
+        start = time.perf_counter()
+        run = lowered.compile()
+        compiling.append(time.perf_counter() - start)
+
+    def turn():
+        held[:] = jax.block_until_ready(run(*held, grads))
+
+    return turn, run.memory_analysis().temp_size_in_bytes / 1e6
 
 
 def muon_rows(layers: int, rounds: int) -> list[dict]:
     """Muon's update: time, temporary memory and compile time, ours and Optax's."""
-    is_hidden = jo.hidden_matrices()
-    dimensions = lambda params: jax.tree.map(
-        lambda label: None if label == "adam" else optax.contrib.MuonDimensionNumbers(), is_hidden(params)
-    )
-    contenders = {
+
+    def dimensions(params):  # the same leaves are Muon's
+        own = optax.contrib.MuonDimensionNumbers()
+        return jax.tree.map(lambda label: None if label == "adam" else own, jo.hidden_matrices()(params))
+
+    peers = {
         "jaxopt_lite": jo.muon(0.02, weight_decay=0.1),
         "optax": optax.contrib.muon(0.02, weight_decay=0.1, muon_weight_dimension_numbers=dimensions),
     }
-    turns, compiled, compiling = {}, {}, {name: [] for name in contenders}
-    for name, optimizer in contenders.items():
+    turns, memory, compiling = {}, {}, {name: [] for name in peers}
+    for name, optimizer in peers.items():
+        turns[name], memory[name] = contender(optimizer, layers, compiling[name])
+    seconds = timing.alternate(turns, rounds, "Muon")
+    cases = (
+        ("Muon, update", {name: statistics.median(own) * 1e3 for name, own in seconds.items()}, "ms", 0.45),
+        ("Muon, temporary memory", memory, "memory", 0.4),
+        ("Muon, compile", {name: statistics.median(own) * 1e3 for name, own in compiling.items()}, "ms", 1.0),
+    )
+    rows = []
+    for case, figures, unit, target in cases:
+        for name, figure in figures.items():
+            is_update = case == "Muon, update"
+            ratio = timing.ratio(seconds, name, "optax") if is_update else figure / figures["optax"]
+            row = {"case": case, "contender": name, unit: figure, "ratio": ratio}
+            rows.append(row | ({"target": timing.verdict(ratio, target)} if name == "jaxopt_lite" else {}))
+    return rows
 
-        def step(params, state, grads, optimizer=optimizer):
-            updates, state = optimizer.update(grads, state, params)
-            return optax.apply_updates(params, updates), state
 
-        params, grads = init(jax.random.key(0), layers), init(jax.random.key(1), layers)
+def soap_rows(layers: int, rounds: int) -> list[dict]:
+    """Whole training steps of SOAP and AdamW: the time of ten, for one."""
+    tokens = jax.random.randint(jax.random.key(2), (BATCH, LENGTH), 0, TOKENS)
+    turns = {}
+    for name, optimizer in (("soap", jo.soap(3e-3, precondition_frequency=STEPS)), ("adamw", jo.adamw(3e-3))):
+
+        @functools.partial(jax.jit, donate_argnums=(0, 1))
+        def step(params, state, optimizer=optimizer):
+            updates, state = optimizer.update(jax.grad(loss)(params, tokens), state, params)
+            return jo.apply_updates(params, updates), state
+
+        params = init(jax.random.key(0), layers)
         held = [params, jax.jit(optimizer.init)(params)]
-        for _ in range(COMPILATIONS):
-            jax.clear_caches()
-            lowered = jax.jit(step, donate_argnums=(0, 1)).lower(*held, grads)
-            compiling[name].append(
-                seconds_of(lambda name=name, lowered=lowered: compiled.update({name: lowered.compile()}))
-            )
 
-        def turn(held=held, grads=grads, run=compiled[name]):
-            held[:] = jax.block_until_ready(run(*held, grads))
+        def turn(step=step, held=held):
+            for _ in range(STEPS):
+                held[:] = step(*held)
+            jax.block_until_ready(held)
 
         turns[name] = turn
-    seconds = timing.alternate(turns, rounds, "muon")
+    seconds = timing.alternate(turns, rounds, "SOAP")
     rows = []
-    memory = {name: program.memory_analysis().temp_size_in_bytes / 1e6 for name, program in compiled.items()}
-    for case, figures, target in (
-        ("Muon, update", {name: statistics.median(own) * 1e3 for name, own in seconds.items()}, "at most 0.45"),
-        ("Muon, temporary memory", None, "at most 0.4"),
-        ("Muon, compile", {name: statistics.median(own) * 1e3 for name, own in compiling.items()}, "at most 1"),
-    ):
-        for name in contenders:
-            ratio = timing.ratio(seconds, name, "optax") if case == "Muon, update" else 0.0
-            if figures is None:
-                ratio = memory[name] / memory["optax"]
-            elif case == "Muon, compile":
-                ratio = figures[name] / figures["optax"]
-            own = {"ms": figures[name]} if figures else {"memory": memory[name]}
-            rows.append(
-                {"case": case, "contender": name, "ratio": ratio, **own, "target": target if name != "optax" else ""}
-            )
+    for name, times in seconds.items():
+        ratio = timing.ratio(seconds, name, "adamw")
+        row = {"case": "SOAP, training step", "contender": name, "ms": statistics.median(times) * 1e3 / STEPS}
+        rows.append(row | {"ratio": ratio} | ({"target": timing.verdict(ratio, 1.5)} if name == "soap" else {}))
     return rows
+
+
+def main() -> None:
+    """Time both cases, print the table, write the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="fewer layers and rounds")
+    quick = parser.parse_args().quick
+    jax.config.update("jax_enable_compilation_cache", False)
+    layers, rounds = (QUICK_LAYERS, QUICK_ROUNDS) if quick else (LAYERS, ROUNDS)
+    start = time.perf_counter()
+    print(", ".join(f"{key} {value}" for key, value in timing.machine().items()), flush=True)
+    timing.header(COLUMNS)
+    rows = timing.show(muon_rows(layers, rounds), COLUMNS)
+    rows += timing.show(soap_rows(layers, rounds // 4), COLUMNS)
+    threads = os.environ.get("OPENBLAS_NUM_THREADS", "")
+    path = timing.write("matrix", quick, {"layers": layers, "openblas_num_threads": threads, "rows": rows})
+    print(f"\nwrote {path} after {time.perf_counter() - start:.0f} s")
+
+
+if __name__ == "__main__":
+    main()
