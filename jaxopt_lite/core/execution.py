@@ -1,5 +1,6 @@
 """When costly computations run: one after the other, or only where some lane of a vmap needs them."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -31,7 +32,7 @@ def in_turn(f: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
 
     XLA runs what does not depend on each other at the same time: the temporary arrays of all applications are then
     alive together, and on a CPU with two cores batched QR and Cholesky decompositions side by side wait for each other
-    forever. Here each item depends on a number of the result before it, by a selection that never takes it.
+    forever. Here each item depends on all arrays of the result before it, by a selection that is never made.
 
     Args:
         f: a function of one item that returns a pytree of floating or complex arrays.
@@ -44,8 +45,9 @@ def in_turn(f: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
     for item in items:
         before = [x for x in jax.tree.leaves(results[-1:]) if x.size and not any(jax.typeof(x).sharding.spec)]
         if before and isinstance(before[0], Tracer):
-            last = jax.lax.stop_gradient(jnp.real(jnp.ravel(before[0])[0]))
-            item = jax.tree.map(lambda x, last=last: jnp.where(last > jnp.inf, last.astype(x.dtype), x), item)
+            ends = [jax.lax.stop_gradient(jnp.real(jnp.ravel(x)[0])) for x in before]
+            never = functools.reduce(jnp.logical_or, [end > jnp.inf for end in ends])
+            item = jax.tree.map(lambda x, never=never: jnp.where(never, jnp.zeros_like(x), x), item)
         results.append(f(item))
     return results
 

@@ -64,6 +64,9 @@ def scale_by_soap(
     Leaves are matrices [..., rows, columns]; other axes are batches. Leaves of fewer than two axes are Adam's. The
     decompositions run one after the other, and only in steps in which some lane of a vmap refreshes its basis.
 
+    On CPU set OPENBLAS_NUM_THREADS=1 before Python starts: LAPACK's threads wait for each other, and for those of XLA,
+    many times longer than a decomposition of a few hundred rows takes.
+
     There is no update in the first step, as in the authors' code: its gradient defines the first basis, and would be
     measured in it at once. From the second step on m and v count. Derivatives of an update take the bases as constants.
 
@@ -180,9 +183,15 @@ def _basis(is_first: jax.Array, a: jax.Array, q: jax.Array) -> tuple[jax.Array, 
     product = a @ q
     eigenvalues = jnp.sum(jnp.real(jnp.conj(q) * product), axis=-2)
     order = jnp.argsort(-eigenvalues, axis=-1, stable=True)
-    power = lambda: jnp.linalg.qr(jnp.take_along_axis(product, order[..., None, :], axis=-1))[0]
-    anew = lambda: jnp.where(is_first, jnp.flip(jnp.linalg.eigh(a)[1], axis=-1), power())
-    return jax.lax.cond(any_lane(is_first), anew, power).astype(q.dtype), order
+    powered = jnp.take_along_axis(product, order[..., None, :], axis=-1)
+    power = lambda x: jnp.linalg.qr(x)[0]
+    anew = lambda x: jnp.flip(jnp.linalg.eigh(x)[1], axis=-1)
+
+    def either():  # in some lanes of a vmap it may be the first step, in others not
+        methods = iter((anew, power))
+        return jnp.where(is_first, *in_turn(lambda x: next(methods)(x), (a, powered)))
+
+    return jax.lax.cond(any_lane(is_first), either, lambda: power(powered)).astype(q.dtype), order
 
 
 def _permuted(orders: Sides, v: jax.Array) -> jax.Array:
