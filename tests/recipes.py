@@ -209,7 +209,7 @@ RECIPES = {
     ),
     "muon": Recipe(
         jo.muon(
-            *(0.1, (2.0, -1.5, 0.5), 2, 0.8, 0.1, 0.2, MATRIX, "bfloat16"),
+            *(0.1, (2.0, -1.5, 0.5), 2, 0.8, 0.1, 0.2, None, "bfloat16"),
             nesterov=False,
             adaptive=True,
             preconditioning="aol",
@@ -241,7 +241,7 @@ RECIPES = {
                         ),
                         axes,
                     ),
-                    jo.add_decayed_weights(0.2, mask=MATRIX),
+                    jo.add_decayed_weights(0.2),
                     RATE,
                 )
                 for axes in ("matrix", "last_out", "first_in", "first_out")
@@ -250,10 +250,29 @@ RECIPES = {
             MUON,
         ),
     ),
+    "muon_masked": Recipe(
+        jo.muon(0.1, eps=0.1, weight_decay=0.2, weight_decay_mask=MATRIX, labels="matrix"),
+        jo.partition(
+            {
+                axes: chain(
+                    jo.ema(0.95, nesterov=True),
+                    jo.as_matrices(
+                        jo.stack_matrices(chain(jo.orthogonalize(eps=0.1), jo.scale_by_shape())),
+                        axes,
+                    ),
+                    jo.add_decayed_weights(0.2, mask=MATRIX),
+                    RATE,
+                )
+                for axes in ("matrix", "last_out", "first_in", "first_out")
+            }
+            | {"adam": jo.adamw(0.1, eps=0.1, weight_decay=0.0, nesterov=True)},
+            "matrix",
+        ),
+    ),
     "soap": Recipe(
-        jo.soap(0.1, 0.8, 0.9, 0.7, 0.1, 0.2, MATRIX, 2.0, 5, "bfloat16", max_aspect=3.0),
+        jo.soap(0.1, 0.8, 0.9, 0.7, 0.1, 0.2, MATRIX, 2.0, 2, "bfloat16", max_aspect=3.0),
         chain(
-            jo.stack_matrices(jo.scale_by_soap(0.8, 0.9, 0.7, 0.1, 2.0, 5, "bfloat16", max_aspect=3.0)),
+            jo.stack_matrices(jo.scale_by_soap(0.8, 0.9, 0.7, 0.1, 2.0, 2, "bfloat16", max_aspect=3.0)),
             jo.add_decayed_weights(0.2, mask=MATRIX),
             RATE,
         ),

@@ -296,10 +296,11 @@ VALUES = TRANSFORMATIONS | SCHEDULES | PENALTIES | LABELS
 
 # Leaves that are there for another choice of a switch.
 IDLE = {
-    "scale_by_lion": ".smooth_beta",
-    "scale_by_lion_refined": ".smooth_beta",
-    "stable": ".power",
-    "stable_linear": ".power",
+    "scale_by_lion": (".smooth_beta",),
+    "scale_by_lion_refined": (".smooth_beta",),
+    "stable": (".power",),
+    "stable_linear": (".power",),
+    "muon_masked": (".adam_b1", ".adam_b2", ".adam_eps_root", ".adam_weight_decay"),
 }
 
 # Rules for which a rotation of the complex plane means nothing, and why.

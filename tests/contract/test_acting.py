@@ -13,7 +13,7 @@ from tests.each import for_each
 # Rows that are not "coordinate". What is lifted, or is somebody's own function, has promised nothing.
 LEAF = {
     *("scale_by_novograd", "scale_by_trust_ratio", "centralize", "clip_by_block_rms", "adaptive_grad_clip"),
-    *("adaptive_grad_clip_coordinates", "lamb", "lars", "novograd", "cautious", "as_matrices", "muon"),
+    *("adaptive_grad_clip_coordinates", "lamb", "lars", "novograd", "cautious", "as_matrices", "muon", "muon_masked"),
 }
 MATRICES = {"orthogonalize", "orthogonalize_rows", "scale_by_shape", "stack_matrices"} | {
     *("scale_by_soap", "scale_by_soap_one_side", "soap"),
@@ -25,7 +25,7 @@ TREE = {
 ROUTES = {
     *("masked", "masked_by_function", "masked_by_path", "freeze", "partition", "partition_by_path", "nested"),
     *("add_decayed_weights_masked", "proximal_l1_masked", "proximal_l2_masked", "adadelta", "adamw_masked", "nadamw"),
-    *("muon", "soap", "lion", "lamb", "lars", "adan", "ademamix", "simplified_ademamix", "dog", "dowg"),
+    *("muon", "muon_masked", "soap", "lion", "lamb", "lars", "adan", "ademamix", "simplified_ademamix", "dog", "dowg"),
 }
 
 

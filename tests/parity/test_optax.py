@@ -32,6 +32,7 @@ OURS_ALONE = {
     "adopt_clipped": "a function of ours",
     "dog": "Optax has kind and init_step as a pair",
     "muon": "Optax has no labels; see test_muon_is_that_of_optax",
+    "muon_masked": "likewise",
     "soap": "Optax has none",
     "schedule_free_sgd": "Optax has no `r`; see DIFFERENT",
     "schedule_free_adamw": "Optax has no `r`; see DIFFERENT",

@@ -1,5 +1,7 @@
 """Orthogonalization, layouts, routing by names, stacks, and SOAP by its laws."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -44,12 +46,13 @@ def test_layouts_are_those_of_the_matrix():
     kernel = normal(3, 2, 5)
     rule = jo.chain(jo.orthogonalize(), jo.scale_by_shape())
     flat = lambda g: once(rule, {"w": g})["w"]
-    for axes, wanted in {
+    layouts: dict[Any, jax.Array] = {
         "matrix": jnp.stack([flat(k) for k in kernel]),
         "last_out": flat(kernel.reshape(6, 5)).reshape(3, 2, 5),
         "first_in": flat(kernel.reshape(3, 10)).reshape(3, 2, 5),
         "first_out": flat(kernel.reshape(3, 10).T).T.reshape(3, 2, 5),
-    }.items():
+    }
+    for axes, wanted in layouts.items():
         got = once(jo.as_matrices(rule, axes), {"w": kernel})["w"]
         np.testing.assert_allclose(got, wanted, atol=1e-5, err_msg=axes)
     with pytest.raises(ValueError, match="must have no state"):
