@@ -76,6 +76,7 @@ from jaxopt_lite.optimizers.first_order import (
     signum,
     yogi,
 )
+from jaxopt_lite.optimizers.matrices import muon, soap
 from jaxopt_lite.optimizers.mixtures import ademamix, adopt, simplified_ademamix
 from jaxopt_lite.problems.bbob import TestProblem, bbob
 from jaxopt_lite.report.curves import plot_history
@@ -162,8 +163,11 @@ from jaxopt_lite.transforms.decay import (
     proximal_l2,
 )
 from jaxopt_lite.transforms.distance import dadapt_adamw, prodigy, scale_by_dog, scale_by_dowg
+from jaxopt_lite.transforms.eigenbases import scale_by_soap
 from jaxopt_lite.transforms.feedback import hypergradient, mechanize, reduce_on_plateau, scale_by_polyak
 from jaxopt_lite.transforms.guards import skip_large_updates, skip_not_finite, zero_nans
+from jaxopt_lite.transforms.hidden import hidden_matrices
+from jaxopt_lite.transforms.matrices import as_matrices, orthogonalize, scale_by_shape
 from jaxopt_lite.transforms.mixtures import cautious, scale_by_ademamix, scale_by_adopt, scale_by_simplified_ademamix
 from jaxopt_lite.transforms.momentum import ema, scale_by_lion, scale_by_sign, trace
 from jaxopt_lite.transforms.quantization import quantize_state
@@ -178,7 +182,7 @@ from jaxopt_lite.transforms.scaling import (
     scale_by_trust_ratio,
 )
 from jaxopt_lite.transforms.schedule_free import eval_params, schedule_free
-from jaxopt_lite.transforms.stacking import stack_leaves
+from jaxopt_lite.transforms.stacking import stack_leaves, stack_matrices
 from jaxopt_lite.transforms.wrappers import (
     accumulate,
     averaged_params,
@@ -261,6 +265,7 @@ __all__ = [
     "amsgrad",
     "apply_updates",
     "arrays",
+    "as_matrices",
     "as_optax",
     "averaged_params",
     "batch_order",
@@ -295,6 +300,7 @@ __all__ = [
     "grid",
     "group_lasso_penalty",
     "halton",
+    "hidden_matrices",
     "hypergradient",
     "hyperparameters",
     "identity",
@@ -325,6 +331,7 @@ __all__ = [
     "median_stopping",
     "minimize",
     "minimize_batch",
+    "muon",
     "nadam",
     "nadamw",
     "noisy_sgd",
@@ -333,6 +340,7 @@ __all__ = [
     "novograd",
     "nuclear_norm_penalty",
     "one_minus_log_uniform",
+    "orthogonalize",
     "outer_nesterov",
     "parse",
     "partition",
@@ -383,8 +391,10 @@ __all__ = [
     "scale_by_rprop",
     "scale_by_rss",
     "scale_by_schedule",
+    "scale_by_shape",
     "scale_by_sign",
     "scale_by_simplified_ademamix",
+    "scale_by_soap",
     "scale_by_stddev",
     "scale_by_trust_ratio",
     "scale_by_yogi",
@@ -400,6 +410,7 @@ __all__ = [
     "simplified_ademamix",
     "skip_large_updates",
     "skip_not_finite",
+    "soap",
     "sobol",
     "solver",
     "solvers",
@@ -407,6 +418,7 @@ __all__ = [
     "space_of",
     "spell",
     "stack_leaves",
+    "stack_matrices",
     "state_bytes",
     "state_layout",
     "stateless",

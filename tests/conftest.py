@@ -5,6 +5,7 @@ import os
 # Before JAX is imported. A run on another device sets JAX_PLATFORMS itself.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # its threads wait for each other on shared cores
 
 import hypothesis
 import jax

@@ -43,6 +43,7 @@ VECTOR = {"w": False, "b": True}
 WARMUP = jo.warmup_cosine_decay_schedule(0.02, 0.1, warmup_steps=1.5, decay_steps=5.5, end_value=0.01, exponent=1.5)
 LINE = jo.linear_schedule(0.1, 0.02, transition_steps=5.0, transition_begin=1.0)
 RISING = jo.warmup_constant_schedule(0.1 / 4.0, 0.1, 3.0)
+MUON = {"w": "first_out", "b": "adam"}
 BY_PATH = jo.by_path({"w": True}, False)
 
 # The arguments that many of the rows below share.
@@ -204,6 +205,76 @@ RECIPES = {
             ),
             *(RISING, 0.8, 1.5, "bfloat16"),
             r=0.5,
+        ),
+    ),
+    "muon": Recipe(
+        jo.muon(
+            *(0.1, (2.0, -1.5, 0.5), 2, 0.8, 0.1, 0.2, None, "bfloat16"),
+            nesterov=False,
+            adaptive=True,
+            preconditioning="aol",
+            adam_b1=0.7,
+            adam_b2=0.9,
+            adam_eps_root=0.2,
+            adam_weight_decay=0.3,
+            adam_learning_rate=LINE,
+            consistent_rms=0.3,
+            labels=MUON,
+            debias=False,
+            ns_dtype="bfloat16",
+        ),
+        jo.partition(
+            {
+                axes: chain(
+                    jo.ema(0.8, False, "bfloat16"),
+                    jo.as_matrices(
+                        jo.stack_matrices(
+                            chain(
+                                jo.orthogonalize(
+                                    *((2.0, -1.5, 0.5), 2, 0.1),
+                                    preconditioning="aol",
+                                    adaptive=True,
+                                    ns_dtype="bfloat16",
+                                ),
+                                jo.scale_by_shape(0.3),
+                            )
+                        ),
+                        axes,
+                    ),
+                    jo.add_decayed_weights(0.2),
+                    RATE,
+                )
+                for axes in ("matrix", "last_out", "first_in", "first_out")
+            }
+            | {"adam": jo.adamw(LINE, 0.7, 0.9, 0.1, 0.2, "bfloat16", 0.3)},
+            MUON,
+        ),
+    ),
+    "muon_masked": Recipe(
+        jo.muon(0.1, eps=0.1, weight_decay=0.2, weight_decay_mask=MATRIX, labels="matrix"),
+        jo.partition(
+            {
+                axes: chain(
+                    jo.ema(0.95, nesterov=True),
+                    jo.as_matrices(
+                        jo.stack_matrices(chain(jo.orthogonalize(eps=0.1), jo.scale_by_shape())),
+                        axes,
+                    ),
+                    jo.add_decayed_weights(0.2, mask=MATRIX),
+                    RATE,
+                )
+                for axes in ("matrix", "last_out", "first_in", "first_out")
+            }
+            | {"adam": jo.adamw(0.1, eps=0.1, weight_decay=0.0, nesterov=True)},
+            "matrix",
+        ),
+    ),
+    "soap": Recipe(
+        jo.soap(0.1, 0.8, 0.9, 0.7, 0.1, 0.2, MATRIX, 2.0, 2, "bfloat16", max_aspect=3.0),
+        chain(
+            jo.stack_matrices(jo.scale_by_soap(0.8, 0.9, 0.7, 0.1, 2.0, 2, "bfloat16", max_aspect=3.0)),
+            jo.add_decayed_weights(0.2, mask=MATRIX),
+            RATE,
         ),
     ),
 }

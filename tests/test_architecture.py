@@ -20,6 +20,7 @@ PLAN = (
         "core": (
             *("numbers", "arguments", "text", "parameters", "values"),  # the remembered call
             *("schedule", "checks", "transformation", "recipe", "vectors", "method", "hyperparameters", "lifting"),
+            *("execution",),  # when costly computations run
             *("layout",),  # where the leaves of a state belong
             *("programs", "traced"),  # functions known by what they compute
         )
@@ -31,10 +32,11 @@ PLAN = (
             *("momentum", "adaptive", "adam", "mixtures", "scaling", "clipping", "decay"),  # rules
             *("distance", "schedule_free", "feedback"),  # rates without a schedule
             *("guards", "wrappers", "stacking", "quantization", "rounding"),  # what is put around a rule
+            *("matrices", "hidden", "eigenbases"),  # rules that act on matrices
         )
     },
     {
-        "optimizers": ("first_order", "mixtures", "automatic"),
+        "optimizers": ("first_order", "mixtures", "automatic", "matrices"),
         "solvers": (
             *(
                 "krylov",

@@ -45,8 +45,10 @@ def test_every_option_makes_a_difference(name):
         given, default = recipe.arguments[option], parameter.default
         if default is inspect.Parameter.empty or isinstance(default, float) or given is default:
             continue
+        if option == "labels":  # muon's default goes by names and refuses these
+            continue
         other = run(jo.replace(recipe, {f"{spec.name}.{option}": default}))
-        made = "state" if "dtype" in option else "updates"  # of few bits a sign shows nothing
+        made = "state" if "dtype" in option and option != "ns_dtype" else "updates"  # of few bits a sign shows nothing
         pair = [plain(parts[2] if made == "state" else parts[0]) for parts in (base, other)]
         same = jax.tree.all(jax.tree.map(np.array_equal, *pair))
         assert not same, f"{option}={given!r} makes the {made} of {option}={default!r}"

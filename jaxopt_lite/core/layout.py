@@ -45,7 +45,8 @@ class Place:
 class Part(NamedTuple):
     """What a leaf of the tree that a rule sees is made of: positions among the leaves of params, and their shapes.
 
-    `join` is how they are joined: "concat" along the first axis, or None for a leaf that is a parameter itself.
+    `join` is how they are joined: "concat" along the first axis, "stack" along a new one before it, or None for a leaf
+    that is a parameter itself.
     """
 
     leaves: tuple[int, ...]
@@ -87,6 +88,8 @@ class Parts:
         for part, leaf in zip(self.parts, self.seen.flatten_up_to(slot), strict=True):
             if part.join is None:
                 leaves[part.leaves[0]] = leaf
+            elif part.join == "stack":
+                leaves.update(zip(part.leaves, jnp.unstack(leaf), strict=True))
             else:
                 sizes = [shape[0] for shape in part.shapes]
                 leaves.update(zip(part.leaves, jax.lax.split(leaf, sizes), strict=True))
@@ -213,9 +216,7 @@ def _within_view(view: View) -> list[Place | None]:
     parts = view.parts
     # Those that the rule saw: within a mask they are fewer than params.
     paths = jax.tree_util.tree_leaves_with_path(parts.params.unflatten([0] * parts.params.num_leaves))
-    lengths = [sum(shape[0] for shape in part.shapes) if part.join else None for part in parts.parts]
-    shapes = [part.shapes[0] if n is None else (n, *part.shapes[0][1:]) for n, part in zip(lengths, parts.parts)]
-    seen = parts.seen.unflatten([jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes])
+    seen = parts.seen.unflatten([jax.ShapeDtypeStruct(_joined_shape(part), jnp.float32) for part in parts.parts])
     own = {path: part for (path, _), part in zip(jax.tree_util.tree_leaves_with_path(seen), parts.parts, strict=True)}
 
     def translate(place):
@@ -223,11 +224,23 @@ def _within_view(view: View) -> list[Place | None]:
             return place
         members = [own[path] for path in place.params]
         params = tuple(paths[i][0] for part in members for i in part.leaves)
-        is_joined = any(part.join for part in members)
-        axes = tuple("concat" if is_joined and axis == 0 else axis for axis in place.axes)
+        joins = {part.join for part in members} - {None}
+        axes = place.axes
+        if "stack" in joins:
+            axes = tuple(axis if axis is None else "stack" if axis == 0 else axis - 1 for axis in axes)
+        elif joins:
+            axes = tuple("concat" if axis == 0 else axis for axis in axes)
         return dataclasses.replace(place, params=params, axes=axes)
 
     return [translate(place) for place in _places(view.inner_state, seen)]
+
+
+def _joined_shape(part: Part) -> tuple[int, ...]:
+    """The shape of the leaf that a part describes."""
+    first = part.shapes[0]
+    if part.join == "stack":
+        return (len(part.shapes), *first)
+    return (sum(shape[0] for shape in part.shapes), *first[1:]) if part.join else first
 
 
 def _ask(init: Callable, params: Any, state: Any) -> list[tuple[KeyPath, int, list[list | None]]]:

@@ -1,4 +1,4 @@
-"""A pytree of parameters or residuals as one real vector, for methods that keep a dense matrix; and batches."""
+"""A pytree of parameters or residuals as one real vector, for methods that keep a dense matrix."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from jaxopt_lite import tree
 
-__all__ = ["any_lane", "from_vector", "to_vector"]
+__all__ = ["from_vector", "to_vector"]
 
 
 def to_vector(params: Any) -> jax.Array:
@@ -33,19 +33,3 @@ def from_vector(vector: jax.Array, like: Any) -> Any:
         restored.append(tree.cast(part.reshape(jnp.shape(leaf)), tree.dtype_of(leaf)))
         start += size
     return structure.unflatten(restored)
-
-
-@jax.custom_batching.custom_vmap
-def any_lane(condition: jax.Array) -> jax.Array:
-    """A condition, a bool scalar; under vmap whether it holds in any lane, the same scalar for all.
-
-    `lax.cond(any_lane(c), lambda x: tree.where(c, dear(x), x), lambda x: x, x)` is `dear` where c holds, and skips it
-    where no lane needs it; `cond(c, ...)` would do both branches under vmap.
-    """
-    return condition
-
-
-@any_lane.def_vmap
-def _any_of_lanes(size: int, is_batched: list[bool], condition: jax.Array) -> tuple[jax.Array, bool]:
-    del size, is_batched
-    return any_lane(jnp.any(condition)), False

@@ -24,6 +24,7 @@ from jaxopt_lite.optimizers.first_order import (
     signum,
     yogi,
 )
+from jaxopt_lite.optimizers.matrices import muon, soap
 from jaxopt_lite.optimizers.mixtures import ademamix, adopt, simplified_ademamix
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "lamb",
     "lars",
     "lion",
+    "muon",
     "nadam",
     "nadamw",
     "noisy_sgd",
@@ -55,5 +57,6 @@ __all__ = [
     "sgd",
     "signum",
     "simplified_ademamix",
+    "soap",
     "yogi",
 ]

@@ -13,9 +13,10 @@ import numpy as np
 
 from jaxopt_lite import tree
 from jaxopt_lite.core.arguments import check_int
+from jaxopt_lite.core.execution import any_lane
 from jaxopt_lite.core.method import Info, Objective, Status, solver
 from jaxopt_lite.core.numbers import Positive
-from jaxopt_lite.core.vectors import any_lane, to_vector
+from jaxopt_lite.core.vectors import to_vector
 from jaxopt_lite.search.distribution import Gaussian, Rates, fresh, rates_of, updated
 from jaxopt_lite.search.population import (
     ROUNDING,

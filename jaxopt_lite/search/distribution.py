@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_lite import tree
-from jaxopt_lite.core.vectors import any_lane
+from jaxopt_lite.core.execution import any_lane
 
 __all__ = ["Gaussian", "Rates", "fresh", "rates_of", "updated"]
 

@@ -15,9 +15,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxopt_lite import tree
+from jaxopt_lite.core.execution import any_lane
 from jaxopt_lite.core.method import Info, Interval, Objective, Solver, Status, solver
 from jaxopt_lite.core.numbers import Fraction, Positive, concrete
-from jaxopt_lite.core.vectors import any_lane, from_vector, to_vector
+from jaxopt_lite.core.vectors import from_vector, to_vector
 from jaxopt_lite.solvers.bounded import lbfgsb
 from jaxopt_lite.solvers.descent import DescentState, again
 

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxopt_lite import tree
+from jaxopt_lite.core.execution import after
 from jaxopt_lite.core.method import solver
 from jaxopt_lite.core.numbers import Fraction, Positive
 from jaxopt_lite.core.vectors import from_vector, to_vector
@@ -119,7 +120,9 @@ def solve_free(model: Model, r: jax.Array, free: jax.Array) -> jax.Array:
     """The p, zero where not free, with (B p)_free = r_free: by Sherman, Morrison & Woodbury."""
     theta, w, inverse = model
     w, r = jnp.where(free[:, None], w, 0), jnp.where(free, r, 0)
-    return r / theta + w @ jnp.linalg.solve(inverse - w.T @ w / theta, w.T @ r) / theta**2
+    # After the decomposition that r comes from: side by side, batches of them wait for each other for ever on a CPU.
+    matrix = after(r, inverse - w.T @ w / theta)
+    return r / theta + w @ jnp.linalg.solve(matrix, w.T @ r) / theta**2
 
 
 @jax.custom_jvp

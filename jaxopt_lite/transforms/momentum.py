@@ -2,7 +2,8 @@
 
 trace       v = μ v + g                      heavy ball; Polyak, 1964
 nesterov    g + μ v                          Nesterov, 1983, in the form of Sutskever et al., 2013
-ema         v = β v + (1 - β) g              averaged form; the same path with a (1 - β) times smaller step
+ema         v = β v + (1 - β) g              averaged form; the same path with a (1 - β) times smaller step; with
+                                             `nesterov` β v + (1 - β) g
 sign        sgn(g)                           Bernstein et al., 2018, arXiv:1802.04434
 lion        sgn(β₁ m + (1 - β₁) g)           Chen et al., 2023, arXiv:2302.06675
 """
@@ -48,13 +49,17 @@ def trace(decay: Decay, nesterov: bool = False, accumulator_dtype: Dtype | None 
 
 
 @transformation(acts_on="coordinate")
-def ema(decay: Decay, debias: bool = True, accumulator_dtype: Dtype | None = None):
+def ema(decay: Decay, debias: bool = True, accumulator_dtype: Dtype | None = None, *, nesterov: bool = False):
     """v = β v + (1 - β) g: the exponential moving average of gradients.
+
+    With `nesterov`, the update is β v + (1 - β) g of the new v.
 
     Args:
         decay: β, decay of the average v, in [0, 1).
         debias: divide by 1 - βᵗ, which removes the pull of the start at zero.
         accumulator_dtype: dtype of v in the state; None means that of the parameters, at least float32.
+        nesterov: Nesterov momentum, in the form of Dozat, 2016: with `debias` v is divided by 1 - β^(t+1) and g by
+            1 - βᵗ.
     """
 
     def init(params):
@@ -64,10 +69,11 @@ def ema(decay: Decay, debias: bool = True, accumulator_dtype: Dtype | None = Non
     def update(grads, state, params=None, **extra):
         t = optax.safe_increment(state.count)
         correction = 1 - tree.power(decay, t) if debias else 1
+        next_correction = 1 - tree.power(decay, t + 1) if debias and nesterov else 1
 
         def leaf(g, v):
             v = decay * v + (1 - decay) * g
-            return v / correction, v
+            return (decay * v / next_correction + (1 - decay) * g / correction if nesterov else v / correction), v
 
         updates, v = tree.map_leaves(leaf, 2, grads, state.ema)
         return updates, optax.EmaState(count=t, ema=v)

@@ -159,7 +159,7 @@ def by_path(patterns: Any, default: Any = None):
         paths = tree.paths(params)
         known = jax.tree.leaves(paths)
         _check_distinct(known, params)
-        found = {pattern: _matching(pattern, known) for pattern in patterns}
+        found = {pattern: matching(pattern, known) for pattern in patterns}
         for pattern in patterns:
             if known and not found[pattern]:
                 raise ValueError(f"by_path: the pattern {pattern!r} matches no leaf; paths are {', '.join(known[:8])}")
@@ -181,11 +181,14 @@ def routing_table(labels: Any, params: Any) -> str:
     """Which leaf got what: a table of path, shape, number of values and label, one line a leaf.
 
     Args:
-        labels: what `partition` or `masked` was given: a tree or a function of params. Or the transformation itself.
+        labels: what `partition` or `masked` was given: a tree or a function of params. Or the transformation itself, or
+            a recipe of it, such as `muon`.
         params: the parameters.
     """
     is_label = None
     if isinstance(labels, GradientTransformation):
+        while labels.inner is not None and labels.factory.spec.name != "freeze":
+            labels = labels.inner
         given = {"partition": "param_labels", "masked": "mask", "freeze": "mask"}
         name = labels.factory.spec.name
         if name not in given:
@@ -222,7 +225,7 @@ def _is_key(x: Any, mapping: Mapping) -> bool:
         return False
 
 
-def _matching(pattern: str, paths: list[str]) -> set[str]:
+def matching(pattern: str, paths: list[str]) -> set[str]:
     """The paths that a pattern matches. Brackets that a path contains match themselves, others a character."""
     if pattern.startswith("re:"):
         return {path for path in paths if re.search(pattern.removeprefix("re:"), path)}

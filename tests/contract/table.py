@@ -148,6 +148,7 @@ RULES = {
     "trace_nesterov": jo.trace(0.8, nesterov=True, accumulator_dtype="bfloat16"),
     "ema": jo.ema(0.8),
     "ema_biased": jo.ema(0.8, debias=False, accumulator_dtype="bfloat16"),
+    "ema_nesterov": jo.ema(0.8, nesterov=True),
     "scale_by_sign": jo.scale_by_sign(),
     "scale_by_lion": jo.scale_by_lion(0.7, 0.8, mu_dtype="bfloat16"),
     "scale_by_lion_smooth": jo.scale_by_lion(0.7, 0.8, mode="smooth", smooth_beta=2.0),
@@ -192,6 +193,14 @@ RULES = {
     "hypergradient_additive": jo.hypergradient(jo.trace(0.8), 0.1, 0.01, form="additive"),
     "mechanize": jo.mechanize(jo.sgd(0.8), 0.2, 0.1, 0.3, num_betas=3),
     "cautious": jo.cautious(jo.sgd(0.1, 0.8), eps=0.7),
+    # matrices
+    "orthogonalize": jo.orthogonalize("polar_express", 3, 0.1, adaptive=True),
+    "orthogonalize_rows": jo.orthogonalize((2.0, -1.5, 0.5), 2, 4.0, preconditioning="aol", ns_dtype="bfloat16"),
+    "scale_by_shape": jo.scale_by_shape(0.3),
+    "as_matrices": jo.as_matrices(jo.chain(jo.orthogonalize(ns_steps=2, eps=0.1), jo.scale_by_shape()), "first_out"),
+    "stack_matrices": jo.stack_matrices(jo.chain(jo.ema(0.8), jo.orthogonalize(eps=0.1)), 3),
+    "scale_by_soap": jo.scale_by_soap(0.8, 0.9, 0.7, 0.1, 2.0, 5, "bfloat16", max_aspect=3.0),
+    "scale_by_soap_one_side": jo.scale_by_soap(0.8, 0.9, eps=0.1, precondition_frequency=2.0, max_aspect=1.5),
     # factors
     "scale": jo.scale(-0.3),
     "scale_by_learning_rate": jo.scale_by_learning_rate(0.3),
@@ -298,14 +307,20 @@ PENALTIES = {
     "nuclear_norm_penalty": jo.nuclear_norm_penalty(0.3, mask=MATRIX),
 }
 
-VALUES = TRANSFORMATIONS | SCHEDULES | PENALTIES | {"by_path": jo.by_path({"*/b": "plain"}, default="decayed")}
+LABELS = {
+    "by_path": jo.by_path({"*/b": "plain"}, default="decayed"),
+    "hidden_matrices": jo.hidden_matrices({"w": "first_out"}, default="matrix"),
+}
+
+VALUES = TRANSFORMATIONS | SCHEDULES | PENALTIES | LABELS
 
 # Leaves that are there for another choice of a switch.
 IDLE = {
-    "scale_by_lion": ".smooth_beta",
-    "scale_by_lion_refined": ".smooth_beta",
-    "stable": ".power",
-    "stable_linear": ".power",
+    "scale_by_lion": (".smooth_beta",),
+    "scale_by_lion_refined": (".smooth_beta",),
+    "stable": (".power",),
+    "stable_linear": (".power",),
+    "muon_masked": (".adam_b1", ".adam_b2", ".adam_eps_root", ".adam_weight_decay"),
 }
 
 # Rules for which a rotation of the complex plane means nothing, and why.

@@ -8,12 +8,16 @@ import pytest
 
 import jaxopt_lite as jo
 from tests.contract.table import TRANSFORMATIONS, assert_close, compiled, problem, tolerance
+from tests.each import for_each
 
 # Rows that are not "coordinate". What is lifted, or is somebody's own function, has promised nothing.
 LEAF = {
     *("scale_by_novograd", "scale_by_trust_ratio", "centralize", "clip_by_block_rms", "adaptive_grad_clip"),
-    *("adaptive_grad_clip_coordinates", "lamb", "lars", "novograd", "cautious"),
+    *("adaptive_grad_clip_coordinates", "lamb", "lars", "novograd", "cautious", "as_matrices", "muon", "muon_masked"),
     *("quantize_state", "quantize_state_off", "kahan_summation", "master_weights"),
+}
+MATRICES = {"orthogonalize", "orthogonalize_rows", "scale_by_shape", "stack_matrices"} | {
+    *("scale_by_soap", "scale_by_soap_one_side", "soap"),
 }
 # Of these, what would give the same numbers when joined.
 PROMISE_LESS = {"adaptive_grad_clip_coordinates", "quantize_state_off", "kahan_summation", "master_weights"}
@@ -24,13 +28,14 @@ TREE = {
 ROUTES = {
     *("masked", "masked_by_function", "masked_by_path", "freeze", "partition", "partition_by_path", "nested"),
     *("add_decayed_weights_masked", "proximal_l1_masked", "proximal_l2_masked", "adadelta", "adamw_masked", "nadamw"),
-    *("lion", "lamb", "lars", "adan", "ademamix", "simplified_ademamix", "dog", "dowg"),
+    *("muon", "muon_masked", "soap", "lion", "lamb", "lars", "adan", "ademamix", "simplified_ademamix", "dog", "dowg"),
 }
 
 
 def test_rows_declare_what_they_act_on():
     for name, optimizer in TRANSFORMATIONS.items():
-        wanted = "leaf" if name in LEAF else "tree" if name in TREE else "coordinate"
+        kinds = {"leaf": LEAF, "tree": TREE, "matrix": MATRICES}
+        wanted = next((kind for kind, names in kinds.items() if name in names), "coordinate")
         assert (optimizer.acts_on, optimizer.routes) == (wanted, name in ROUTES), name
 
 
@@ -48,7 +53,7 @@ def joined(tree, lead=0):
     return {"w": jnp.concatenate([x.reshape(*x.shape[:lead], -1) for x in jax.tree.leaves(tree)], axis=-1)}
 
 
-@pytest.mark.parametrize("name", [n for n in TRANSFORMATIONS if n not in LEAF | TREE])
+@pytest.mark.parametrize("name", [n for n in TRANSFORMATIONS if n not in LEAF | TREE | MATRICES])
 def test_coordinates_may_be_in_any_order_and_any_leaf(name):
     """Permuted within their leaves, updates are permuted; joined to one vector they are joined, unless it routes."""
     optimizer = TRANSFORMATIONS[name]
@@ -76,6 +81,19 @@ def test_a_leaf_may_be_alone(name):
     if name not in PROMISE_LESS:
         together = run(joined(params), joined(grads, 1))["w"]
         assert not np.allclose(together, joined(updates, 1)["w"], 1e-3), "it acts on coordinates"
+
+
+@for_each(sorted(MATRICES - ROUTES))
+def test_matrices_may_be_a_batch(name):
+    """Rules that act on matrices give each matrix of a batch the numbers that it has alone, and no other ones."""
+    optimizer = TRANSFORMATIONS[name]
+    random = np.random.default_rng(5)
+    params, grads = ({"w": jnp.asarray(random.normal(size=(*n, 2, 2, 3)), jnp.float32)} for n in ((), (6,)))
+    run = lambda params, grads: compiled(optimizer, params, grads)[0]
+    updates = run(params, grads)["w"]
+    both = run(*({str(i): x["w"][..., i, :, :] for i in range(2)} for x in (params, grads)))
+    for i in range(2):
+        assert_close(both[str(i)], updates[:, i], tolerance(optimizer), name)
 
 
 def test_what_is_held_is_no_better_than_the_weakest():

@@ -40,6 +40,29 @@ def lion(θ, *, lr, b1=0.9, b2=0.99, weight_decay=0.0):
         m = b2 * m + (1 - b2) * g
 
 
+def muon(θ, *, lr, beta=0.95, nesterov=True, weight_decay=0.0, eps=1e-7, adam_eps=1e-10):
+    """Jordan et al., "Muon", 2024, as in github.com/KellerJordan/Muon, `muon.py`, without its casts to bfloat16.
+
+    Weights of two axes are [out, in]; all others are Adam's with b2 = 0.95 and decoupled decay.
+    """
+    m, v = np.zeros_like(θ), np.zeros_like(θ)
+    for t in itertools.count(1):
+        g = yield θ
+        if θ.ndim == 2:
+            m = beta * m + (1 - beta) * g
+            u = beta * m + (1 - beta) * g if nesterov else m
+            x = u.T if u.shape[0] > u.shape[1] else u
+            x = x / (np.sqrt(np.sum(x**2)) + eps)
+            for _ in range(5):
+                a = x @ x.T
+                x = 3.4445 * x + (-4.7750 * a + 2.0315 * a @ a) @ x
+            u = max(1, u.shape[0] / u.shape[1]) ** 0.5 * (x.T if u.shape[0] > u.shape[1] else x)
+        else:
+            m, v = 0.9 * m + 0.1 * g, 0.95 * v + 0.05 * g**2
+            u = m / (1 - 0.9**t) / (np.sqrt(v / (1 - 0.95**t)) + adam_eps)
+        θ = (1 - lr * weight_decay) * θ - lr * u
+
+
 def signum(x, *, lr, b=0.9):
     """Bernstein et al., "signSGD", 2018, arXiv:1802.04434, Algorithm 2."""
     m = np.zeros_like(x)

@@ -6,8 +6,11 @@ Left out, because no arguments make the two rules one:
     DoG with weight decay at x₀        the same; its first distance is of all leaves together, as ours
     AdEMAMix with warm-ups             its schedules count steps from 1, ours (and Optax's) from 0
     ADOPT of pytorch-optimizer         clips at the fourth root of t + 1, not t: compared without clipping
+    SOAP with weight decay             decays the parameters after the step, ours (as AdamW) before it
     SimplifiedAdEMAMix of the same     divides by the bias correction twice
 """
+
+NO_DECAY = {"weight_decay": 0.0}
 
 # (id, module:class, its arguments, ours, note)
 PACKAGES = [
@@ -94,5 +97,19 @@ PACKAGES = [
         "pytorch_optimizer:ADOPT",
         {"lr": 0.01, "betas": (0.8, 0.95), "eps": 1e-3, "clip_lambda": None},
         "adopt(0.01, 0.8, 0.95, 1e-3, use_clipping=False)",
+    ),
+    (
+        "soap",
+        "pytorch_optimizer:SOAP",
+        {"lr": 0.03, "betas": (0.8, 0.9), "shampoo_beta": 0.85, "precondition_frequency": 3, "eps": 1e-30, **NO_DECAY},
+        "soap(0.03, 0.8, 0.9, 0.85, 1e-30, 0.0, None, 3.0)",
+        "its QR, of float32, is left in float64 here; ε is added before the correction there",
+    ),
+    (
+        "soap_one_side",
+        "pytorch_optimizer:SOAP",
+        {"lr": 0.03, "precondition_frequency": 1, "max_precondition_dim": 2, "eps": 1e-30, **NO_DECAY},
+        "soap(0.03, eps=1e-30, weight_decay=0.0, precondition_frequency=1.0, max_precondition_dim=2)",
+        "likewise",
     ),
 ]

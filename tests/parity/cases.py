@@ -13,7 +13,7 @@ Left out, because no arguments make the two rules one:
     PyTorch RAdam, eps               added to √v before the correction: a different ε at each step; compared at 1e-30
     PyTorch Rprop, lr > max step     clamped at the first step there, from the first product of gradients on here
     PyTorch Adafactor, ASGD          a lifted rule in float32, and a schedule without text: compared in test_torch.py
-    PyTorch Muon                     iterates in bfloat16
+    PyTorch Muon                     iterates in bfloat16; the authors' is compared, without its casts
     Yogi's ε                         added to √v before the correction in the authors' code; compared at 1e-30, and with
                                      a start of v so small that it does not matter that Optax starts m there as well
     LARS with weight decay, paper    ‖g‖ + β‖w‖ below, we (Optax, SimCLR) have ‖g + βw‖
@@ -351,6 +351,23 @@ AUTHORS = [
         "simplified_ademamix(0.001, 0.9, 0.9, 2.0, 1e-3, weight_decay=0.1)",
     ),
     ("radam_paper", "radam", {"lr": 0.02, "b2": 0.95}, "radam(0.02, b2=0.95, eps=1e-30, threshold=4.0)"),
+    (
+        "muon",
+        "muon",
+        {"lr": 0.02, "nesterov": False, "weight_decay": 0.1, "eps": 1e-3, "adam_eps": 1e-3},
+        "muon(0.02, eps=1e-3, weight_decay=0.1, nesterov=False, adam_b2=0.95, adam_weight_decay=0.1,"
+        " labels={'b': 'adam', 's': 'adam', 'w': 'first_out'}, debias=False)",
+        "the authors' b2 is 0.95, and their momentum not corrected for its start",
+    ),
+    (
+        "muon_nesterov",
+        "muon",
+        {"lr": 0.02, "beta": 0.9},
+        "partition({'m': chain(ema(0.9, False, nesterov=True), as_matrices(chain(orthogonalize(eps=1e-7),"
+        " scale_by_shape()), 'first_out'), scale_by_learning_rate(0.02)), 'a': adam(0.02, 0.9, 0.95, 1e-10)},"
+        " {'b': 'a', 's': 'a', 'w': 'm'})",
+        "the authors' Adam has no Nesterov momentum where their Muon has",
+    ),
 ]
 
 TABLES = (("torch", TORCH), ("authors", AUTHORS), ("packages", PACKAGES))

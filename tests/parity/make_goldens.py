@@ -26,8 +26,9 @@ def run_torch(case: Case) -> np.ndarray:
     rule = getattr(importlib.import_module(module or "torch.optim"), name)
     plain = {"foreach": False} if "foreach" in inspect.signature(rule).parameters else {}
 
-    default = torch.get_default_dtype()
+    default, narrow = torch.get_default_dtype(), torch.float32
     torch.set_default_dtype(torch.float64)  # NAdam keeps its product of momenta in the default dtype
+    torch.float32 = torch.float64 if name == "SOAP" else narrow  # to which it casts for its QR
     try:
         params = {name: torch.tensor(start, requires_grad=True) for name, start in problem.START.items()}
         optimizer = rule(list(params.values()), **plain, **case.arguments)
@@ -43,6 +44,7 @@ def run_torch(case: Case) -> np.ndarray:
                 trajectory[name].append(p.detach().numpy().copy())
     finally:
         torch.set_default_dtype(default)
+        torch.float32 = narrow
     return problem.flat(trajectory)
 
 

@@ -31,6 +31,9 @@ OURS_ALONE = {
     "rprop": "see DIFFERENT",
     "adopt_clipped": "a function of ours",
     "dog": "Optax has kind and init_step as a pair",
+    "muon": "Optax has no labels; see test_muon_is_that_of_optax",
+    "muon_masked": "likewise",
+    "soap": "Optax has none",
     "schedule_free_sgd": "Optax has no `r`; see DIFFERENT",
     "schedule_free_adamw": "Optax has no `r`; see DIFFERENT",
 }
@@ -195,6 +198,27 @@ def whole(value) -> str:
 def test_same_trajectory(text, x64):
     ours, peer = descend(jo.parse(text, names=NAMES), theirs(text))
     assert distance(ours, peer) <= 1e-12
+
+
+MUON = {"beta": 0.8, "weight_decay": 0.2, "adam_b1": 0.7, "adam_b2": 0.95, "adam_weight_decay": 0.3, "eps": 1e-3}
+MUON_VARIANTS = [
+    {},
+    {**MUON, "consistent_rms": 0.2, "nesterov": False, "adam_learning_rate": 0.05},
+    {**MUON, "ns_coeffs": "dion", "adaptive": True},
+    {**MUON, "ns_coeffs": (2.0, -1.5, 0.5), "ns_steps": 3, "preconditioning": "aol"},
+    {**MUON, "preconditioning": "schatten"},
+    {**MUON, "preconditioning": "spectral", "adam_eps_root": 1e-3},
+]
+
+
+def test_muon_is_that_of_optax(x64):
+    """Every matrix is Muon's there, whatever its name."""
+    every = jo.hidden_matrices(default="matrix")
+    ours = [jo.muon(0.02, **given, labels=every) for given in MUON_VARIANTS]
+    peers = [optax.contrib.muon(0.02, **given) for given in MUON_VARIANTS]
+    found = descend(*ours, *peers)
+    for own, peer, given in zip(found, found[len(ours) :], MUON_VARIANTS, strict=False):
+        assert distance(own, peer) <= 1e-12, given
 
 
 def test_every_recipe_has_a_peer():

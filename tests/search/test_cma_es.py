@@ -9,7 +9,7 @@ import pytest
 
 import jaxopt_lite as jo
 from jaxopt_lite import tree
-from jaxopt_lite.core.vectors import any_lane
+from jaxopt_lite.core.execution import any_lane
 from jaxopt_lite.search.distribution import Gaussian, rates_of, updated
 from tests.quick import quick_jit
 from tests.solvers.families import one_of

@@ -1,0 +1,174 @@
+"""Muon's update in stacks takes less than half of Optax's time and memory; SOAP's whole step at most 1.5 of AdamW's.
+
+Run      python -m experiments.benchmarks.matrix [--quick]       about 6 minutes on two CPU cores, 2 with --quick
+Writes   experiments/benchmarks/results/matrix-BACKEND.json      (matrix-BACKEND-quick.json with --quick)
+
+The parameters are those of a transformer of 12 layers and width 256 (6 layers with --quick). For Muon a turn is
+`update` and `apply_updates` in one jitted call that donates parameters and state; `memory` is the temporary memory that
+XLA reserves for it, in MB, and `compile` the seconds to compile it. For SOAP a turn is ten whole training steps at
+batch 8 x 128 tokens, in which its basis is refreshed once; the gradients are of the model below.
+`ratio` is the time in units of the peer's in the same round, the median over rounds.
+Set OPENBLAS_NUM_THREADS=1: with more threads LAPACK's decompositions of small matrices are slower.
+"""
+
+import argparse
+import functools
+import os
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+import jaxopt_lite as jo
+from experiments.benchmarks import timing
+
+LAYERS, QUICK_LAYERS, WIDTH, HEADS, TOKENS, BATCH, LENGTH = 12, 6, 256, 8, 512, 8, 128
+ROUNDS, QUICK_ROUNDS, COMPILATIONS, STEPS = 30, 8, 3, 10
+COLUMNS = {"case": "<34s", "contender": "<12s", "ms": ">9.2f", "ratio": ">6.2f", "memory": ">8.1f", "target": "<30s"}
+
+
+def init(key: jax.Array, layers: int) -> dict[str, Any]:
+    """The parameters of the transformer: matrices are [in, out]."""
+    shapes = {"query": 1, "key": 1, "value": 1, "out": 1, "up": 4, "down": 4}
+
+    def block(key):
+        keys = dict(zip(shapes, jax.random.split(key, len(shapes)), strict=True))
+        sizes = {name: (WIDTH * n, WIDTH) if name == "down" else (WIDTH, WIDTH * n) for name, n in shapes.items()}
+        weights = {name: jax.random.normal(keys[name], size) * size[0] ** -0.5 for name, size in sizes.items()}
+        attention = {name: weights[name] for name in ("query", "key", "value", "out")}
+        mlp = {name: weights[name] for name in ("up", "down")}
+        return {"attention": attention, "mlp": mlp, "norm_1": jnp.ones(WIDTH), "norm_2": jnp.ones(WIDTH)}
+
+    *keys, one, two, three = jax.random.split(key, layers + 3)
+    return {
+        **{f"block_{i}": block(k) for i, k in enumerate(keys)},
+        "embed": jax.random.normal(one, (TOKENS, WIDTH)) * 0.02,
+        "position_embed": jax.random.normal(two, (LENGTH, WIDTH)) * 0.02,
+        "head": jax.random.normal(three, (WIDTH, TOKENS)) * WIDTH**-0.5,
+    }
+
+
+def normed(x: jax.Array, scale: jax.Array) -> jax.Array:
+    """x with a root mean square of `scale` along the last axis."""
+    return scale * x * jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + 1e-6)
+
+
+def loss(params: dict, tokens: jax.Array) -> jax.Array:
+    """The mean cross-entropy of the next token, of tokens int32 [batch, length]."""
+    x = params["embed"][tokens] + params["position_embed"]
+    blocks = [params[name] for name in params if name.startswith("block_")]
+    split = lambda y: y.reshape(*y.shape[:-1], HEADS, WIDTH // HEADS)
+    for block in blocks:
+        a, m = block["attention"], block["mlp"]
+        y = normed(x, block["norm_1"])
+        seen = jax.nn.dot_product_attention(*(split(y @ a[name]) for name in ("query", "key", "value")), is_causal=True)
+        x = x + seen.reshape(x.shape) @ a["out"]
+        x = x + jax.nn.gelu(normed(x, block["norm_2"]) @ m["up"]) @ m["down"]
+    logits = (x @ params["head"])[:, :-1]
+    return jnp.mean(optax.losses.softmax_cross_entropy_with_integer_labels(logits, tokens[:, 1:]))
+
+
+def contender(optimizer: Any, layers: int, compiling: list[float]) -> tuple[Callable[[], object], float]:
+    """A turn of `update` and `apply_updates`, and its temporary memory in MB; compile seconds are appended."""
+    params, grads = init(jax.random.key(0), layers), init(jax.random.key(1), layers)
+    held = [params, jax.jit(optimizer.init)(params)]
+
+    def step(params, state, grads):
+        updates, state = optimizer.update(grads, state, params)
+        return optax.apply_updates(params, updates), state
+
+    for _ in range(COMPILATIONS):
+        jax.clear_caches()
+        lowered = jax.jit(step, donate_argnums=(0, 1)).lower(*held, grads)
+        start = time.perf_counter()
+        run = lowered.compile()
+        compiling.append(time.perf_counter() - start)
+
+    def turn():
+        held[:] = jax.block_until_ready(run(*held, grads))
+
+    return turn, run.memory_analysis().temp_size_in_bytes / 1e6
+
+
+def muon_rows(layers: int, rounds: int) -> list[dict]:
+    """Muon's update: time, temporary memory and compile time, ours and Optax's."""
+
+    def dimensions(params):  # the same leaves are Muon's
+        own = optax.contrib.MuonDimensionNumbers()
+        return jax.tree.map(lambda label: None if label == "adam" else own, jo.hidden_matrices()(params))
+
+    peers = {
+        "jaxopt_lite": jo.muon(0.02, weight_decay=0.1),
+        "optax": optax.contrib.muon(0.02, weight_decay=0.1, muon_weight_dimension_numbers=dimensions),
+    }
+    turns, memory, compiling = {}, {}, {name: [] for name in peers}
+    for name, optimizer in peers.items():
+        turns[name], memory[name] = contender(optimizer, layers, compiling[name])
+    seconds = timing.alternate(turns, rounds, "Muon")
+    cases = (
+        ("Muon, update", {name: statistics.median(own) * 1e3 for name, own in seconds.items()}, "ms", 0.45),
+        ("Muon, temporary memory", memory, "memory", 0.4),
+        ("Muon, compile", {name: statistics.median(own) * 1e3 for name, own in compiling.items()}, "ms", 1.0),
+    )
+    rows = []
+    for case, figures, unit, target in cases:
+        for name, figure in figures.items():
+            is_update = case == "Muon, update"
+            ratio = timing.ratio(seconds, name, "optax") if is_update else figure / figures["optax"]
+            row = {"case": case, "contender": name, unit: figure, "ratio": ratio}
+            rows.append(row | ({"target": timing.verdict(ratio, target)} if name == "jaxopt_lite" else {}))
+    return rows
+
+
+def soap_rows(layers: int, rounds: int) -> list[dict]:
+    """Whole training steps of SOAP and AdamW: the time of ten, for one."""
+    tokens = jax.random.randint(jax.random.key(2), (BATCH, LENGTH), 0, TOKENS)
+    turns = {}
+    for name, optimizer in (("soap", jo.soap(3e-3, precondition_frequency=STEPS)), ("adamw", jo.adamw(3e-3))):
+
+        @functools.partial(jax.jit, donate_argnums=(0, 1))
+        def step(params, state, optimizer=optimizer):
+            updates, state = optimizer.update(jax.grad(loss)(params, tokens), state, params)
+            return jo.apply_updates(params, updates), state
+
+        params = init(jax.random.key(0), layers)
+        held = [params, jax.jit(optimizer.init)(params)]
+
+        def turn(step=step, held=held):
+            for _ in range(STEPS):
+                held[:] = step(*held)
+            jax.block_until_ready(held)
+
+        turns[name] = turn
+    seconds = timing.alternate(turns, rounds, "SOAP")
+    rows = []
+    for name, times in seconds.items():
+        ratio = timing.ratio(seconds, name, "adamw")
+        row = {"case": "SOAP, training step", "contender": name, "ms": statistics.median(times) * 1e3 / STEPS}
+        rows.append(row | {"ratio": ratio} | ({"target": timing.verdict(ratio, 1.5)} if name == "soap" else {}))
+    return rows
+
+
+def main() -> None:
+    """Time both cases, print the table, write the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="fewer layers and rounds")
+    quick = parser.parse_args().quick
+    jax.config.update("jax_enable_compilation_cache", False)
+    layers, rounds = (QUICK_LAYERS, QUICK_ROUNDS) if quick else (LAYERS, ROUNDS)
+    start = time.perf_counter()
+    print(", ".join(f"{key} {value}" for key, value in timing.machine().items()), flush=True)
+    timing.header(COLUMNS)
+    rows = timing.show(muon_rows(layers, rounds), COLUMNS)
+    rows += timing.show(soap_rows(layers, rounds // 4), COLUMNS)
+    threads = os.environ.get("OPENBLAS_NUM_THREADS", "")
+    path = timing.write("matrix", quick, {"layers": layers, "openblas_num_threads": threads, "rows": rows})
+    print(f"\nwrote {path} after {time.perf_counter() - start:.0f} s")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""Recipes that work on matrices as such: Muon and SOAP."""
+
+from typing import Any, Literal
+
+from jaxopt_lite.core.numbers import Decay, NonNegative, Positive, PositiveCount
+from jaxopt_lite.core.parameters import Dtype, Mask
+from jaxopt_lite.core.recipe import recipe
+from jaxopt_lite.core.schedule import LearningRate, NonNegativeOrSchedule
+from jaxopt_lite.core.transformation import chain
+from jaxopt_lite.optimizers.first_order import adamw
+from jaxopt_lite.transforms.decay import add_decayed_weights
+from jaxopt_lite.transforms.eigenbases import scale_by_soap
+from jaxopt_lite.transforms.hidden import hidden_matrices
+from jaxopt_lite.transforms.matrices import AXES, as_matrices, orthogonalize, scale_by_shape
+from jaxopt_lite.transforms.momentum import ema
+from jaxopt_lite.transforms.routing import partition
+from jaxopt_lite.transforms.scaling import scale_by_learning_rate
+from jaxopt_lite.transforms.stacking import stack_matrices
+
+__all__ = ["muon", "soap"]
+
+
+@recipe(orthogonalize, scale_by_shape, scale_by_learning_rate)
+def muon(
+    learning_rate: LearningRate,
+    ns_coeffs: Any = "standard",
+    ns_steps: int = 5,
+    beta: Decay = 0.95,
+    eps: Positive = 1e-8,
+    weight_decay: NonNegativeOrSchedule = 0.0,
+    weight_decay_mask: Mask = None,
+    mu_dtype: Dtype | None = None,
+    *,
+    nesterov: bool = True,
+    adaptive: bool = False,
+    preconditioning: Literal["frobenius", "spectral", "aol", "schatten"] = "frobenius",
+    adam_b1: Decay = 0.9,
+    adam_b2: Decay = 0.999,
+    adam_eps_root: NonNegative = 0.0,
+    adam_weight_decay: NonNegativeOrSchedule = 0.0,
+    adam_learning_rate: LearningRate | None = None,
+    consistent_rms: NonNegative | None = None,
+    labels: Mask = None,
+    debias: bool = True,
+    ns_dtype: Dtype | None = None,
+):
+    """Momentum, orthogonalized, for hidden matrices; Nesterov's AdamW for all other leaves (Jordan et al., 2024).
+
+    `routing_table(muon(...), params)` shows which leaf gets what.
+
+    Args:
+        beta: decay of the momentum, in [0, 1).
+        eps: ε of both rules, above 0.
+        weight_decay: λ of the matrices, decoupled, at least 0; a number or a schedule.
+        weight_decay_mask: which of the matrices decay: a tree of bools in the structure of params (or a prefix of it),
+            or a function of params. None decays all.
+        mu_dtype: dtype of the momentum and of AdamW's mean in the state; None means that of the parameters, at least
+            float32.
+        nesterov: Nesterov momentum, in both rules.
+        adam_b1: AdamW's decay of the mean gradient, in [0, 1).
+        adam_b2: AdamW's decay of the mean square, in [0, 1).
+        adam_eps_root: AdamW's second ε, added under the root, at least 0.
+        adam_weight_decay: AdamW's λ, at least 0; a number or a schedule.
+        adam_learning_rate: AdamW's learning rate; None means the same as for the matrices.
+        labels: "adam" or a word of `as_matrices` for each leaf: a tree of labels (or a prefix of it), or a function of
+            params. None is `hidden_matrices()`, which goes by names and asks where they say nothing.
+            A leaf of fewer than two axes that is not "adam" is a matrix of one row.
+        debias: correct the momentum for its start at zero, as Optax does; False is the authors' code.
+
+    Raises:
+        ValueError: when used, if the names of leaves do not determine their labels, or for another label.
+    """
+
+    def hidden(axes):
+        direction = stack_matrices(
+            chain(
+                orthogonalize(
+                    *(ns_coeffs, ns_steps, eps), preconditioning=preconditioning, adaptive=adaptive, ns_dtype=ns_dtype
+                ),
+                scale_by_shape(consistent_rms),
+            )
+        )
+        return chain(
+            ema(beta, debias, mu_dtype, nesterov=nesterov),
+            as_matrices(direction, axes),
+            add_decayed_weights(weight_decay, weight_decay_mask),
+            scale_by_learning_rate(learning_rate),
+        )
+
+    rate = learning_rate if adam_learning_rate is None else adam_learning_rate
+    adam = adamw(rate, adam_b1, adam_b2, eps, adam_eps_root, mu_dtype, adam_weight_decay, nesterov=nesterov)
+    routes = {axes: hidden(axes) for axes in AXES} | {"adam": adam}
+    return partition(routes, hidden_matrices() if labels is None else labels)
+
+
+@recipe(scale_by_soap, add_decayed_weights, scale_by_learning_rate)
+def soap(
+    learning_rate: LearningRate = 3e-3,
+    b1: Decay = 0.95,
+    b2: Decay = 0.95,
+    shampoo_beta: Decay | None = None,
+    eps: NonNegative = 1e-8,
+    weight_decay: NonNegativeOrSchedule = 0.01,
+    mask: Mask = None,
+    precondition_frequency: PositiveCount = 10.0,
+    max_precondition_dim: int = 10_000,
+    mu_dtype: Dtype | None = None,
+    *,
+    max_aspect: float = 4.0,
+):
+    """Adam in the eigenbases of Shampoo, with decoupled decay: `scale_by_soap`, leaves of one shape in stacks."""
+    rule = scale_by_soap(
+        *(b1, b2, shampoo_beta, eps, precondition_frequency, max_precondition_dim, mu_dtype), max_aspect=max_aspect
+    )
+    return chain(stack_matrices(rule), add_decayed_weights(weight_decay, mask), scale_by_learning_rate(learning_rate))
