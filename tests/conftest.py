@@ -7,6 +7,9 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # its threads wait for each other on shared cores
 
+import gc
+from pathlib import Path
+
 import hypothesis
 import jax
 import pytest
@@ -24,3 +27,17 @@ def x64():
     """Float64 for one test."""
     with jax.enable_x64(True):
         yield
+
+
+# Every compiled program holds some memory maps. A process may have 65530 of them on Linux, and XLA crashes beyond.
+MAPS, MOST_MAPS = Path("/proc/self/maps"), 30_000
+
+
+def pytest_runtest_teardown(item, nextitem):
+    """Between two modules, drop the compiled programs where there are too many."""
+    if nextitem is not None and nextitem.path != item.path and MAPS.exists():
+        with MAPS.open("rb") as file:
+            count = sum(1 for _ in file)
+        if count > MOST_MAPS:
+            jax.clear_caches()
+            gc.collect()

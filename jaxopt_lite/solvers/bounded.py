@@ -8,7 +8,7 @@ here it is minimized over the whole box (Schmidt et al., 2009), by guessing whic
 guess: that needs no evaluation of f, and finds the bounds in fewer steps.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -116,12 +116,15 @@ def times(model: Model, v: jax.Array) -> jax.Array:
     return model.theta * v - model.w @ jnp.linalg.solve(model.inverse, model.w.T @ v)
 
 
-def solve_free(model: Model, r: jax.Array, free: jax.Array) -> jax.Array:
-    """The p, zero where not free, with (B p)_free = r_free: by Sherman, Morrison & Woodbury."""
+def solve_free(model: Model, r: jax.Array, free: jax.Array, before: Any = ()) -> jax.Array:
+    """The p, zero where not free, with (B p)_free = r_free: by Sherman, Morrison & Woodbury.
+
+    Its decomposition runs after the arrays `before`: batches of decompositions that run side by side wait for each
+    other for ever on a CPU.
+    """
     theta, w, inverse = model
     w, r = jnp.where(free[:, None], w, 0), jnp.where(free, r, 0)
-    # After the decomposition that r comes from: side by side, batches of them wait for each other for ever on a CPU.
-    matrix = after(r, inverse - w.T @ w / theta)
+    matrix = after(before, inverse - w.T @ w / theta)
     return r / theta + w @ jnp.linalg.solve(matrix, w.T @ r) / theta**2
 
 
@@ -137,7 +140,8 @@ def minimize_model(model: Model, g: jax.Array, low: jax.Array, high: jax.Array) 
         at_low, at_high, _, best, least, passes = loop
         held = jnp.where(at_low, low, jnp.where(at_high, high, 0))
         free = ~(at_low | at_high)
-        d = held + solve_free(model, -(g + times(model, held)), free)
+        slope = g + times(model, held)
+        d = held + solve_free(model, -slope, free, before=slope)
         multiplier = g + times(model, d)
         inside = jnp.clip(d, low, high)
         value = g @ inside + inside @ times(model, inside) / 2

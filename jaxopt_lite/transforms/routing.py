@@ -187,12 +187,13 @@ def routing_table(labels: Any, params: Any) -> str:
     """
     is_label = None
     if isinstance(labels, GradientTransformation):
+        who = labels.factory.spec.name
         while labels.inner is not None and labels.factory.spec.name != "freeze":
             labels = labels.inner
         given = {"partition": "param_labels", "masked": "mask", "freeze": "mask"}
         name = labels.factory.spec.name
         if name not in given:
-            raise ValueError(f"routing_table: {name} routes nothing; give a partition, masked or freeze")
+            raise ValueError(f"routing_table: {who} routes nothing; give a partition, masked or freeze")
         is_label = functools.partial(_is_key, mapping=labels.arguments.get("transforms", {}))
         labels = labels.arguments[given[name]]
     leaves, structure = jax.tree.flatten(params)
