@@ -185,7 +185,7 @@ RULES = {
     "scale_by_dowg": jo.scale_by_dowg(0.3, 0.2),
     "dadapt_adamw": jo.dadapt_adamw(0.5, [0.8, 0.9], 0.1, 0.1, 0.2, use_bias_correction=False),
     "prodigy": jo.prodigy(
-        jo.linear_schedule(2.0, 0.5, 5.0), [0.8, 0.9], 0.85, 0.1, 0.01, 1.5, 0.2, use_bias_correction=False
+        jo.linear_schedule(2.0, 1.5, 5.0), [0.8, 0.9], 0.85, 0.1, 0.1, 9.5, 0.2, use_bias_correction=False
     ),
     "prodigy_safeguard": jo.prodigy(1.5, [0.8, 0.9], 0.85, 0.1, 0.01, 1.5, 0.2, safeguard_warmup=True),
     "schedule_free": jo.schedule_free(jo.sgd(LINE), RISING, 0.8, 1.5, "bfloat16", r=0.5),
