@@ -148,6 +148,29 @@ def test_soap_without_bases_is_adam_a_step_later(x64):
         np.testing.assert_allclose(updates["b"][t], wanted["b"], rtol=1e-10)
 
 
+def test_soap_of_diagonal_gradients_is_adam_whatever_the_order_of_the_basis(x64):
+    """The bases are axes, which change places when their eigenvalues do: m and v follow them."""
+    sizes = np.array([[1.0, 0.1]] + [[0.3, 2.0]] * 4 + [[9.0, 1.0]] * 4)
+    grads = jnp.asarray([np.diag(row) for row in sizes])
+    rule, adam = jo.scale_by_soap(0.8, 0.9, 0.5, 1e-3, precondition_frequency=2.0), jo.scale_by_adam(0.8, 0.9, 1e-3)
+
+    @quick_jit
+    def paths(grads):
+        def step(state, g):
+            updates, state = rule.update(g, state)
+            return state, (updates, state.bases.left)
+
+        return jax.lax.scan(step, rule.init(grads[0]), grads)[1]
+
+    got, bases = paths(grads)
+    state = adam.init(grads[0])
+    for t in range(1, len(grads)):
+        wanted, state = adam.update(grads[t], state)
+        np.testing.assert_allclose(got[t], wanted, atol=1e-10)
+    first = {int(np.argmax(np.abs(q[:, 0]))) for q in bases}
+    assert first == {0, 1}, "the order must change"
+
+
 def test_soap_turns_with_the_space_and_chooses_sides(x64):
     """Turned gradients give turned updates: bases are of the gradient, not of the coordinates."""
     soap = jo.scale_by_soap(0.8, 0.9, eps=1e-3, precondition_frequency=2.0)
