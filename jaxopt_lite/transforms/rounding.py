@@ -170,7 +170,7 @@ def _dtypes(who: str, params: Any) -> list[Any]:
 def _narrow_leaves(n: int, f: Any, dtypes: list, *trees: Any, wide: Any = None) -> tuple:
     """n trees of the n results of f(dtype, *leaves) for 16-bit leaves, and of wide(*leaves) for the others."""
     leaves, structure = jax.tree.flatten(trees[0])
-    others = [structure.flatten_up_to(tree) for tree in trees[1:]]
+    others = [structure.flatten_up_to(other) for other in trees[1:]]
     wide = wide or (lambda *leaves: (optax.MaskedNode(),) * n)
     results = [
         f(dtype, *args) if tree.compute_dtype(dtype) != dtype else wide(*args)
