@@ -345,7 +345,7 @@ def traced(method, starts, steps):
 
 
 def draw_paths(path):
-    """Where four methods go on Rastrigin's function."""
+    """The paths of four methods on Rastrigin's function."""
     from matplotlib.patches import Ellipse
 
     figure = record.figure(17, 4.7)

@@ -5,7 +5,10 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from jaxopt_lite.core.arguments import WrongTypeError, check_choice
+from jaxopt_lite.core.numbers import concrete
 
 __all__ = []
 
@@ -36,3 +39,8 @@ def check_path(who: str, name: str, path: Any) -> Path | None:
     if path is not None and not isinstance(path, (str, os.PathLike)):
         raise WrongTypeError(f"{who}: {name} must be a path, got {path!r:.80}")
     return None if path is None else Path(path)
+
+
+def cross(low: Any, high: Any) -> bool:
+    """Whether some lower bound is known to exceed its upper bound, or one of them to be NaN."""
+    return concrete(low, high) and not np.all(np.asarray(low) <= np.asarray(high))

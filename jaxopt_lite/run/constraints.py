@@ -4,12 +4,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.core import Tracer
 
 from jaxopt_lite.core.numbers import describe
 from jaxopt_lite.core.traced import traced
 from jaxopt_lite.core.vectors import to_vector
+from jaxopt_lite.run.arguments import cross
 from jaxopt_lite.solve.problem import Bounded, Constraint
 
 __all__ = []
@@ -91,7 +90,7 @@ def _interval(who: str, name: str, bounds: tuple, size: int) -> tuple[Any, Any]:
             raise ValueError(f"{who}: {name}: {side} has shape {array.shape}, for a function of {size} numbers")
         arrays.append(jnp.broadcast_to(jnp.ravel(array), (size,)) if array.size == size else jnp.full(size, array))
     lower, upper = arrays
-    if not isinstance(lower, Tracer) and not isinstance(upper, Tracer) and not np.all(np.asarray(lower <= upper)):
+    if cross(lower, upper):
         raise ValueError(f"{who}: {name}: lb must not exceed ub, and neither may be NaN")
     return lower, upper
 

@@ -16,6 +16,7 @@ from jaxopt_lite.core.method import Solver, Status, default_tol
 from jaxopt_lite.core.numbers import describe
 from jaxopt_lite.core.traced import traced
 from jaxopt_lite.core.transformation import GradientTransformation
+from jaxopt_lite.run.arguments import cross
 from jaxopt_lite.run.constraints import as_constraints
 from jaxopt_lite.solve.implicit import begin_program
 from jaxopt_lite.solve.problem import Given, Problem
@@ -217,18 +218,9 @@ def as_bounds(who: str, bounds: Any, params: Any) -> tuple[Any, Any]:
         for name, bound, infinite in zip(("lower", "upper"), bounds, (-np.inf, np.inf), strict=True)
     )
     for (path, low), high in zip(jax.tree_util.tree_leaves_with_path(lower), jax.tree.leaves(upper), strict=True):
-        if (
-            not isinstance(low, Tracer)
-            and not isinstance(high, Tracer)
-            and not np.all(np.asarray(low) <= np.asarray(high))
-        ):
+        if cross(low, high):
             raise ValueError(f"{who}: the lower bound{jax.tree_util.keystr(path)} must not exceed the upper one")
     return lower, upper
-
-
-def cross(low: Any, high: Any) -> bool:
-    """Whether some lower bound is known to exceed its upper bound, or one of them to be NaN."""
-    return not is_traced(low, high) and not np.all(np.asarray(low) <= np.asarray(high))
 
 
 def _bound(who: str, name: str, bound: Any, params: Any, infinite: float) -> Any:

@@ -8,8 +8,9 @@ import numpy as np
 from jax.core import Tracer
 
 from jaxopt_lite.core.numbers import describe
+from jaxopt_lite.run.arguments import cross
 from jaxopt_lite.run.minimizing import Differentiate, Progress
-from jaxopt_lite.run.problems import check_arrays, cross, floating, prepare
+from jaxopt_lite.run.problems import check_arrays, floating, prepare
 from jaxopt_lite.run.solving import drive
 from jaxopt_lite.solve.solution import Solution, SolveState
 from jaxopt_lite.solvers import osqp
@@ -36,8 +37,8 @@ def quadratic_program(
 ) -> Solution:
     """Minimize ½ x·P x + q·x with lower <= A x <= upper.
 
-    Equal bounds make equalities, infinite ones are none. Compiled, vmapped and differentiated as `minimize` is, with
-    respect to all five arrays: a thousand programs are `vmap` of this function over them.
+    Equal bounds make equalities; an infinite one means no bound. Compiled, vmapped and differentiated as `minimize` is,
+    with respect to all five arrays: a thousand programs are `vmap` of this function over them.
 
     Args:
         P: [n, n], positive semi-definite; of another matrix the symmetric part (P + Pᵀ) / 2 counts. Zeros make a linear

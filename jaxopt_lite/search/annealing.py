@@ -15,7 +15,7 @@ from jaxopt_lite.core.method import Info, Objective, Solver, Status, solver
 from jaxopt_lite.core.numbers import Fraction, NonNegative, PositiveCount
 from jaxopt_lite.core.vectors import to_vector
 from jaxopt_lite.search.lanes import check_local, refine
-from jaxopt_lite.search.population import Best, better, none_yet, region_of, report, status_of
+from jaxopt_lite.search.population import Best, better, none_yet, region_of, report, scattered, status_of
 
 __all__ = ["simulated_annealing"]
 
@@ -58,8 +58,9 @@ def simulated_annealing(
     With `local`, each trial point takes `local_steps` steps of that solver before it is judged, and the chain continues
     from where they end. That uses gradients, and is far better on smooth functions with many minima.
 
-    It ends with the schedule: converged by value if the best value fell by no more than max(tol, final) times the
-    spread of the first values in the last tenth of the steps, else as MAX_STEPS: then give more `steps`.
+    It ends with the schedule: converged by value if in the last tenth of the steps the best value fell by no more than
+    max(tol, final) times the spread of the first values, and a chain ends within as much of it, else as MAX_STEPS: then
+    give more `steps`. With one chain the spread is 0, and no rise is accepted.
 
     Args:
         temperature: the first temperature in units of the spread of the first values, at least 0; 0 accepts no rise.
@@ -97,9 +98,7 @@ def simulated_annealing(
 
         moves = jax.random.normal(keys[0], (k, n), state.points.dtype)
         near = region.reflect(state.points + state.sizes[:, None] * moves * region.width[None])
-        anywhere = region.at(jax.random.uniform(keys[1], (k, n), near.dtype))
-        first = jnp.where((jnp.arange(k) == 0)[:, None], state.points, anywhere)
-        trials = jnp.where(is_first, first, near)
+        trials = jnp.where(is_first, scattered(keys[1], region, state.points[0], k), near)
         points, values, aux, evaluations = refine(local, objective, params, trials, local_steps, state.count * k)
         best = better(state.best, points, values, aux)
 
@@ -111,13 +110,13 @@ def simulated_annealing(
         sizes = jnp.where(is_first, state.sizes, jnp.clip(state.sizes * factor, LEAST, MOST))
 
         late = jnp.where(state.count < LAST * steps, best.value, state.late)
-        level = late - best.value <= jnp.maximum(objective.tol, final) * spread
-        ended = state.count + 1 >= steps
-        status = status_of(best, ended, Status.CONVERGED_VALUE)
-        status = jnp.where((status == Status.CONVERGED_VALUE) & ~level, jnp.int32(Status.MAX_STEPS), status)
-        here, info = report(params, best, evaluations, status)
         points = jnp.where(accepted[:, None], points, state.points)
         values = jnp.where(accepted, values, state.values)
+        # The best value has not changed for long, and is that of a chain: not of a point that all have left.
+        allowed = jnp.maximum(objective.tol, final) * spread
+        level = (late - best.value <= allowed) & (jnp.min(values) - best.value <= allowed)
+        as_what = jnp.where(level, Status.CONVERGED_VALUE, Status.MAX_STEPS)
+        here, info = report(params, best, evaluations, status_of(best, state.count + 1 >= steps, as_what))
         new = AnnealingState(points, values, sizes, spread, late, best, state.count + 1)
         return here, tree.keep_dtypes(new, state), info
 
@@ -125,7 +124,7 @@ def simulated_annealing(
 
 
 def _spread(values: jax.Array) -> jax.Array:
-    """The median distance of the finite values from their median; 0 where there are none."""
+    """The median distance of the finite values from their median; 0 if no value is finite."""
     finite = jnp.isfinite(values)
     middle = jnp.nanmedian(jnp.where(finite, values, jnp.nan))
     spread = jnp.nanmedian(jnp.where(finite, jnp.abs(values - middle), jnp.nan))

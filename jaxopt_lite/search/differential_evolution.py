@@ -28,6 +28,7 @@ from jaxopt_lite.search.population import (
     none_yet,
     region_of,
     report,
+    scattered,
     spread_of,
     status_of,
 )
@@ -95,7 +96,7 @@ def differential_evolution(
         key = jax.random.fold_in(objective.key, state.count)
         is_first = state.count == 0
         trials = _trials(key, state, region, strategy, factor, dither, crossover)
-        trials = jnp.where(is_first, _scattered(key, state, region), trials)
+        trials = jnp.where(is_first, scattered(key, region, state.best.point, len(trials)), trials)
         values, aux = evaluate(objective, params, trials)
         best = better(state.best, trials, values, aux)
 
@@ -117,12 +118,6 @@ def differential_evolution(
         return here, tree.keep_dtypes(new, state), info
 
     return init, step
-
-
-def _scattered(key: jax.Array, state: EvolutionState, region: Region) -> jax.Array:
-    """The first generation: the start, and points drawn uniformly."""
-    points = region.at(jax.random.uniform(key, state.points.shape, state.points.dtype))
-    return points.at[0].set(state.best.point)
 
 
 def _trials(

@@ -23,6 +23,7 @@ from jaxopt_lite.search.population import (
     none_yet,
     region_of,
     report,
+    scattered,
     spread_of,
     status_of,
 )
@@ -108,9 +109,7 @@ def genetic(
         children = cross(keys[1], parents, region, crossover, crossover_index)[:k]
         rate = 1 / n if mutation is None else mutation
         children = region.clip(mutate(keys[2], children, region, rate, mutation_index))
-        anywhere = region.at(jax.random.uniform(keys[3], (k, n), children.dtype))
-        first = jnp.where((jnp.arange(k) == 0)[:, None], state.points, anywhere)
-        trials = jnp.where(is_first, first, children)
+        trials = jnp.where(is_first, scattered(keys[3], region, state.points[0], k), children)
         points, values, aux, evaluations = refine(local, objective, params, trials, local_steps, state.count * k)
         best = better(state.best, points, values, aux)
 

@@ -22,6 +22,7 @@ __all__ = [
     "none_yet",
     "region_of",
     "report",
+    "scattered",
     "spread_of",
     "status_of",
 ]
@@ -56,6 +57,12 @@ class Region(NamedTuple):
         """The points at fractions [..., n] of the edges, each in [0, 1]."""
         lower, width = (jnp.broadcast_to(x, fractions.shape) for x in (self.lower, self.width))
         return self.clip(lower + fractions * width)
+
+
+def scattered(key: jax.Array, region: Region, start: jax.Array, count: int) -> jax.Array:
+    """A first generation [count, n]: the start [n], and points drawn uniformly from the box."""
+    points = region.at(jax.random.uniform(key, (count, start.size), start.dtype))
+    return points.at[0].set(start)
 
 
 class Best(NamedTuple):

@@ -15,7 +15,7 @@ from jaxopt_lite import tree
 from jaxopt_lite.core.method import Info, Objective, solver
 from jaxopt_lite.core.numbers import Fraction, Positive
 from jaxopt_lite.solvers import endings
-from jaxopt_lite.solvers.krylov import inner
+from jaxopt_lite.tree import inner
 
 __all__ = ["MOMENTUM_TRIES", "accelerated_gradient_descent", "judge_curvature"]
 

@@ -17,7 +17,7 @@ from jaxopt_lite import tree
 from jaxopt_lite.core.method import solver
 from jaxopt_lite.core.numbers import Fraction, Positive
 from jaxopt_lite.solvers.descent import check_search, line_search_method
-from jaxopt_lite.solvers.krylov import inner
+from jaxopt_lite.tree import inner
 
 __all__ = ["nonlinear_cg"]
 

@@ -19,7 +19,7 @@ from jaxopt_lite.core.method import Info, Objective, solver
 from jaxopt_lite.core.numbers import Fraction, Positive, concrete
 from jaxopt_lite.solvers import endings, linesearch
 from jaxopt_lite.solvers.box import box_of, clip, moved, reduced
-from jaxopt_lite.solvers.krylov import inner
+from jaxopt_lite.tree import inner
 
 __all__ = ["DescentState", "again", "check_search", "gradient_descent", "line_search_method"]
 

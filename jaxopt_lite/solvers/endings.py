@@ -19,7 +19,7 @@ import jax.numpy as jnp
 
 from jaxopt_lite import tree
 from jaxopt_lite.core.method import Objective, Status
-from jaxopt_lite.solvers.krylov import inner
+from jaxopt_lite.tree import inner
 
 __all__ = ["NO", "PROGRESS", "ROUNDING", "Course", "Trial", "beside", "follow", "is_small", "reach", "unbegun"]
 

@@ -9,8 +9,6 @@ result is 0; of a singular system that has solutions it is the one of least norm
 call them inside `jax.lax.custom_linear_solve`.
 """
 
-import functools
-import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -18,16 +16,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxopt_lite import tree
+from jaxopt_lite.tree import inner
 
-__all__ = ["adjoint", "along", "cg", "inner", "lsmr"]
+__all__ = ["adjoint", "along", "cg", "lsmr"]
 
 PATIENCE = 50  # steps of `cg` without a smaller residual after which it ends
-
-
-def inner(a: Any, b: Any) -> jax.Array:
-    """The inner product of two trees, Re Σ āᵢ bᵢ, a scalar of their widest dtype."""
-    products = [jnp.sum(jnp.real(jnp.conj(x) * y)) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)]
-    return functools.reduce(operator.add, products) if products else jnp.zeros(())
 
 
 def along(x: Any, t: jax.Array, d: Any) -> Any:

@@ -12,8 +12,9 @@ import jax.numpy as jnp
 from jaxopt_lite import tree
 from jaxopt_lite.core.method import Objective, solver
 from jaxopt_lite.core.numbers import Positive
-from jaxopt_lite.solvers.krylov import along, inner
+from jaxopt_lite.solvers.krylov import along
 from jaxopt_lite.solvers.trust_region import LocalModel, Proposal, magnitudes, trust_region_method
+from jaxopt_lite.tree import inner
 
 __all__ = ["newton_cg"]
 

@@ -25,7 +25,8 @@ from jaxopt_lite.core.parameters import Arrays
 from jaxopt_lite.losses import Penalty
 from jaxopt_lite.solvers import endings
 from jaxopt_lite.solvers.accelerated import MOMENTUM_TRIES, judge_curvature
-from jaxopt_lite.solvers.krylov import along, inner
+from jaxopt_lite.solvers.krylov import along
+from jaxopt_lite.tree import inner
 
 __all__ = ["projected_gradient", "proximal_gradient"]
 
@@ -65,7 +66,7 @@ def proximal_gradient(penalty: Penalty, first_step: Positive = 1.0, relax: Fract
         tries: successive evaluations that may be rejected, at least 1.
 
     Raises:
-        TypeError: if penalty is none, or has no proximal operator.
+        TypeError: if penalty is not a penalty, or has no proximal operator.
         ValueError: if tries is less than 1.
 
     Reference: Beck & Teboulle, "A Fast Iterative Shrinkage-Thresholding Algorithm for Linear Inverse Problems", 2009;
@@ -100,7 +101,7 @@ def projected_gradient(
         tries: as in `proximal_gradient`.
 
     Raises:
-        TypeError: if projection is not a function, or arguments no tuple of numbers and arrays.
+        TypeError: if projection is not a function, or arguments is not a tuple of numbers and arrays.
         ValueError: if tries is less than 1.
 
     Reference: as for `proximal_gradient`; without momentum: Goldstein, "Convex Programming in Hilbert Space", 1964.

@@ -177,7 +177,7 @@ def _equilibrate(quadratic: Quadratic, passes: int) -> Scales:
 
 
 def _root(sizes: jax.Array) -> jax.Array:
-    """√ of sizes, within limits; 1 for zeros, and for what is zero but for rounding beside the largest."""
+    """√ of sizes, within limits; 1 for sizes that are zero, or only rounding relative to the largest."""
     is_some = (sizes > jnp.finfo(sizes.dtype).eps * jnp.max(sizes, initial=0)) & jnp.isfinite(sizes)
     return jnp.sqrt(jnp.where(is_some, jnp.clip(sizes, 1e-4, 1e4), 1))
 

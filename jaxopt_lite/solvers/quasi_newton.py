@@ -13,7 +13,7 @@ from jaxopt_lite.core.method import solver
 from jaxopt_lite.core.numbers import Fraction, Positive
 from jaxopt_lite.core.vectors import from_vector, to_vector
 from jaxopt_lite.solvers.descent import Move, check_search, line_search_method
-from jaxopt_lite.solvers.krylov import inner
+from jaxopt_lite.tree import inner
 
 __all__ = ["bfgs", "lbfgs"]
 

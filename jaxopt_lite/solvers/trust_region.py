@@ -25,7 +25,7 @@ import jax.numpy as jnp
 
 from jaxopt_lite import tree
 from jaxopt_lite.core.method import Info, Objective, Status
-from jaxopt_lite.solvers.krylov import inner
+from jaxopt_lite.tree import inner
 
 __all__ = ["LocalModel", "Proposal", "TrustState", "magnitudes", "trust_region_method"]
 

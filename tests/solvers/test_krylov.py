@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxopt_lite.solvers.krylov import adjoint, cg, inner, lsmr
+from jaxopt_lite.solvers.krylov import adjoint, cg, lsmr
+from jaxopt_lite.tree import inner
 
 
 def matrix(m, n, rank, cond, seed=0):
