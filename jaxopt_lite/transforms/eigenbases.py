@@ -21,6 +21,7 @@ from jaxopt_lite.core.layout import Place
 from jaxopt_lite.core.numbers import Decay, NonNegative, PositiveCount
 from jaxopt_lite.core.parameters import Dtype
 from jaxopt_lite.core.transformation import transformation
+from jaxopt_lite.transforms.matrices import adjoint
 
 __all__ = ["scale_by_soap"]
 
@@ -139,22 +140,22 @@ def scale_by_soap(
 
 def _into(bases: Sides, g: jax.Array) -> jax.Array:
     """Q_Lᵀ G Q_R."""
-    g = g if bases.left is None else _adjoint(bases.left) @ g
+    g = g if bases.left is None else adjoint(bases.left) @ g
     return g if bases.right is None else g @ bases.right
 
 
 def _out_of(bases: Sides, u: jax.Array) -> jax.Array:
     """Q_L U Q_Rᵀ."""
     u = u if bases.left is None else bases.left @ u
-    return u if bases.right is None else u @ _adjoint(bases.right)
+    return u if bases.right is None else u @ adjoint(bases.right)
 
 
 def _learned(factors: Sides, g: jax.Array, beta: Any) -> Sides:
     """L and R with a new gradient."""
     left, right = factors
     return Sides(
-        None if left is None else beta * left + (1 - beta) * (g @ _adjoint(g)),
-        None if right is None else beta * right + (1 - beta) * (_adjoint(g) @ g),
+        None if left is None else beta * left + (1 - beta) * (g @ adjoint(g)),
+        None if right is None else beta * right + (1 - beta) * (adjoint(g) @ g),
     )
 
 
@@ -198,7 +199,3 @@ def _permuted(orders: Sides, v: jax.Array) -> jax.Array:
     """v with its rows and columns in the order of the new bases."""
     v = v if orders.left is None else jnp.take_along_axis(v, orders.left[..., :, None], axis=-2)
     return v if orders.right is None else jnp.take_along_axis(v, orders.right[..., None, :], axis=-1)
-
-
-def _adjoint(x: jax.Array) -> jax.Array:
-    return jnp.conj(jnp.swapaxes(x, -1, -2))

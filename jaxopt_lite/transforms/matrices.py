@@ -119,14 +119,15 @@ def _polynomial(x: jax.Array, coefficients: Any, eps: Any, preconditioning: str)
 
     def step(x, abc):
         a, b, c = abc
-        gram = x @ _adjoint(x)
+        gram = x @ adjoint(x)
         return a * x + (b * gram + c * (gram @ gram)) @ x, None
 
     coefficients = jnp.asarray(coefficients, tree.real_dtype(x.dtype))
     return jax.lax.scan(step, _normalized(x, preconditioning, eps), coefficients)[0]
 
 
-def _adjoint(x: jax.Array) -> jax.Array:
+def adjoint(x: jax.Array) -> jax.Array:
+    """Xᴴ of the last two axes."""
     return jnp.conj(jnp.swapaxes(x, -1, -2))
 
 
@@ -137,7 +138,7 @@ def _normalized(x: jax.Array, preconditioning: str, eps: Any) -> jax.Array:
         return x / (jnp.linalg.norm(x, ord=2, axis=(-2, -1), keepdims=True) + eps)
     if preconditioning == "frobenius":
         return x / (_frobenius(x) + eps)
-    gram = x @ _adjoint(x)
+    gram = x @ adjoint(x)
     if preconditioning == "aol":
         squares = jnp.sum(tree.safe_sqrt(tree.abs_sq(gram)), axis=-1, keepdims=True)
     else:
