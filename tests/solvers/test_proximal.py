@@ -271,3 +271,18 @@ def test_unrolled_in_reverse_from_zeros():
         jo.minimize(f, jnp.zeros(3), proximal(jo.l1_penalty(t)), max_steps=40, differentiate="unrolled").params
     )
     np.testing.assert_allclose(jax.jacrev(solve)(0.5), [-1, -1 / 5, -1 / 9], 1e-3)
+
+
+@pytest.mark.usefixtures("x64")
+def test_nonnegative_least_squares_of_diabetes_are_those_of_scikit_learn():
+    pytest.importorskip("sklearn")
+    from sklearn.datasets import load_diabetes
+    from sklearn.linear_model import LinearRegression
+
+    x, y = load_diabetes(return_X_y=True)
+    x, y = x - x.mean(0), y - y.mean()
+    f = lambda w: jnp.sum((x @ w - y) ** 2) / (2 * len(y))
+    found = jo.minimize(f, jnp.zeros(10), projected(projections.projection_non_negative))
+    theirs = LinearRegression(positive=True, fit_intercept=False).fit(x, y).coef_
+    assert found.converged and abs(found.value - f(theirs)) <= 1e-12 * f(theirs)
+    assert ((found.params == 0) == (theirs == 0)).all()
