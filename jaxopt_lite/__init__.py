@@ -6,6 +6,7 @@ Every public name is here, flat, and has this one import path. See docs/ for a t
 """
 
 from jaxopt_lite import search, solvers
+from jaxopt_lite.checkpoint.saving import load, save
 from jaxopt_lite.core.hyperparameters import arrays, as_optax, hyperparameters, replace
 from jaxopt_lite.core.layout import Part, Parts, Place, View, state_bytes, state_layout
 from jaxopt_lite.core.lifting import lift
@@ -83,6 +84,7 @@ from jaxopt_lite.report.curves import plot_history
 from jaxopt_lite.report.overview import plot_sweep
 from jaxopt_lite.report.result import Best, SweepResult, Trial
 from jaxopt_lite.run.batches import minimize_batch
+from jaxopt_lite.run.checkpoints import Checkpoint, checkpoints
 from jaxopt_lite.run.equations import fixed_point, root
 from jaxopt_lite.run.fitting import curve_fit, least_squares
 from jaxopt_lite.run.minimizing import minimize
@@ -199,6 +201,7 @@ __all__ = [
     "Arrays",
     "Best",
     "Change",
+    "Checkpoint",
     "Copy",
     "Count",
     "Decay",
@@ -274,6 +277,7 @@ __all__ = [
     "cautious",
     "centralize",
     "chain",
+    "checkpoints",
     "choice",
     "clip",
     "clip_by_block_rms",
@@ -321,6 +325,7 @@ __all__ = [
     "linear_onecycle_schedule",
     "linear_schedule",
     "lion",
+    "load",
     "log_int_uniform",
     "log_uniform",
     "lookahead",
@@ -371,6 +376,7 @@ __all__ = [
     "rprop",
     "run_all",
     "sampler",
+    "save",
     "scale",
     "scale_by_adadelta",
     "scale_by_adam",

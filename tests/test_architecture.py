@@ -73,7 +73,7 @@ PLAN = (
     },  # its hybrids hold solvers
     {
         "solve": ("problem", "solution", "implicit", "batch", "custom"),
-        "train": ("task", "calls", "state", "plan", "step", "data", "point", "result", "loop"),
+        "train": ("task", "calls", "state", "plan", "step", "data", "source", "point", "result", "loop"),
         "sharding": (),
     },
     {
@@ -84,7 +84,7 @@ PLAN = (
             *("events", "program", "pool", "groups", "engine"),  # running them
         )
     },
-    {"checkpoint": (), "log": ("records", "progress", "scoreboard")},
+    {"checkpoint": ("folder", "packing", "unpacking", "store", "saving"), "log": ("records", "progress", "scoreboard")},
     {"report": ("analysis", "scales", "curves", "panels", "overview", "exports", "result")},
     {
         "run": (
@@ -98,9 +98,13 @@ PLAN = (
             "equations",
             "quadratic",
             "batches",
-            "training",
             "contents",
-            "files",
+            "folder",
+            "saves",
+            "run_folder",
+            "training",
+            "checkpoints",
+            "sweep_folder",
             "sweeping",
         )
     },

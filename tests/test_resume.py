@@ -13,7 +13,7 @@ import jax
 import pytest
 
 import jaxopt_lite as jo
-from jaxopt_lite import checkpoint
+from jaxopt_lite.checkpoint import store
 from tests.sweeps import small
 from tests.test_contents import CHANGED, SOURCE, module
 from tests.test_sweep import contents, equal, raising, sweep, worse_half
@@ -132,10 +132,12 @@ def test_other_data_are_refused(tmp_path, before, after, what):
 def test_what_an_earlier_version_saved_can_be_resumed(own, tmp_path):
     result, folder = own
     copy = edited(folder, tmp_path / "copy", without("contents"))
-    saved = checkpoint.load(copy / "checkpoints")
-    for group in saved.meta["groups"]:
+    path, saved, _ = store.latest(copy / "checkpoints")
+    for group in saved.content["facts"]["groups"]:
         del group["test data"]
-    checkpoint.save(copy / "checkpoints", saved.arrays, saved.meta, keep=1)
+    writer = store.Store(path.parent, keep=1)
+    writer.save(int(path.name), *saved)
+    writer.close()
     resumed = sweep(**both(module()), trials=2, directory=copy)
     equal(resumed, result)
     assert "saved by jaxopt_lite 0.1.0, so whether the code of sampler, policy, where changed" in resumed.warnings[0]
@@ -212,15 +214,16 @@ def test_a_saved_argument_that_cannot_be_read_is_named(kept, tmp_path):
 def test_another_process_on_the_same_directory_is_refused(kept, tmp_path):
     result, folder = kept
     copy = shutil.copytree(folder, tmp_path / "copy")
+    (copy / ".lock").touch()
     before = contents(copy)
     holding = "import sys, fcntl; f = open(sys.argv[1], 'a'); fcntl.flock(f, fcntl.LOCK_EX); print(flush=True); input()"
     pytest.importorskip("fcntl")
     with subprocess.Popen(
-        [sys.executable, "-c", holding, copy / "events.jsonl"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-c", holding, copy / ".lock"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as other:
         other.stdout.readline()
         for overwrite in (False, True):
-            with pytest.raises(FileExistsError, match=r"another process, .* runs the sweep in .*; wait for its end"):
+            with pytest.raises(FileExistsError, match=r"another process, .* runs in .*; wait for its end"):
                 sweep(policy=worse_half(), directory=copy, overwrite=overwrite)
         assert contents(copy) == before
         other.kill()

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import types
 from pathlib import Path
 
 import jax
@@ -21,7 +22,7 @@ import jaxopt_lite as jo
 from jaxopt_lite.log.records import JsonLines, hold
 from tests.train.tasks import LINEAR, RAMP, assert_same
 
-FILES = {"metrics.jsonl", "summary.json", "curves.png"}
+FILES = {"metrics.jsonl", "summary.json", "curves.png", "checkpoints"}
 OPTIMIZER = jo.chain(jo.clip_by_global_norm(10.0), jo.sgd(jo.linear_schedule(1.0, 0.5, 8)))
 
 # Some runs break down at their second step, the others continue.
@@ -71,7 +72,7 @@ def test_what_is_not_finite_is_null(tmp_path):
 
 def test_a_directory_with_a_run_is_refused_before_any_work(tmp_path):
     (tmp_path / "metrics.jsonl").write_text("kept")
-    with pytest.raises(FileExistsError, match=r"holds a run already \(metrics.jsonl\); .* overwrite=True"):
+    with pytest.raises(FileExistsError, match=r"holds a run already \(metrics.jsonl\), .* overwrite=True"):
         jo.fit(RAMP, jo.sgd(1.0), 2, directory=tmp_path, callbacks=[pytest.fail])
     assert (tmp_path / "metrics.jsonl").read_text() == "kept" and written(tmp_path) == {"metrics.jsonl"}
 
@@ -88,9 +89,9 @@ def test_a_run_is_overwritten_and_nothing_else(tmp_path):
     for name in ("summary.json", "notes.txt"):
         (tmp_path / name).write_text("old")
     seen = []
-    look = lambda point: seen.append(written(tmp_path))
+    look = lambda point: seen.append((written(tmp_path), json.loads((tmp_path / "summary.json").read_text())["status"]))
     jo.fit(RAMP, jo.sgd(1.0), 2, directory=str(tmp_path), overwrite=True, callbacks=[look])
-    assert seen == [{"metrics.jsonl", "notes.txt"}], "an old summary does not stand beside new metrics"
+    assert seen == [({".lock", "metrics.jsonl", "summary.json", "notes.txt"}, "running")], "no old summary or picture"
     assert written(tmp_path) == FILES | {"notes.txt"} and (tmp_path / "notes.txt").read_text() == "old"
 
 
@@ -118,8 +119,8 @@ def test_of_two_runs_that_begin_together_the_later_is_refused(tmp_path):
     def init(key):
         if not (tmp_path / "run").exists():
             (tmp_path / "run").mkdir()
-            begun.append(JsonLines(tmp_path / "run" / "metrics.jsonl"))
-            assert hold(begun[0].file)
+            begun.append((tmp_path / "run" / ".lock").open("a"))
+            assert hold(begun[0])
         return RAMP.init(key)
 
     begun = []
@@ -276,7 +277,7 @@ def block_picture(path):
 def test_a_result_is_not_lost_where_its_files_cannot_be_written(tmp_path, harm, at):
     folder = tmp_path / "run"
     act = lambda point: harm(folder) if point.step == at else None
-    with pytest.warns(UserWarning, match="fit: .*/(summary.json|curves.png) could not be written .* not changed by it"):
+    with pytest.warns(UserWarning, match="fit: .*/(summary.json|curves.png|metrics.jsonl|checkpoints) could not be written .* not changed by it"):
         result = jo.fit(RAMP, jo.sgd(1.0), 4, eval_every=2, directory=folder, callbacks=[act])
     assert result.params["w"] == -4 and result.status == "max_steps"
 
@@ -307,7 +308,8 @@ def test_a_run_is_not_lost_where_its_points_cannot_be_written(tmp_path, monkeypa
     if fails == "the directory":
         monkeypatch.setattr(Path, "mkdir", refuse)
     else:
-        monkeypatch.setattr("jaxopt_lite.run.training.JsonLines", lambda path, append: JsonLines(Path("/dev/full")))
+        full = lambda path, rows: JsonLines(Path("/dev/full"))
+        monkeypatch.setattr("jaxopt_lite.run.run_folder.JsonLines", types.SimpleNamespace(of=full))
     with pytest.warns(UserWarning, match="could not be written") as warned:
         result = jo.fit(RAMP, jo.sgd(1.0), 6, eval_every=2, directory=tmp_path / "run")
     assert result.steps == 6 and len(result.history["step"]) == 3

@@ -8,7 +8,8 @@ from typer import Argument, Option
 import jaxopt_lite as jo
 from jaxopt_lite.cli.app import app
 from jaxopt_lite.cli.names import called, config_of_text, space_of_text, trial_of
-from jaxopt_lite.run.files import is_running, read_about
+from jaxopt_lite.run.folder import is_running
+from jaxopt_lite.run.sweep_folder import read_about
 
 __all__ = []
 

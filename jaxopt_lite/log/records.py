@@ -33,6 +33,18 @@ class JsonLines:
         self.file = path.open("a" if append else "w", encoding="utf-8")
         self._before = "\n" if append and _ends_inside_a_line(path) else ""
 
+    @classmethod
+    def of(cls, path: Path, records: list[dict[str, Any]]) -> "JsonLines":
+        """The file with these records alone, written beside it first, so that a crash leaves the old or the new."""
+        beside = path.with_name(path.name + ".new")
+        lines = cls(beside)
+        for record in records:
+            lines.write(record)
+        os.fsync(lines.file.fileno())
+        lines.close()
+        os.replace(beside, path)
+        return cls(path, append=True)
+
     def write(self, record: dict[str, Any]) -> None:
         """Append one object."""
         self.file.write(self._before + json.dumps(plain(record), allow_nan=False) + "\n")

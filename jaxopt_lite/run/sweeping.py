@@ -10,13 +10,14 @@ from typing import Any
 
 import jax
 
-from jaxopt_lite.core.arguments import INT32_MAX, check_bool, check_choice, check_int, check_number
+from jaxopt_lite.core.arguments import INT32_MAX, check_bool, check_choice, check_int
 from jaxopt_lite.core.numbers import describe
 from jaxopt_lite.log.scoreboard import Scoreboard
 from jaxopt_lite.report.result import SweepResult
 from jaxopt_lite.run.arguments import check_path, check_progress
-from jaxopt_lite.run.files import SweepFolder, read_arguments
+from jaxopt_lite.run.saves import Saves
 from jaxopt_lite.run.signals import interruptible
+from jaxopt_lite.run.sweep_folder import SweepFolder, read_arguments
 from jaxopt_lite.sweeps.engine import Engine
 from jaxopt_lite.sweeps.events import Advanced, Decided, Happened, Outcome, Reply, Snapshot
 from jaxopt_lite.sweeps.ledger import Ledger
@@ -117,7 +118,7 @@ def sweep(
     )  # fmt: skip
     width = check_int("sweep", "width", width, 1, INT32_MAX, none=True)
     max_groups = check_int("sweep", "max_groups", max_groups)
-    saves = _Saves(save_seconds, save_calls)
+    saves = Saves("sweep", save_seconds, save_calls, "save_calls")
     check_choice("sweep", "on_error", on_error, ("raise", "continue"))
     check_bool("sweep", "overwrite", overwrite)
     path = check_path("sweep", "directory", directory)
@@ -246,24 +247,6 @@ def _text(event: Happened, engine: Engine) -> str:
         case "unread":
             return facts["text"]
     return ""
-
-
-class _Saves:
-    """When to save: after some seconds, or after some calls."""
-
-    def __init__(self, seconds: float | None, calls: int | None):
-        if seconds is not None:
-            check_number("sweep", "save_seconds", seconds, 0)
-        check_int("sweep", "save_calls", calls, none=True)
-        self.seconds, self.calls, self._last, self._count = seconds, calls, time.perf_counter(), 0
-
-    def due(self, now: float) -> bool:
-        self._count += 1
-        by_time = self.seconds is not None and now - self._last >= self.seconds
-        if by_time or (self.calls is not None and self._count >= self.calls):
-            self._last, self._count = now, 0
-            return True
-        return False
 
 
 def _count(n: int, noun: str) -> str:

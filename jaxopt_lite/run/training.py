@@ -1,25 +1,21 @@
 """`fit`: drives the training loop, and owns files, clock, signals and progress."""
 
 import contextlib
-import dataclasses
-import importlib.util
-import os
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from jaxopt_lite.core.arguments import check_bool
-from jaxopt_lite.core.text import spell
+from jaxopt_lite.core.arguments import check_bool, check_int
 from jaxopt_lite.log.progress import Progress
-from jaxopt_lite.log.records import JsonLines, hold, versions, write_json
-from jaxopt_lite.report.curves import plot_history
 from jaxopt_lite.run.arguments import check_path, check_progress
+from jaxopt_lite.run.run_folder import RunFolder, template_of
+from jaxopt_lite.run.saves import Saves
 from jaxopt_lite.run.signals import interruptible
-from jaxopt_lite.train.loop import Point, Reply, training
+from jaxopt_lite.train.loop import Point, Reply, Snapshot, check_arguments, training
 from jaxopt_lite.train.plan import Plan
 from jaxopt_lite.train.point import Run
 from jaxopt_lite.train.result import Result
@@ -27,6 +23,8 @@ from jaxopt_lite.train.state import TrainState, accept_method, steps_done
 from jaxopt_lite.train.task import Task
 
 __all__ = ["fit"]
+
+_LONG = 0.5  # seconds of a point for which the device need not work ahead
 
 
 def fit(
@@ -51,6 +49,9 @@ def fit(
     compute_dtype: Any = None,
     progress: str | None = "auto",
     overwrite: bool = False,
+    save_seconds: float | None = 60.0,
+    save_steps: int | None = None,
+    keep: int = 2,
 ) -> Result:
     """Train, in compiled stretches of steps with the data on the device.
 
@@ -64,7 +65,9 @@ def fit(
         seed: of initialisation, data order and the steps' keys, an int in [0, 2**32).
         eval_every: steps between two points of the history, at least 1; at each, `valid` is evaluated and the stopping
             rules are applied.
-        directory: where metrics.jsonl, summary.json and curves.png go; None writes nothing.
+        directory: where the history, the summary, the picture and checkpoints go. The same call resumes the run that
+            it finds there, with more `steps` if they were raised, and returns the result of one that has ended. None
+            writes nothing.
         target: stop when the watched metric reaches it, a finite float32.
         patience: stop after this many points without improvement of the watched metric, at least 1.
         min_grad_norm: stop when the norm of a point's last gradient is at most this, at least 0.
@@ -82,16 +85,22 @@ def fit(
         compute_dtype: floating dtype of the loss, such as "bfloat16"; parameters and optimizer keep theirs.
         progress: "auto" (a bar on a terminal or in a notebook, else nothing), "bar", "lines" or "none".
         overwrite: replace what an earlier run left in the directory.
+        save_seconds: seconds between two checkpoints, at least 0. They are taken at points, written in the background,
+            and once more at the end. None for both this and save_steps keeps none, and needs no Orbax.
+        save_steps: steps between two checkpoints, at least 1.
+        keep: how many of the latest checkpoints to keep, at least 1; that of the best point is kept too.
 
     Returns:
         The result: params, state, history, status, steps, metrics (test.* too) and a message. A run also ends when the
-        loss or a parameter is not finite, and, cleanly, with Ctrl-C or SIGTERM.
+        loss or a parameter is not finite, and, cleanly, with Ctrl-C or SIGTERM, with a checkpoint after the point
+            under way.
 
     Raises:
         TypeError, ValueError: for arguments of a wrong type, out of range, or that do not fit together (for types of
             numbers and strings a `WrongTypeError`, which is both); nothing has been written then.
-        OSError: if the directory holds a run (FileExistsError), or cannot be written. What cannot be written
-            after the first point is left out with a warning, so that no steps are lost.
+        ValueError: if the directory holds another run: the message has what differs.
+        OSError: if the directory is in use, holds a run that cannot be resumed, or cannot be written. What cannot be
+            written after the first point is left out with a warning, so that no steps are lost.
     """
     plan = Plan(
         steps, batch_size, eval_every, target, patience, min_grad_norm, restore_best, metric, mode, compute_dtype
@@ -101,31 +110,60 @@ def fit(
         raise TypeError(f"fit: callbacks must be a list of functions of a Point, got {callbacks!r}")
     path = check_path("fit", "directory", directory)
     overwrite = check_bool("fit", "overwrite", overwrite)
-    folder = None if path is None else _Folder(path, overwrite)
-    events = training(task, optimizer, plan, seed, seeds, params, state, ahead=not callbacks)
-    resumed = state.state if isinstance(state, Run) else state
-    first = int(steps_done("fit", resumed).max()) if isinstance(resumed, TrainState) else 0
-    began = time.perf_counter()
+    saves = Saves("fit", save_seconds, save_steps, "save_steps")
+    keep = check_int("fit", "keep", keep)
+    began, snapshot = time.perf_counter(), None
     with contextlib.ExitStack() as stack:
-        stack.callback(folder.close if folder is not None else lambda: None)
+        folder = None
+        if path is not None:
+            folder = stack.enter_context(contextlib.closing(RunFolder(path, overwrite, saves.ever, keep)))
+            snapshot = _earlier(folder, task, optimizer, plan, seed, seeds, params, state)
+        events = training(
+            task, optimizer, plan, seed, seeds, params, None if snapshot else state,
+            ahead=not callbacks, snapshot=snapshot, save_last=folder is not None and saves.ever,
+        )  # fmt: skip
+        resumed = state.state if isinstance(state, Run) else state
+        first = int(steps_done("fit", resumed).max()) if isinstance(resumed, TrainState) else 0
         interrupted = stack.enter_context(interruptible())
         stack.enter_context(contextlib.closing(events))
-        result = _drive(events, folder, callbacks, Progress(first + steps, progress), interrupted)
+        result = _drive(events, folder, saves, callbacks, Progress(first + steps, progress), interrupted)
         if folder is not None:
-            folder.finish(optimizer, plan, seed, seeds, result, time.perf_counter() - began)
+            folder.finish(result, time.perf_counter() - began)
     return result
 
 
-def _drive(events, folder, callbacks, progress, interrupted) -> Result:
+def _earlier(folder, task, optimizer, plan, seed, seeds, params, state) -> Snapshot | None:
+    """The checkpoint that the run resumes from, if there is one."""
+    check_arguments(task, plan, seed, seeds)
+    before = state.state if isinstance(state, Run) else state
+    method = accept_method("fit", before.optimizer if optimizer is None and before is not None else optimizer)
+    folder.describe(task, method, plan, seed, seeds, params if state is None else state)
+    snapshot = folder.earlier(lambda: template_of(task, method, seeds, params, before))
+    for text in folder.warnings:
+        warnings.warn(f"fit: {folder.path}: {text}", stacklevel=3)
+    return snapshot
+
+
+def _drive(events, folder, saves, callbacks, progress, interrupted) -> Result:
     """Run the generator to its end, passing on its points."""
+    last, step, reply = time.perf_counter(), None, None
     try:
-        point = next(events)
         while True:
+            event = events.send(reply)
+            if isinstance(event, Snapshot):
+                if folder is not None:
+                    folder.save(event)
+                reply = None
+                continue
             if folder is not None:
-                folder.add(point)
-            progress.update(point.step, point.metrics)
-            stop = any([_is_true(callback(point)) for callback in callbacks])
-            point = events.send(Reply(stop=stop or interrupted.is_set()))
+                folder.add(event)
+            progress.update(event.step, event.metrics)
+            stop = any([_is_true(callback(event)) for callback in callbacks])
+            now = time.perf_counter()
+            done = 0 if step is None else event.step - step
+            due = folder is not None and saves.ever and saves.due(now, done)
+            reply = Reply(due, stop or interrupted.is_set(), now - last > _LONG)
+            last, step = now, event.step
     except StopIteration as end:
         return end.value
     finally:
@@ -136,107 +174,3 @@ def _is_true(answer: Any) -> bool:
     """Whether a callback returned True, a bool or bools of all runs; other values do not stop a run."""
     is_bool = isinstance(answer, bool) or getattr(answer, "dtype", None) == np.bool_
     return is_bool and bool(np.all(answer))
-
-
-class InUse(FileExistsError):
-    """Another run writes to the directory."""
-
-
-class _Folder:
-    """A run's directory. It is made when the first point comes, so that a bad argument leaves nothing behind.
-
-    The run holds metrics.jsonl locked, so that no other one writes there meanwhile.
-    """
-
-    FILES = ("metrics.jsonl", "summary.json", "curves.png")
-
-    def __init__(self, path: Path, overwrite: bool):
-        self.path = path.absolute()  # a callback may change the working directory
-        self._rows: Any = None
-        self._begun, self._given_up = False, set()
-        present = [name for name in self.FILES if (path / name).exists()]
-        exists = next(p for p in (path, *self.path.parents) if p.exists())
-        if not exists.is_dir():
-            raise FileExistsError(f"fit: directory {path} cannot be made, {exists} is a file")
-        if not os.access(exists, os.W_OK):
-            raise PermissionError(f"fit: directory {path} cannot be written, for lack of permission in {exists}")
-        if (path / "sweep.json").exists():
-            raise FileExistsError(
-                f"fit: {path} holds a sweep (sweep.json), which a run does not replace; give another directory"
-            )
-        if present and not overwrite:
-            raise FileExistsError(f"fit: {path} holds a run already ({present[0]}); give another, or overwrite=True")
-        if "metrics.jsonl" in present:
-            self._hold()
-        self._found = bool(present)
-
-    def add(self, point: Point) -> None:
-        if "metrics.jsonl" in self._given_up:
-            return
-        with self._tried("metrics.jsonl"):
-            if not self._begun:
-                self._begin()
-            self._rows.write({"step": point.step, **point.metrics})
-
-    def _begin(self) -> None:
-        """Remove what an earlier run left, once this one has something to write."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        if self._rows is None:
-            self._hold()
-        assert self._rows is not None
-        if self._found:
-            self._rows.clear()
-        elif self._rows.file.tell():  # at its end, as it was opened to append
-            raise InUse(f"fit: another run began in {self.path} meanwhile; give another directory")
-        for name in self.FILES[1:]:
-            (self.path / name).unlink(missing_ok=True)
-        self._begun = True
-
-    def _hold(self) -> None:
-        rows = JsonLines(self.path / "metrics.jsonl", append=True)
-        if not hold(rows.file):
-            rows.close()
-            raise InUse(
-                f"fit: another process, or another call in this one, runs in {self.path}; wait for its end, stop it, "
-                "or give another directory"
-            )
-        self._rows = rows
-
-    def close(self) -> None:
-        with self._tried("metrics.jsonl"):
-            if self._rows is not None:
-                self._rows.close()
-
-    @contextlib.contextmanager
-    def _tried(self, name: str) -> Iterator[None]:
-        """Turn an error in writing a file into a warning, once for each file, so that the steps done are not lost."""
-        try:
-            yield
-        except InUse:
-            raise
-        except Exception as error:
-            if name not in self._given_up:
-                self._given_up.add(name)
-                why = f"could not be written ({type(error).__name__}: {error}); the run is not changed by it"
-                warnings.warn(f"fit: {self.path / name} {why}", stacklevel=5)
-
-    def finish(self, optimizer, plan: Plan, seed: int, seeds: int | None, result: Result, seconds: float) -> None:
-        rule = result.state.optimizer if optimizer is None else optimizer
-        rule = accept_method("fit", rule)
-        with self._tried("summary.json"):
-            summary = {
-                "optimizer": spell(rule, defaults=True),
-                **dataclasses.asdict(plan),
-                "seed": seed,
-                "seeds": seeds,
-                "status": result.status,
-                "message": result.message,
-                "steps_done": result.steps,
-                "seconds": round(seconds, 3),
-                "metrics": result.metrics,
-                "versions": versions(),
-            }
-            write_json(self.path / "summary.json", summary)
-        with self._tried("curves.png"):
-            if importlib.util.find_spec("matplotlib"):
-                plot_history(result.history, self.path / "curves.png", title=repr(rule))

@@ -5,7 +5,7 @@ progress are the driver's. A driver that wants to save is given a `Snapshot`, fr
 """
 
 import functools
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from typing import Any, NamedTuple
 
 import jax
@@ -16,7 +16,6 @@ from jaxopt_lite.core.hyperparameters import hyperparameters
 from jaxopt_lite.core.method import Solver
 from jaxopt_lite.core.numbers import describe
 from jaxopt_lite.core.programs import Program, Same
-from jaxopt_lite.train import data as batches
 from jaxopt_lite.train.calls import fetched
 from jaxopt_lite.train.plan import Plan
 from jaxopt_lite.train.point import (
@@ -33,13 +32,11 @@ from jaxopt_lite.train.point import (
     unmeasured,
 )
 from jaxopt_lite.train.result import Result, Row, judged_alone, result_of, score_program
+from jaxopt_lite.train.source import Source
 from jaxopt_lite.train.state import MOST_STEPS, Method, TrainState, accept_method, adopted, check_seed, init_state
 from jaxopt_lite.train.task import Task, check_task
 
 __all__ = ["Point", "Reply", "Snapshot", "training"]
-
-_STACK = 16  # batches of an iterator that go to the device together
-_INDICES = 2**22  # of examples that go there together
 
 
 class Point(NamedTuple):
@@ -78,10 +75,13 @@ class Reply(NamedTuple):
     Attributes:
         save: yield a `Snapshot` as soon as nothing is in flight on the device, which may be a point later.
         stop: end the run, with the status "interrupted".
+        wait: let the device begin nothing more before the next point is answered, where a point takes so long that the
+            gap between two does not count, and `stop` should.
     """
 
     save: bool = False
     stop: bool = False
+    wait: bool = False
 
 
 def training(
@@ -94,6 +94,7 @@ def training(
     state: TrainState | Run | None = None,
     ahead: bool = True,
     snapshot: Snapshot | None = None,
+    save_last: bool = False,
 ) -> Generator[Point | Snapshot, Reply | None, Result]:
     """Train, yielding a `Point` for each row of the history, to be answered by a `Reply` or None.
 
@@ -109,6 +110,7 @@ def training(
         ahead: let the device begin a point before the one before it is read. If false, a point holds the state.
         snapshot: resume the run that it was taken of, up to plan.steps in all, given the same arguments; batches that
             were taken from an iterator are skipped.
+        save_last: yield a `Snapshot` at the end, however the run ends.
 
     Returns:
         The `Result`.
@@ -117,7 +119,7 @@ def training(
         TypeError, ValueError: when the generator is first asked for a point, if the arguments do not fit together, or a
             solver is given mini-batches, an iterator or a task with a model state.
     """
-    _check(task, plan, seed, seeds)
+    check_arguments(task, plan, seed, seeds)
     state = state if snapshot is None else snapshot.run
     again = functools.partial(_begun, task, optimizer, seed, seeds, params, state)
     begun = again()
@@ -137,7 +139,7 @@ def training(
             f"fit: steps must be at most {MOST_STEPS - first} from a state at step {first}, got {plan.steps}"
         )
 
-    source = _Source(task, plan, kind, begun, seeds is not None, taken)
+    source = Source(task, plan, kind, begun, seeds is not None, taken)
     run, programs, waiting, reply = None, None, [], Reply()
     for data, order, n, ends in source.stretches(done - first):
         arguments = (data, task.valid), order, np.int32(n), np.bool_(ends), Limits.of(plan)
@@ -152,13 +154,13 @@ def training(
             continue
         waiting.append(row)
         # Read the point before, while the device works on this one.
-        while waiting and not reply.stop and (len(waiting) > 1 or not ahead or reply.save):
+        while waiting and not reply.stop and (len(waiting) > 1 or not ahead or reply.save or reply.wait):
             reply = yield from _emit(waiting.pop(0), None if ahead else _state_of(plan, run), rows, reply)
         if reply.stop:
             break
         if reply.save:
             yield Snapshot(run, tuple(rows), first, source.taken)
-            reply = Reply()
+            reply = reply._replace(save=False)
     stopped = reply.stop
     for row in waiting:
         reply = yield from _emit(row, None, rows, reply)
@@ -167,7 +169,7 @@ def training(
         if snapshot is None:
             raise ValueError("fit: the iterator of batches yielded none")
         run = Run(begun._replace(monitor=None), snapshot.run.tally, begun.monitor)  # it was taken after the last step
-    if reply.save:
+    if reply.save or save_last:
         yield Snapshot(run, tuple(rows), first, source.taken)
     return result_of(task, plan, rules, run, rows, how, None if programs is None else programs.test)
 
@@ -265,64 +267,6 @@ def _shapes(arrays: Any) -> Any:
     return jax.tree.map(jax.typeof, arrays)
 
 
-class _Source:
-    """The batches of a run, in stretches of steps that go to the device together.
-
-    Attributes:
-        taken: the number of batches taken so far.
-    """
-
-    def __init__(self, task: Task, plan: Plan, kind: str, state: TrainState, many: bool, taken: int):
-        self._plan, self.taken = plan, taken
-        if kind == "drawn":
-            self._take = _drawn(task, plan, state, many)
-        elif kind == "stream":
-            self._take = _stream(task.train, min(_STACK, plan.eval_every), taken)
-        else:
-            self._take = lambda done, wanted: (task.train, None, wanted, True)
-
-    def stretches(self, done: int) -> Iterator[tuple]:
-        """Stretches of steps after the first `done`: (data, order, number of steps, whether a point ends with them)."""
-        steps, every, before = self._plan.steps, self._plan.eval_every, None
-        resumed, more = done, True
-        while done < steps and more:
-            begin, end = done, min((done // every + 1) * every, steps)
-            while done < end and more:
-                data, order, n, more = self._take(done - resumed, end - done)
-                before = data if n else before  # an iterator that has ended gives none, and the point ends
-                done, self.taken = done + n, self.taken + n
-                if done > begin:
-                    yield before, order, n, done == end or not more
-
-
-def _stream(source: Any, size: int, skipped: int) -> Callable:
-    """Batches as they come: a function (steps done, steps wanted) -> (data, order, steps, whether there are more)."""
-    stacks = batches.stacks(source, size, skipped)
-
-    def take(at, wanted):
-        stack, n = stacks(wanted)
-        return stack, None, n, n == min(size, wanted)
-
-    return take
-
-
-def _drawn(task: Task, plan: Plan, state: TrainState, many: bool) -> Callable:
-    """A function as that of `_stream`, for batches drawn from the examples; each run's begin at the run's step."""
-    examples, batch_size = task.rows or 0, plan.batch_size or 0
-    orders = [batches.orders(key, examples, batch_size) for key in (state.key if many else [state.key])]
-    firsts = np.atleast_1d(state.step).tolist()
-    size = min(plan.eval_every, max(1, _INDICES // (len(orders) * batch_size)))
-
-    def take(at, wanted):
-        n = min(size, wanted)
-        order = np.stack([order(first + at, n) for order, first in zip(orders, firsts, strict=True)])
-        if n < size:
-            order = np.pad(order, ((0, 0), (0, size - n), (0, 0)))  # of one shape, for one program
-        return task.train, order if many else order[0], n, True
-
-    return take
-
-
 def _emit(row: dict, state: Any, rows: list, before: Reply) -> Generator[Point, Reply | None, Reply]:
     """Yield a point; return the driver's answer, with `stop` also where every run has ended."""
     values = {name: np.asarray(value) for name, value in fetched(row).items()}
@@ -336,7 +280,7 @@ def _emit(row: dict, state: Any, rows: list, before: Reply) -> Generator[Point, 
     rows.append(Row(step, values, status, is_measured))
     asked = yield Point(step, dict(values), state)  # a copy, because a callback may change the dict
     asked = asked if isinstance(asked, Reply) else Reply(stop=asked is True)
-    return Reply(before.save or asked.save, asked.stop or bool(np.all(status != RUNNING)))
+    return Reply(before.save or asked.save, asked.stop or bool(np.all(status != RUNNING)), asked.wait)
 
 
 def _state_of(plan: Plan, run: Run) -> TrainState:
@@ -344,7 +288,7 @@ def _state_of(plan: Plan, run: Run) -> TrainState:
     return run.state._replace(monitor=run.monitor if plan.decides else None)
 
 
-def _check(task: Task, plan: Plan, seed: int, seeds: int | None) -> None:
+def check_arguments(task: Task, plan: Plan, seed: int, seeds: int | None) -> None:
     """Raise unless the arguments fit together."""
     check_task("fit", task)
     if not isinstance(plan, Plan):

@@ -114,14 +114,19 @@ def eval_params(state: Any, params: Any) -> Any:
     Raises:
         ValueError: if the state holds more than one.
     """
+    if not is_averaged(state):
+        return params
     spread = lambda own: jax.tree.map(lambda z: jnp.broadcast_to(own.b1, z.shape), own.z)
     z, b1 = (through_views(state, ScheduleFreeState, slot) for slot in (lambda own: own.z, spread))
     if len(z) > 1:
         raise ValueError(f"eval_params: the state must hold one method that averages, it holds {len(z)}")
-    if not z:
-        return params
     average = lambda y, z, b: (y - (1 - b) * z) / b  # x, of y = (1 - β) z + β x
     return tree.cast_like(jax.tree.map(average, params, z[0], b1[0]), params)
+
+
+def is_averaged(state: Any) -> bool:
+    """Whether the parameters to evaluate are others than those that are trained."""
+    return bool(through_views(state, ScheduleFreeState, lambda own: own.z))
 
 
 def warmed_up(learning_rate: Any, warmup_steps: Any) -> Any:

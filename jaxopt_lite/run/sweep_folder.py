@@ -3,7 +3,7 @@
 sweep.json       the arguments, versions, device, width of each group, and the status and best trial
 trials.csv       a row for each trial
 curves.npz       float32 [trials, seeds, points] by name, and `step`
-events.jsonl     what happened, a line each, only ever appended to; the process that runs the sweep holds it locked
+events.jsonl     what happened, a line each, only ever appended to
 sweep.png        the picture
 checkpoints/     the ledger and the states of trials under way
 """
@@ -15,7 +15,6 @@ import importlib.util
 import json
 import os
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,14 +22,19 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxopt_lite import checkpoint
+from jaxopt_lite.checkpoint.folder import require_orbax
+from jaxopt_lite.checkpoint.packing import pack
+from jaxopt_lite.checkpoint.saving import described
+from jaxopt_lite.checkpoint.store import Store, latest, set_aside
+from jaxopt_lite.checkpoint.unpacking import unpack
 from jaxopt_lite.core.text import parse, spell
 from jaxopt_lite.core.values import Value
-from jaxopt_lite.log.records import JsonLines, hold, read_json, versions, write_json
+from jaxopt_lite.log.records import JsonLines, read_json, versions, write_json
 from jaxopt_lite.report.analysis import ended, over_seeds
 from jaxopt_lite.report.exports import write_curves, write_trials
 from jaxopt_lite.report.result import SweepResult
 from jaxopt_lite.run.contents import COMPILED_BY, contents
+from jaxopt_lite.run.folder import Folder
 from jaxopt_lite.sweeps.events import Snapshot
 
 __all__ = []
@@ -50,7 +54,7 @@ _SINCE = {"contents": {"python": str, "sampler": dict, "policy": dict, "where": 
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")  # in the text of an object that has no name, such as a partial
 
 
-class SweepFolder:
+class SweepFolder(Folder):
     """A sweep's directory. Nothing is written or removed before `open`, so that a bad argument leaves all as it was.
 
     Args:
@@ -63,48 +67,37 @@ class SweepFolder:
             in use.
     """
 
+    who, kind, names = "sweep", "a sweep", NAMES
+
     def __init__(self, path: Path, arguments: dict[str, Any], overwrite: bool = False):
-        checkpoint.require_orbax(path)
-        self.path, self.arguments, self._overwrite = path, arguments, overwrite
-        self._events, self._early, self._begun = None, [], False
+        require_orbax(path)
+        self.arguments, self._overwrite = arguments, overwrite
         self._contents = _contents(arguments)
-        exists = next(p for p in (path, *path.absolute().parents) if p.exists())
-        if not exists.is_dir():
-            raise FileExistsError(f"sweep: directory {path} cannot be made, {exists} is a file")
-        if not os.access(exists, os.W_OK):
-            raise PermissionError(f"sweep: directory {path} cannot be written, for lack of permission in {exists}")
-        present = [name for name in NAMES if (path / name).exists() and not _is_empty(path / name)]
+        self._events, self._early, self._begun = None, [], False
+        self._saved = 0  # the number of the last checkpoint
+        self.warnings: list[str] = []
+        super().__init__(path)
+        self._checkpoints = Store(self.path / "checkpoints")
+        present = [name for name in self.present if not _is_empty(path / name)]
         self._found = "sweep.json" in present
-        if (path / "metrics.jsonl").exists() and not self._found:
-            raise FileExistsError(
-                f"sweep: {path} holds a run of fit (metrics.jsonl), which a sweep does not replace; "
-                "give another directory"
-            )
         if present and not self._found:
+            self.close()
             raise FileExistsError(
                 f"sweep: {path} holds {present[0]}, which does not belong to a sweep; give another directory"
             )
-        self.warnings: list[str] = []
-        if (path / "events.jsonl").exists():
-            self._hold()
 
     def open(self) -> None:
         """Begin to write, with the events that were logged before."""
         if self._begun:
             return
-        self.path.mkdir(parents=True, exist_ok=True)
-        if self._events is None:
-            self._hold()
-        assert self._events is not None
+        self.hold()
         if (self.path / "sweep.json").exists() != self._found:
             raise FileExistsError(f"sweep: another sweep began in {self.path} meanwhile; give another directory")
-        if self._overwrite:
-            for name in set(NAMES) - {"events.jsonl", "sweep.json"}:
-                there = self.path / name
-                shutil.rmtree(there) if there.is_dir() else there.unlink(missing_ok=True)
-            self._events.clear()
         if self._overwrite or not self._found:
-            self.about({"status": "running"})
+            self.about({"status": "running"})  # first, so that what is left when it is killed here is still a sweep
+        if self._overwrite:
+            self.remove(set(NAMES) - {"sweep.json"})
+        self._events = JsonLines(self.path / "events.jsonl", append=True)
         self._begun = True
         for line in self._early:
             self._events.write(line)
@@ -113,16 +106,7 @@ class SweepFolder:
         """Release the directory for other processes."""
         if self._events is not None:
             self._events.close()
-
-    def _hold(self) -> None:
-        events = JsonLines(self.path / "events.jsonl", append=True)
-        if not hold(events.file):
-            events.close()
-            raise FileExistsError(
-                f"sweep: another process, or another call in this one, runs the sweep in {self.path}; wait for its "
-                "end, stop it, or give another directory"
-            )
-        self._events = events
+        super().close()
 
     def earlier(self) -> Snapshot | None:
         """The last save of the same sweep, or None where nothing was saved.
@@ -161,11 +145,14 @@ class SweepFolder:
                 f"it began with {was['versions']['threads']} CPU threads and resumes with {here['threads']}: the last "
                 "bits of new results may differ"
             )
-        saved = checkpoint.load(self.path / "checkpoints")
-        if saved is None:
+        found = latest(self.path / "checkpoints")
+        if found is None:
             return None
-        self.warnings += saved.warnings
-        return Snapshot(saved.arrays, saved.meta)
+        path, saved, faults = found
+        self.warnings += faults
+        set_aside(self.path / "checkpoints", path)
+        self._saved = int(path.name)
+        return Snapshot(unpack(saved.content["value"], saved.arrays), saved.content["facts"])
 
     def _changed_contents(self, was: Any) -> list[str]:
         """What differs in the user's functions that are not part of a program, a line each."""
@@ -186,7 +173,10 @@ class SweepFolder:
         """Save what is needed to resume."""
         self.open()
         self.about({"status": "running", **{name: snapshot.facts[name] for name in ("groups", "metric")}})
-        checkpoint.save(self.path / "checkpoints", snapshot.arrays, snapshot.facts)
+        arrays, description = pack(snapshot.arrays)
+        self._saved += 1
+        self._checkpoints.save(self._saved, arrays, described(description, facts=snapshot.facts))
+        self._checkpoints.wait()
         self.log("saved", trials=snapshot.facts["trials"])
 
     def log(self, what: str, **facts: Any) -> None:
@@ -286,15 +276,6 @@ def read_about(path: Path) -> dict[str, Any]:
         if isinstance(error, (FileNotFoundError, NotADirectoryError)) or error.errno == errno.ENAMETOOLONG:
             raise FileNotFoundError(f"there is no sweep in {path}: it has no sweep.json") from None
         raise
-
-
-def is_running(path: Path) -> bool:
-    """Whether a process runs the sweep in a directory now."""
-    try:
-        with (path / "events.jsonl").open("rb") as file:
-            return not hold(file)
-    except FileNotFoundError:
-        return False
 
 
 def read_arguments(path: Path, trial: Callable | None) -> dict[str, Any]:

@@ -1,0 +1,313 @@
+"""The directory of a run of `fit`: its history, its checkpoints, and what is needed to resume it.
+
+summary.json    the arguments, versions, hashes of the task's functions and data; and how the run stands, or ended
+metrics.jsonl   a row for each point of the history, written as it happens
+curves.png      the picture, at the end
+checkpoints/    the whole run, by step; see `jaxopt_lite.checkpoint`
+"""
+
+import contextlib
+import dataclasses
+import importlib.util
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxopt_lite.checkpoint.folder import require_orbax
+from jaxopt_lite.checkpoint.packing import pack
+from jaxopt_lite.checkpoint.saving import described
+from jaxopt_lite.checkpoint.store import Store, latest, set_aside
+from jaxopt_lite.checkpoint.unpacking import unpack
+from jaxopt_lite.core.programs import digest
+from jaxopt_lite.core.text import spell
+from jaxopt_lite.log.records import JsonLines, read_json, versions, write_json
+from jaxopt_lite.report.curves import plot_history
+from jaxopt_lite.run.contents import COMPILED_BY, contents
+from jaxopt_lite.run.folder import Folder, InUseError
+from jaxopt_lite.train.loop import Point, Snapshot
+from jaxopt_lite.train.plan import Plan, is_highest_best, watched
+from jaxopt_lite.train.result import Result, Row
+from jaxopt_lite.train.state import Method, TrainState, adopted, first_state
+from jaxopt_lite.train.task import Task
+from jaxopt_lite.transforms.schedule_free import is_averaged
+
+__all__ = []
+
+NAMES = ("metrics.jsonl", "curves.png", "checkpoints", "summary.json")
+_ABOUT = {"arguments": dict, "data": dict, "contents": dict, "versions": dict}
+_REMEDY = "copy it back from a backup, or start again: in another directory, or with overwrite=True"
+
+
+class RunFolder(Folder):
+    """A run's directory. It is made when the first point comes, so that a bad argument leaves nothing behind.
+
+    Args:
+        path: where it is, or is to be.
+        overwrite: whether to remove what an earlier run left there.
+        keeps: whether checkpoints are kept.
+        keep: how many of the latest.
+
+    Raises:
+        FileExistsError, PermissionError: if it cannot be made, holds a sweep, or is in use.
+        ImportError, OSError: if checkpoints are to be kept and cannot.
+    """
+
+    who, kind, names = "fit", "a run", NAMES
+
+    def __init__(self, path: Path, overwrite: bool, keeps: bool, keep: int = 2):
+        if keeps:
+            require_orbax(path)
+        super().__init__(path)
+        self._overwrite, self._keeps = overwrite, keeps
+        self._checkpoints = Store(self.path / "checkpoints", keep, keep_best=True)
+        self._rows: JsonLines | None = None
+        self._begun, self._given_up = False, set()
+        self._about: dict[str, Any] = {}
+        self._decides = False
+        self._resumed: list[Row] | None = None
+        self._seconds = 0.0  # that the run took before
+        self.warnings: list[str] = []
+
+    def describe(self, task: Task, optimizer: Any, plan: Plan, seed: int, seeds: int | None, start: Any) -> None:
+        """Take down what the run is, by which a later call knows it again.
+
+        Args:
+            task: what is learned.
+            optimizer: the method.
+            plan: of the run.
+            seed: of the run.
+            seeds: the number of runs side by side, or None.
+            start: the parameters or the state to begin with, or None.
+        """
+        functions = {"loss": task.loss, "init": task.init, "evaluate": task.evaluate, "optimizer": optimizer}
+        data = {name: getattr(task, name) for name in ("train", "valid", "test")}
+        held = {name: arrays for name, arrays in data.items() if arrays is not None and not callable(arrays)}
+        if task.train_is_iterator:
+            held.pop("train", None)
+        self._decides = plan.decides
+        self._about = {
+            "arguments": {
+                "optimizer": spell(optimizer, defaults=True),
+                **dataclasses.asdict(plan),
+                "seed": int(seed),
+                "seeds": seeds,
+                "begins_with": None if start is None else digest(_arrays_of(start)),
+            },
+            "data": {name: digest(arrays) for name, arrays in held.items()},
+            "contents": {"python": COMPILED_BY, **{name: contents(f) for name, f in functions.items()}},
+            "versions": versions(),
+        }
+
+    def earlier(self, template: Callable[[], TrainState]) -> Snapshot | None:
+        """The last checkpoint of the same run; None where nothing was saved.
+
+        Args:
+            template: makes the shapes of the first state.
+
+        Raises:
+            FileExistsError: if the directory holds a run that cannot be resumed.
+            ValueError: if it holds another run, with what differs; or if all of its checkpoints are damaged.
+        """
+        if self._overwrite or not self.present:
+            return None
+        if not self._keeps:
+            raise FileExistsError(
+                f"fit: {self.path} holds a run already ({self.present[0]}), and this one keeps no checkpoints; give "
+                "another directory, or overwrite=True"
+            )
+        was = self._read()
+        if changed := self._changed(was):
+            raise ValueError(
+                f"fit: {self.path} holds another run; give another directory, or overwrite=True. What differs:\n"
+                + "\n".join(changed)
+            )
+        found = latest(self.path / "checkpoints")
+        if found is None:
+            return None
+        path, saved, faults = found
+        self.warnings += faults
+        shapes = template()
+        kept = (shapes.params, shapes.model_state) if saved.content["kept"] else ()
+        like = {".run.state": shapes, ".run.monitor.kept": kept}
+        try:
+            snapshot = unpack(saved.content["value"], saved.arrays, like, "fit")
+        except ValueError as error:
+            raise ValueError(
+                f"{error}\nin {path}: the task is another one; give another directory, or overwrite=True"
+            ) from None
+        set_aside(self.path / "checkpoints", path)
+        self._resumed = _rows_of(snapshot.rows)
+        self._seconds = float(was.get("seconds_so_far", 0.0))
+        return snapshot._replace(rows=tuple(self._resumed))
+
+    def _read(self) -> dict[str, Any]:
+        path = self.path / "summary.json"
+        if not path.exists():
+            raise FileExistsError(
+                f"fit: {self.path} holds a run already ({self.present[0]}), without the summary.json to resume it by; "
+                "give another directory, or overwrite=True"
+            )
+        content = read_json(path, {}, _REMEDY)
+        if not set(_ABOUT) <= set(content):
+            raise FileExistsError(
+                f"fit: {self.path} holds a run already (summary.json), of an earlier version, which cannot be resumed; "
+                "give another directory, or overwrite=True"
+            )
+        return read_json(path, _ABOUT, _REMEDY)
+
+    def _changed(self, was: dict[str, Any]) -> list[str]:
+        """What differs from the run in the directory, a line each. The number of steps may, if it is not lower."""
+        now = self._about
+        changed = [
+            f"  {name}: {was['arguments'].get(name)!r} then, {value!r} now"
+            for name, value in now["arguments"].items()
+            if name != "steps" and was["arguments"].get(name) != value
+        ]
+        if now["arguments"]["steps"] < was["arguments"]["steps"]:
+            changed.append(f"  steps: {was['arguments']['steps']} then, {now['arguments']['steps']} now")
+        for name in sorted({*was["data"], *now["data"]}):
+            if was["data"].get(name) != now["data"].get(name):
+                changed.append(f"  the {name} data have changed")
+        if was["contents"].get("python") != COMPILED_BY:
+            self.warnings.append("it was saved by another Python, so whether the task's code changed was not checked")
+        else:
+            changed += [
+                f"  {what}: {'what it holds' if name == 'itself' else name} has changed"
+                for what, found in now["contents"].items()
+                if what != "python"
+                for name, hashed in was["contents"].get(what, {}).items()
+                if found.get(name) != hashed
+            ]
+        for name in ("jax", "backend", "device", "cpus"):
+            then, here = was["versions"].get(name), now["versions"][name]
+            if then != here:
+                self.warnings.append(f"it began with {name} {then} and resumes with {here}: last bits may differ")
+        return changed
+
+    def add(self, point: Point) -> None:
+        """Write a point to metrics.jsonl."""
+        if "metrics.jsonl" in self._given_up:
+            return
+        with self._tried("metrics.jsonl"):
+            self.open()
+            assert self._rows is not None
+            self._rows.write({"step": point.step, **point.metrics})
+
+    def open(self) -> None:
+        """Begin to write; after that, see that the directory is still there."""
+        if self._begun:
+            self.check_there()
+            return
+        self.hold()
+        now = [name for name in self.names if (self.path / name).exists()]
+        if bool(now) != bool(self.present) and not self._overwrite:
+            raise InUseError(f"fit: another run began in {self.path} meanwhile; give another directory")
+        self._write_about({"status": "running"})  # first, so that what is left if it is killed here is still a run
+        if self._resumed is None:
+            self.remove(set(NAMES) - {"summary.json"})
+        # The rows after the checkpoint are computed anew.
+        rows = [{"step": row.step, **row.values} for row in self._resumed or []]
+        self._rows = JsonLines.of(self.path / "metrics.jsonl", rows)
+        self._begun = True
+
+    def save(self, snapshot: Snapshot) -> None:
+        """Write a checkpoint, in the background."""
+        with self._tried("checkpoints"):
+            self.open()
+            step = int(np.max(np.asarray(snapshot.run.state.step)))
+            arrays, description = pack(snapshot._replace(rows=_columns(snapshot.rows)), "fit", strict=False)
+            monitor = snapshot.run.monitor
+            facts = {
+                "kept": monitor is not None and bool(monitor.kept),
+                "decides": self._decides,
+                "averaged": is_averaged(snapshot.run.state.opt_state),
+                "seeds": self._about["arguments"]["seeds"],
+            }
+            self._checkpoints.save(step, arrays, described(description, **facts), self._score(snapshot.rows[-1]))
+
+    def _score(self, row: Row) -> float | None:
+        """The watched metric of a point, lower is better; the mean over seeds. None where the best is not known."""
+        arguments = self._about["arguments"]
+        try:
+            metric = watched("fit", arguments["metric"], row.values, decides=False)
+            sign = -1 if is_highest_best("fit", metric, arguments["mode"]) else 1
+        except ValueError:
+            return None
+        return sign * float(np.mean(row.values[metric]))
+
+    def close(self) -> None:
+        """Wait for what is being written, and let the directory go."""
+        with self._tried("checkpoints"):
+            self._checkpoints.close()
+        with self._tried("metrics.jsonl"):
+            if self._rows is not None:
+                self._rows.close()
+        super().close()
+
+    @contextlib.contextmanager
+    def _tried(self, name: str) -> Iterator[None]:
+        """Turn an error in writing into a warning, once for each file, so that the steps done are not lost."""
+        try:
+            yield
+        except InUseError:
+            raise
+        except Exception as error:
+            if name not in self._given_up:
+                self._given_up.add(name)
+                why = f"could not be written ({type(error).__name__}: {error}); the run is not changed by it"
+                warnings.warn(f"fit: {self.path / name} {why}", stacklevel=5)
+
+    def finish(self, result: Result, seconds: float) -> None:
+        """Write the summary and the picture."""
+        with self._tried("summary.json"):
+            self.open()
+            self._write_about(
+                {
+                    "status": result.status,
+                    "message": result.message,
+                    "steps_done": result.steps,
+                    "seconds": round(seconds, 3),
+                    "seconds_so_far": round(self._seconds + seconds, 3),
+                    "metrics": result.metrics,
+                }
+            )
+        with self._tried("curves.png"):
+            if importlib.util.find_spec("matplotlib"):
+                title = self._about["arguments"]["optimizer"]
+                plot_history(result.history, self.path / "curves.png", title=title)
+
+    def _write_about(self, facts: dict[str, Any]) -> None:
+        write_json(self.path / "summary.json", {**self._about["arguments"], **facts, **self._about})
+
+
+def template_of(task: Task, method: Method, seeds: int | None, params: Any, state: TrainState | None) -> TrainState:
+    """The shapes of the first state of a run."""
+    if state is not None:
+        return jax.eval_shape(lambda: adopted("fit", state)._replace(monitor=None))
+    start = lambda key: first_state(task, method, key, params)
+    keys = jax.random.split(jax.random.key(0), seeds) if seeds else jax.random.key(0)
+    return jax.eval_shape(jax.vmap(start) if seeds else start, keys)
+
+
+def _columns(rows: Sequence[Row]) -> dict[str, Any]:
+    """The rows of a history as a few arrays."""
+    values = {name: np.stack([row.values[name] for row in rows]) for name in rows[0].values}
+    one = {name: np.stack([np.asarray(getattr(row, name)) for row in rows]) for name in ("step", "status", "measured")}
+    return {**one, "values": values}
+
+
+def _rows_of(columns: dict[str, Any]) -> list[Row]:
+    each = zip(columns["step"], columns["status"], columns["measured"], strict=True)
+    return [
+        Row(int(step), {name: column[i] for name, column in columns["values"].items()}, status, measured)
+        for i, (step, status, measured) in enumerate(each)
+    ]
+
+
+def _arrays_of(value: Any) -> Any:
+    """The arrays of a state or of parameters, to be hashed."""
+    return jax.tree.map(lambda leaf: leaf if hasattr(leaf, "dtype") else np.asarray(leaf), value)
