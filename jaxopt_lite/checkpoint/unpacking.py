@@ -162,6 +162,8 @@ class _Unpacker:
                 faults.append(f"  {p}: not in the file")
                 continue
             value = _Unpacker(self._arrays, {}, self._who).make(there[p], p)
+            if isinstance(value, (bool, int, float, complex)) and np.shape(leaf) == () and hasattr(leaf, "dtype"):
+                value = jnp.asarray(value, leaf.dtype)  # `jax.eval_shape` makes arrays of numbers
             if _shape(value) != _shape(leaf):
                 faults.append(f"  {p}: {_shape(value)} in the file, {_shape(leaf)} here")
             placed.append(_placed(value, leaf))

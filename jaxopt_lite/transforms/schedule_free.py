@@ -120,7 +120,10 @@ def eval_params(state: Any, params: Any) -> Any:
     z, b1 = (through_views(state, ScheduleFreeState, slot) for slot in (lambda own: own.z, spread))
     if len(z) > 1:
         raise ValueError(f"eval_params: the state must hold one method that averages, it holds {len(z)}")
-    average = lambda y, z, b: (y - (1 - b) * z) / b  # x, of y = (1 - β) z + β x
+
+    def average(y, z, b):  # x, of y = (1 - β) z + β x
+        return y if isinstance(z, optax.MaskedNode) else (y - (1 - b) * z) / b
+
     return tree.cast_like(jax.tree.map(average, params, z[0], b1[0]), params)
 
 
