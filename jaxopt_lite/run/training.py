@@ -16,9 +16,11 @@ from jaxopt_lite.core.arguments import check_bool
 from jaxopt_lite.core.text import spell
 from jaxopt_lite.log.progress import Progress
 from jaxopt_lite.log.records import JsonLines, hold, versions, write_json
+from jaxopt_lite.log.trackers import Tracker
 from jaxopt_lite.report.curves import plot_history
 from jaxopt_lite.run.arguments import check_path, check_progress
 from jaxopt_lite.run.signals import interruptible
+from jaxopt_lite.run.tracking import check_trackers, examples_of_step, relay_of, summary_of
 from jaxopt_lite.train.loop import Point, Reply, training
 from jaxopt_lite.train.plan import Plan
 from jaxopt_lite.train.point import Run
@@ -49,6 +51,7 @@ def fit(
     seeds: int | None = None,
     state: TrainState | Run | None = None,
     compute_dtype: Any = None,
+    trackers: Sequence[Tracker] = (),
     progress: str | None = "auto",
     overwrite: bool = False,
 ) -> Result:
@@ -80,7 +83,10 @@ def fit(
         state: resume from this state of an earlier run, with its optimizer, seed, parameters and what its stopping
             rules remember: patience, the best point and its parameters, if the watched metric is the same.
         compute_dtype: floating dtype of the loss, such as "bfloat16"; parameters and optimizer keep theirs.
-        progress: "auto" (a bar on a terminal or in a notebook, else nothing), "bar", "lines" or "none".
+        trackers: what takes the metrics of each point, in threads of their own: `jo.trackers.tensorboard(...)`, `csv`,
+            `mlflow`, `wandb`, `console`, or any `Tracker`. One that fails costs a warning, never the run.
+        progress: "auto" (a bar on a terminal or in a notebook, else nothing), "bar", "lines" on standard error, "log"
+            (lines to the logger "jaxopt_lite" of the module logging), or "none".
         overwrite: replace what an earlier run left in the directory.
 
     Returns:
@@ -99,6 +105,7 @@ def fit(
     progress = check_progress("fit", progress)
     if not isinstance(callbacks, Sequence) or not all(map(callable, callbacks)):
         raise TypeError(f"fit: callbacks must be a list of functions of a Point, got {callbacks!r}")
+    trackers = check_trackers("fit", trackers)
     path = check_path("fit", "directory", directory)
     overwrite = check_bool("fit", "overwrite", overwrite)
     folder = None if path is None else _Folder(path, overwrite)
@@ -109,20 +116,26 @@ def fit(
     with contextlib.ExitStack() as stack:
         stack.callback(folder.close if folder is not None else lambda: None)
         interrupted = stack.enter_context(interruptible())
+        rule = resumed.optimizer if optimizer is None and isinstance(resumed, TrainState) else optimizer
+        relay = stack.enter_context(relay_of(trackers, rule, plan, seed, seeds, first, interrupted))
         stack.enter_context(contextlib.closing(events))
-        result = _drive(events, folder, callbacks, Progress(first + steps, progress), interrupted)
+        shown = Progress(first + steps, progress, examples=examples_of_step(task, plan, seeds))
+        result = _drive(events, folder, relay, callbacks, shown, interrupted)
+        seconds = time.perf_counter() - began
         if folder is not None:
-            folder.finish(optimizer, plan, seed, seeds, result, time.perf_counter() - began)
+            folder.finish(optimizer, plan, seed, seeds, result, seconds)
+        relay.end(summary_of(result, seconds))
     return result
 
 
-def _drive(events, folder, callbacks, progress, interrupted) -> Result:
+def _drive(events, folder, relay, callbacks, progress, interrupted) -> Result:
     """Run the generator to its end, passing on its points."""
     try:
         point = next(events)
         while True:
             if folder is not None:
                 folder.add(point)
+            relay.log(point.step, point.metrics)
             progress.update(point.step, point.metrics)
             stop = any([_is_true(callback(point)) for callback in callbacks])
             point = events.send(Reply(stop=stop or interrupted.is_set()))
