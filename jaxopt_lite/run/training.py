@@ -16,7 +16,8 @@ from jaxopt_lite.core.arguments import check_bool
 from jaxopt_lite.core.text import spell
 from jaxopt_lite.log.progress import Progress
 from jaxopt_lite.log.records import JsonLines, hold, versions, write_json
-from jaxopt_lite.log.trackers import Tracker
+from jaxopt_lite.log.tables import CsvTable
+from jaxopt_lite.log.trackers import Spread, Tracker
 from jaxopt_lite.report.curves import plot_history
 from jaxopt_lite.run.arguments import check_path, check_progress
 from jaxopt_lite.run.signals import interruptible
@@ -67,7 +68,7 @@ def fit(
         seed: of initialisation, data order and the steps' keys, an int in [0, 2**32).
         eval_every: steps between two points of the history, at least 1; at each, `valid` is evaluated and the stopping
             rules are applied.
-        directory: where metrics.jsonl, summary.json and curves.png go; None writes nothing.
+        directory: where metrics.jsonl, metrics.csv, summary.json and curves.png go; None writes nothing.
         target: stop when the watched metric reaches it, a finite float32.
         patience: stop after this many points without improvement of the watched metric, at least 1.
         min_grad_norm: stop when the norm of a point's last gradient is at most this, at least 0.
@@ -108,7 +109,7 @@ def fit(
     trackers = check_trackers("fit", trackers)
     path = check_path("fit", "directory", directory)
     overwrite = check_bool("fit", "overwrite", overwrite)
-    folder = None if path is None else _Folder(path, overwrite)
+    folder = None if path is None else _Folder(path, overwrite, seed)
     events = training(task, optimizer, plan, seed, seeds, params, state, ahead=not callbacks)
     resumed = state.state if isinstance(state, Run) else state
     first = int(steps_done("fit", resumed).max()) if isinstance(resumed, TrainState) else 0
@@ -161,11 +162,13 @@ class _Folder:
     The run holds metrics.jsonl locked, so that no other one writes there meanwhile.
     """
 
-    FILES = ("metrics.jsonl", "summary.json", "curves.png")
+    FILES = ("metrics.jsonl", "metrics.csv", "summary.json", "curves.png")
 
-    def __init__(self, path: Path, overwrite: bool):
+    def __init__(self, path: Path, overwrite: bool, seed: int):
         self.path = path.absolute()  # a callback may change the working directory
         self._rows: Any = None
+        self._table: CsvTable | None = None
+        self._spread = Spread(seed)
         self._begun, self._given_up = False, set()
         present = [name for name in self.FILES if (path / name).exists()]
         exists = next(p for p in (path, *self.path.parents) if p.exists())
@@ -184,12 +187,15 @@ class _Folder:
         self._found = bool(present)
 
     def add(self, point: Point) -> None:
-        if "metrics.jsonl" in self._given_up:
-            return
-        with self._tried("metrics.jsonl"):
-            if not self._begun:
-                self._begin()
-            self._rows.write({"step": point.step, **point.metrics})
+        if "metrics.jsonl" not in self._given_up:
+            with self._tried("metrics.jsonl"):
+                if not self._begun:
+                    self._begin()
+                self._rows.write({"step": point.step, **point.metrics})
+        if "metrics.csv" not in self._given_up and self._begun:
+            with self._tried("metrics.csv"):
+                self._table = self._table or CsvTable(self.path / "metrics.csv")
+                self._table.write(point.step, self._spread(point.metrics))
 
     def _begin(self) -> None:
         """Remove what an earlier run left, once this one has something to write."""
@@ -216,9 +222,10 @@ class _Folder:
         self._rows = rows
 
     def close(self) -> None:
-        with self._tried("metrics.jsonl"):
-            if self._rows is not None:
-                self._rows.close()
+        for name, file in (("metrics.jsonl", self._rows), ("metrics.csv", self._table)):
+            with self._tried(name):
+                if file is not None:
+                    file.close()
 
     @contextlib.contextmanager
     def _tried(self, name: str) -> Iterator[None]:
