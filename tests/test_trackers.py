@@ -252,7 +252,7 @@ def test_a_stuck_tracker_is_waited_for_only_so_long(monkeypatch):
     go_on = threading.Event()
     stuck, good = Recorder("log", go_on.wait), Recorder()
     began = time.monotonic()
-    with pytest.warns(UserWarning, match="has not ended yet, and gets 20 s more when the process ends") as warned:
+    with pytest.warns(UserWarning, match="has not ended yet, and gets 5 s more when the process ends") as warned:
         assert ramp(stuck, good).status == "max_steps"
     assert time.monotonic() - began < 5 and len(warned) == 1 and warned[0].filename == __file__
     assert len(good.told) == 5 and len(stuck.told) == 1

@@ -15,7 +15,7 @@ __all__ = []
 _BEHIND = 2**16  # points that a tracker may be behind
 _PATIENCE = 60.0  # seconds that all trackers together may take to end after the run
 _AT_ONCE = 1.0  # the same from an error, or a signal, on
-_AT_EXIT = 20.0  # seconds more, when the process ends, for those that did not
+_AT_EXIT = 5.0  # seconds more, when the process ends, for those that did not
 
 
 class Relay:

@@ -24,7 +24,7 @@ class EventFile:
         Args:
             now: in seconds since 1970.
             step: of the event.
-            summary: from `scalar`, `ending` or TensorBoard's own functions.
+            summary: from `scalar`, `scalars`, `ending` or TensorBoard's own functions.
             **others: other fields of an event.
         """
         from tensorboard.compat.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
@@ -44,6 +44,13 @@ class EventFile:
     def close(self) -> None:
         """Write what has been added, and close the file."""
         self._writer.close()
+
+
+def scalars(values: dict[str, float]) -> Any:
+    """A summary of several values, by their tags."""
+    from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
+
+    return Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()])
 
 
 def scalar(tag: str, value: float | None = None, **others: Any) -> Any:

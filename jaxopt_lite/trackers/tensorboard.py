@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from jaxopt_lite.log.tensorboard import EventFile, ending, scalar
+from jaxopt_lite.log.tensorboard import EventFile, ending, scalars
 from jaxopt_lite.log.trackers import outcome
 
 __all__ = ["tensorboard"]
@@ -65,11 +65,13 @@ class TensorBoard:
     def log(self, step: int, metrics: dict[str, float]) -> None:
         """Append the scalars of a point."""
         now, self._step = time.time(), step
+        values: dict[str, dict[str, float]] = {}
         for name, value in metrics.items():
-            seed, _, tag = name.rpartition("/") if name.startswith("seed-") else ("", "", name)
-            self._files[seed].add(now, step, scalar(tag, value))
-        for file in self._files.values():
-            file.flush()
+            seed, _, tag = name.partition("/") if name.startswith("seed-") else ("", "", name)
+            values.setdefault(seed, {})[tag] = value
+        for seed, of_seed in values.items():
+            self._files[seed].add(now, step, scalars(of_seed))
+            self._files[seed].flush()
 
     def end(self, summary: dict[str, Any]) -> None:
         """Append the metrics of the test data and the end of the session, and close the files."""
