@@ -9,6 +9,7 @@ import struct
 import sys
 import threading
 import time
+import types
 
 import jax
 import jax.numpy as jnp
@@ -452,6 +453,28 @@ def test_progress_has_examples_per_second(capsys):
     found = re.search(r"([\d,]+) steps/s  .* left  train.loss 0.25  ([\d,]+) examples/s$", line)
     steps, examples = (float(number.replace(",", "")) for number in found.groups())
     assert examples == pytest.approx(42 * steps, abs=42)
+
+
+class Handle(list):
+    """What a notebook shows in one place, in turn."""
+
+    def update(self, data, raw):
+        self.append(data["text/plain"])
+
+
+def test_progress_is_one_line_in_a_notebook_without_widgets(monkeypatch, capsys):
+    shown = Handle()
+    display = lambda data, raw, display_id: shown.update(data, raw) or shown
+    shell = type("ZMQInteractiveShell", (), {})
+    monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=shell))
+    monkeypatch.setitem(sys.modules, "IPython.display", types.SimpleNamespace(display=display))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    progress = Progress(100, "auto")
+    for step in (10, 20, 30):
+        progress.update(step, {"train.loss": np.float32(0.5)})
+    progress.close()
+    assert [line.partition("  ")[0] for line in shown] == ["step 10/100", "step 30/100"]
+    assert capsys.readouterr() == ("", "")
 
 
 def test_progress_goes_to_a_log(caplog, capsys, monkeypatch):

@@ -3,6 +3,7 @@
 import contextlib
 import datetime
 import functools
+import importlib.util
 import logging
 import math
 import sys
@@ -17,6 +18,8 @@ __all__ = ["Progress"]
 
 class Display:
     """Output on standard error, drawn by Rich on a terminal, as plain lines elsewhere; or lines in a log.
+
+    Rich draws in a notebook only where ipywidgets is installed; without it, one line is replaced again and again.
 
     If writing fails (the terminal or the notebook is gone), nothing more is shown and the run continues.
 
@@ -34,8 +37,12 @@ class Display:
             show = "none"
         elif show in ("auto", None):
             show = "bar" if can_draw else "lines"
-        self.live = rich() if show == "bar" and can_draw else None
+        in_notebook = show == "bar" and not _on_terminal() and _in_notebook()
+        draws = can_draw and (not in_notebook or importlib.util.find_spec("ipywidgets") is not None)
+        self.live = rich() if show == "bar" and draws else None
         self.shown = show != "none"
+        self._replaces, self._handle = in_notebook and self.live is None, None
+        self.every = 0.25 if self.live is not None or self._replaces else 2.0  # seconds between two lines
         if self.live is not None:
             with self.tried():
                 self.live.start()
@@ -51,9 +58,17 @@ class Display:
                 with contextlib.suppress(Exception):
                     live.stop()  # otherwise later output of the program would go through Rich
 
-    def print(self, text: str) -> None:
-        """Print one line."""
-        if self._logger is not None:
+    def print(self, text: str, replace: bool = False) -> None:
+        """Print one line; in a notebook, perhaps in place of the last such line."""
+        if self._replaces and replace:
+            from IPython.display import display  # pyright: ignore[reportMissingImports]
+
+            data = {"text/plain": text}
+            if self._handle is None:
+                self._handle = display(data, raw=True, display_id=True)
+            else:
+                self._handle.update(data, raw=True)
+        elif self._logger is not None:
             self._logger.info(text)
         else:
             print(text, file=sys.stderr, flush=True)
@@ -115,7 +130,7 @@ class Progress:
             bar.update(bar.task_ids[0], completed=step, text="  ".join(fitting))
         else:
             self._waiting = f"step {step}/{self.steps}  {'  '.join(parts)}"
-            if now - self._printed > 2:
+            if now - self._printed > self._display.every:
                 self._print(now)
 
     def _chosen(self, metrics: dict[str, Any]) -> list[tuple[str, Any]]:
@@ -131,7 +146,7 @@ class Progress:
                 self._print(math.inf)
 
     def _print(self, now: float) -> None:
-        self._display.print(self._waiting)
+        self._display.print(self._waiting, replace=True)
         self._printed, self._waiting = now, ""
 
 
