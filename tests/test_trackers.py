@@ -235,6 +235,12 @@ def test_a_tracker_that_fails_costs_one_warning(method):
     assert len(bad.told) == {"begin": 0, "log": 1, "end": 4}[method]
 
 
+def test_a_run_that_cannot_be_described_is_not_lost(monkeypatch):
+    monkeypatch.setattr("jaxopt_lite.run.tracking.versions", raise_error)
+    with pytest.warns(UserWarning, match="could not be told of the run .OSError: the server is gone"):
+        assert ramp(Recorder()).steps == 6
+
+
 def test_a_tracker_that_ends_its_thread_costs_a_warning():
     with pytest.warns(UserWarning, match="raised SystemExit: 1 in log"):
         assert ramp(Recorder("log", lambda: sys.exit(1))).steps == 6

@@ -49,13 +49,22 @@ class Relay:
             metrics: NumPy's arrays by name, of shape () or [seeds].
         """
         if not self._begun and self._workers:
-            self._begun, about = True, self._about()
-            for worker in self._workers:
-                worker.start()
-                worker.put("begin", about)
+            self._begin()
         for worker in self._workers:
             worker.put("log", step, dict(metrics))
         self._report(stacklevel=5)
+
+    def _begin(self) -> None:
+        self._begun = True
+        try:
+            about = self._about()
+        except Exception as error:  # such as an optimizer with no text: not a reason to end a run that has begun
+            for worker in self._workers:
+                worker.leave_out(f"could not be told of the run ({type(error).__name__}: {error})")
+            return
+        for worker in self._workers:
+            worker.start()
+            worker.put("begin", about)
 
     def end(self, summary: dict[str, Any]) -> None:
         """End the trackers, and wait until they have taken everything, a minute at most.
@@ -116,7 +125,7 @@ class _Worker(threading.Thread):
             try:
                 self._calls.put_nowait((method, arguments))
             except queue.Full:
-                self._leave_out(f"is {_BEHIND} points behind")
+                self.leave_out(f"is {_BEHIND} points behind")
 
     def run(self) -> None:
         method = "begin"
@@ -128,9 +137,10 @@ class _Worker(threading.Thread):
                     arguments = step, self._spread(metrics)
                 getattr(self.tracker, method)(*arguments)
             except BaseException as error:  # also what a package raises to end the process
-                self._leave_out(f"raised {type(error).__name__}: {error} in {method}")
+                self.leave_out(f"raised {type(error).__name__}: {error} in {method}")
 
-    def _leave_out(self, why: str) -> None:
+    def leave_out(self, why: str) -> None:
+        """Call the tracker no more."""
         self.fault, self.left_out = f"{why}, and is left out from now on", True
 
 
