@@ -5,7 +5,7 @@
 Every public name is here, flat, and has this one import path. See docs/ for a tour.
 """
 
-from jaxopt_lite import search, solvers
+from jaxopt_lite import search, solvers, trackers
 from jaxopt_lite.checkpoint.saving import load, save
 from jaxopt_lite.core.hyperparameters import arrays, as_optax, hyperparameters, replace
 from jaxopt_lite.core.layout import Part, Parts, Place, View, state_bytes, state_layout
@@ -43,6 +43,7 @@ from jaxopt_lite.core.transformation import (
     transformation,
 )
 from jaxopt_lite.core.values import Value
+from jaxopt_lite.log.trackers import Tracker
 from jaxopt_lite.losses import (
     Penalty,
     elastic_net_penalty,
@@ -246,6 +247,7 @@ __all__ = [
     "Table",
     "Task",
     "TestProblem",
+    "Tracker",
     "TrainState",
     "Trial",
     "Value",
@@ -434,6 +436,7 @@ __all__ = [
     "tail_average",
     "tpe",
     "trace",
+    "trackers",
     "training",
     "transformation",
     "uniform",

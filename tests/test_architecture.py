@@ -84,8 +84,14 @@ PLAN = (
             *("events", "program", "pool", "groups", "engine"),  # running them
         )
     },
-    {"checkpoint": ("folder", "packing", "unpacking", "store", "saving"), "log": ("records", "progress", "scoreboard")},
-    {"report": ("analysis", "scales", "curves", "panels", "overview", "exports", "result")},
+    {
+        "checkpoint": ("folder", "packing", "unpacking", "store", "saving"),
+        "log": ("records", "tables", "trackers", "relay", "tensorboard", "progress", "scoreboard"),
+    },
+    {
+        "report": ("analysis", "scales", "curves", "panels", "overview", "exports", "result"),
+        "trackers": ("console", "csv", "tensorboard", "mlflow", "wandb"),
+    },
     {
         "run": (
             "signals",
@@ -98,6 +104,7 @@ PLAN = (
             "equations",
             "quadratic",
             "batches",
+            "tracking",
             "contents",
             "folder",
             "saves",
@@ -112,13 +119,18 @@ PLAN = (
     {"cli": ("app", "names", "sweeps", "runs", "main")},
 )
 LAST_PURE_LAYER = 7
-NAMESPACES = ("tree", "solvers", "search")  # reached by their own name, as tree.… or jo.solvers.…; all others are flat
+NAMESPACES = (
+    "tree",
+    "solvers",
+    "search",
+    "trackers",
+)  # reached by their own name, as tree.… or jo.solvers.…; all others are flat
 
 # What touches files, the clock, the terminal or other processes.
 WORLDLY_MODULES = {
     *("os", "sys", "io", "time", "datetime", "pathlib", "shutil", "tempfile", "glob", "signal", "threading"),
     *("subprocess", "multiprocessing", "concurrent", "asyncio", "socket", "logging", "importlib", "random"),
-    *("rich", "typer", "matplotlib", "plotly", "pandas", "orbax", "optuna", "tensorboard"),
+    *("rich", "typer", "matplotlib", "plotly", "pandas", "orbax", "optuna", "tensorboard", "mlflow", "wandb"),
 }
 WORLDLY_CALLS = {"print", "open", "input"}
 ALLOWED = {

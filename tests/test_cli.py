@@ -118,7 +118,7 @@ def test_help_names_the_options(run):
     code, out, _ = run("train", "--help")
     assert code == 0
     options = "optimizer steps batch-size seed seeds eval-every target patience min-grad-norm metric mode restore-best"
-    assert all(f"--{name}" in out for name in [*options.split(), "directory", "overwrite"])
+    assert all(f"--{name}" in out for name in [*options.split(), "directory", "overwrite", "tracker", "progress"])
 
 
 def test_list_names_optimizers_and_experiments(run, tmp_path):
@@ -187,10 +187,21 @@ def test_train_stops_as_it_is_told(run):
 def test_train_writes_a_directory_once(run, tmp_path):
     code, out, _ = run("train", "tiny", "--steps", "4", "--directory", "out/run")
     assert code == 0 and "written to out/run" in out
-    assert {p.name for p in (tmp_path / "out" / "run").iterdir()} == {"metrics.jsonl", "summary.json", "curves.png"}
+    files = {"metrics.jsonl", "metrics.csv", "summary.json", "curves.png"}
+    assert {p.name for p in (tmp_path / "out" / "run").iterdir()} == files
     code, _, err = run("train", "tiny", "--steps", "4", "--directory", "out/run")
     assert code == 2 and "holds a run already (metrics.jsonl); give another, or --overwrite\n" in err
     assert run("train", "tiny", "--steps", "4", "--directory", "out/run", "--overwrite")[0] == 0
+
+
+def test_train_has_trackers(run, tmp_path):
+    flags = ["--steps", "4", "--eval-every", "2", "--tracker", "csv:out.csv", "--tracker", "console"]
+    code, out, err = run("train", "tiny", *flags, "--progress", "lines")
+    assert code == 0 and "step 2  train.loss" in out and "step 4/4" in err
+    assert len((tmp_path / "out.csv").read_text().splitlines()) == 3
+    for text in ("csv", "tensorbord:x", "console:x"):
+        code, _, err = run("train", "tiny", "--tracker", text)
+        assert code == 2 and f"'{text}' is not a tracker; give console, csv:PATH, tensorboard:DIRECTORY," in err
 
 
 ERRORS = {

@@ -126,7 +126,7 @@ IN_PROSE = {
 }  # their docstrings describe the decorated function in running text
 FUNCTIONS = {
     f"{module.__name__}.{name}": function
-    for module in (jo, jo.solvers, jo.search)
+    for module in (jo, jo.solvers, jo.search, jo.trackers)
     for name in module.__all__
     if inspect.isroutine(function := getattr(module, name)) and getattr(function, "__module__", "") != "typing"
 }

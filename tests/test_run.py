@@ -22,7 +22,7 @@ import jaxopt_lite as jo
 from jaxopt_lite.log.records import JsonLines, hold
 from tests.train.tasks import LINEAR, RAMP, assert_same
 
-FILES = {"metrics.jsonl", "summary.json", "curves.png", "checkpoints"}
+FILES = {"metrics.jsonl", "metrics.csv", "summary.json", "curves.png", "checkpoints"}
 OPTIMIZER = jo.chain(jo.clip_by_global_norm(10.0), jo.sgd(jo.linear_schedule(1.0, 0.5, 8)))
 
 # Some runs break down at their second step, the others continue.
@@ -53,6 +53,9 @@ def test_a_directory_holds_the_run(tmp_path):
     assert [row.pop("step") for row in rows] == [4, 6]
     for i, row in enumerate(rows):
         assert row == {name: column[i] for name, column in result.history.items() if name != "step"}
+    header, *table = (line.split(",") for line in (folder / "metrics.csv").read_text().splitlines())
+    columns = {name: [float(row[i]) for row in table] for i, name in enumerate(header)}
+    assert columns == {name: column.tolist() for name, column in result.history.items()}
     assert jo.parse(summary["optimizer"]) == OPTIMIZER
     assert summary["metrics"] == result.metrics
     facts = {"status": "max_steps", "message": result.message, "steps_done": 6, "seed": 3, "seeds": None}
@@ -86,12 +89,14 @@ def test_a_sweep_is_not_replaced_by_a_run(tmp_path, overwrite):
 
 
 def test_a_run_is_overwritten_and_nothing_else(tmp_path):
-    for name in ("summary.json", "notes.txt"):
+    for name in ("summary.json", "metrics.csv", "notes.txt"):
         (tmp_path / name).write_text("old")
     seen = []
     look = lambda point: seen.append((written(tmp_path), json.loads((tmp_path / "summary.json").read_text())["status"]))
     jo.fit(RAMP, jo.sgd(1.0), 2, directory=str(tmp_path), overwrite=True, callbacks=[look])
-    assert seen == [({".lock", "metrics.jsonl", "summary.json", "notes.txt"}, "running")], "no old summary or picture"
+    assert seen == [({".lock", "metrics.jsonl", "metrics.csv", "summary.json", "notes.txt"}, "running")], (
+        "no old summary or picture"
+    )
     assert written(tmp_path) == FILES | {"notes.txt"} and (tmp_path / "notes.txt").read_text() == "old"
 
 
@@ -352,7 +357,7 @@ def test_a_second_signal_ends_the_run_in_the_middle_of_a_point(handle):
 @pytest.mark.parametrize(
     "given, error, message",
     [
-        ({"progress": "loud"}, ValueError, "progress must be 'auto', 'bar', 'lines' or 'none', got 'loud'"),
+        ({"progress": "loud"}, ValueError, "progress must be 'auto', 'bar', 'lines', 'log' or 'none', got 'loud'"),
         ({"callbacks": print}, TypeError, "callbacks must be a list of functions"),
         ({"callbacks": [3]}, TypeError, "callbacks must be a list of functions"),
         ({"directory": 3}, TypeError, "directory must be a path, got 3"),

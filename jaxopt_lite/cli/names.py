@@ -48,6 +48,26 @@ def own_optimizer(module: ModuleType) -> jo.GradientTransformation:
         raise ValueError(f"OPTIMIZER of {name}: {error}") from error
 
 
+_TRACKERS: dict[str, Callable[[str], jo.Tracker]] = {  # by name, made of what comes after the colon
+    "console": lambda nothing: jo.trackers.console(),
+    "csv": jo.trackers.csv,
+    "tensorboard": jo.trackers.tensorboard,
+    "mlflow": lambda uri: jo.trackers.mlflow(uri=uri or None),
+    "wandb": lambda project: jo.trackers.wandb(**({"project": project} if project else {})),
+}
+
+
+def tracker_of(text: str) -> jo.Tracker:
+    """The tracker that NAME or NAME:PLACE names."""
+    name, _, place = text.partition(":")
+    if name not in _TRACKERS or (name in ("csv", "tensorboard") and not place) or (name == "console" and place):
+        raise ValueError(
+            f"{text!r} is not a tracker; give console, csv:PATH, tensorboard:DIRECTORY, mlflow, mlflow:URI, wandb or "
+            "wandb:PROJECT"
+        )
+    return _TRACKERS[name](place)
+
+
 def task_of(where: str) -> tuple[jo.Task, ModuleType]:
     """The task that MODULE[:TASK] names, and the module."""
     module, attribute = _module_of(where, "task")

@@ -15,7 +15,7 @@ from typer import Argument, Option
 import jaxopt_lite as jo
 from jaxopt_lite import optimizers
 from jaxopt_lite.cli.app import app
-from jaxopt_lite.cli.names import optimizer_of, own_optimizer, task_of
+from jaxopt_lite.cli.names import optimizer_of, own_optimizer, task_of, tracker_of
 from jaxopt_lite.cli.sweeps import show_sweep
 from jaxopt_lite.core.hyperparameters import rules
 from jaxopt_lite.log.records import read_json
@@ -108,6 +108,10 @@ def train(
     compute_dtype: Annotated[str | None, Option(help="dtype of the loss, such as bfloat16")] = None,
     directory: Annotated[Path | None, Option(help="where metrics.jsonl, summary.json and curves.png go")] = None,
     overwrite: Annotated[bool, Option("--overwrite", help="replace the files of an earlier run")] = False,
+    tracker: Annotated[
+        list[str] | None, Option(help="console, csv:PATH, tensorboard:DIRECTORY, mlflow[:URI] or wandb[:PROJECT]")
+    ] = None,
+    progress: Annotated[str, Option(help="auto (a bar on a terminal), bar, lines or none")] = "auto",
 ) -> None:
     """Train the task of a module, and print how it ended."""
     task, home = task_of(module)
@@ -129,7 +133,8 @@ def train(
         compute_dtype=compute_dtype,
         directory=directory,
         overwrite=overwrite,
-        progress="auto",
+        trackers=[tracker_of(text) for text in tracker or []],
+        progress=progress,
     )
     print(f"{rule}: {result.message}" + (f" Mean ± standard deviation of {seeds} runs:" if (seeds or 1) > 1 else ""))
     _print_metrics(result.metrics)

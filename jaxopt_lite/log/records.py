@@ -30,7 +30,7 @@ class JsonLines:
     """
 
     def __init__(self, path: Path, append: bool = False):
-        self.file = path.open("a" if append else "w", encoding="utf-8")
+        self.path, self.file = path, path.open("a" if append else "w", encoding="utf-8")
         self._before = "\n" if append and _ends_inside_a_line(path) else ""
 
     @classmethod
@@ -56,9 +56,36 @@ class JsonLines:
         self.file.truncate(0)
         self._before = ""
 
+    def rewind(self, step: int) -> None:
+        """Remove the rows after a step, for a run that resumes there, and with them a torn last line.
+
+        The file is cut, not replaced, so a lock on it stays.
+
+        Args:
+            step: the last one to keep. Rows are in the order of their "step".
+        """
+        kept = at = 0
+        for line in self.path.read_bytes().splitlines(keepends=True):
+            at, number = at + len(line), _step(line)
+            if number is not None and number > step:
+                break
+            kept = kept if number is None else at
+        self.file.truncate(kept)
+        os.fsync(self.file.fileno())
+        self._before = "\n" if _ends_inside_a_line(self.path) else ""
+
     def close(self) -> None:
         """Close the file."""
         self.file.close()
+
+
+def _step(line: bytes) -> int | None:
+    """The step of a row; None for a line that is torn."""
+    try:
+        step = json.loads(line)["step"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return step if isinstance(step, int) else None
 
 
 def _ends_inside_a_line(path: Path) -> bool:

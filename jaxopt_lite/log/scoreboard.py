@@ -12,8 +12,6 @@ from jaxopt_lite.sweeps.ledger import STATUSES, Ledger
 __all__ = ["Scoreboard"]
 
 _TOP = 5
-_EVERY = 0.25  # seconds between two updates of the table
-_LINES = 2.0  # seconds between two plain lines
 
 
 class Scoreboard:
@@ -59,8 +57,7 @@ class Scoreboard:
             self._first, member_steps = (now, _ended(ledger)), 0
         self._steps += member_steps
         self._last = ledger, trials
-        every = _EVERY if self._display.live is not None else _LINES
-        if now - self._drawn < every:
+        if now - self._drawn < self._display.every:
             return
         self._drawn = now
         with self._display.tried():
@@ -91,7 +88,7 @@ class Scoreboard:
         scores = ledger.last_scores()[best[:1]] * (-1 if ledger.highest else 1)
         if len(scores) and np.isfinite(scores[0]):
             parts.append(f"best {ledger.metric} {scores[0]:.4g} (trial {best[0]})")
-        self._display.print("  ".join(parts))
+        self._display.print("  ".join(parts), replace=True)
 
 
 def _ended(ledger: Ledger) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxopt_lite.log.tensorboard import EventFile, ending, scalar
 from jaxopt_lite.report.analysis import columns, label, last_measured, last_values, over_seeds
 from jaxopt_lite.sweeps.ledger import DIVERGED, FAILED, FINISHED, STATUSES, STOPPED, Ledger
 from jaxopt_lite.sweeps.static import plain, printed
@@ -191,8 +192,8 @@ def to_tensorboard(ledger: Ledger, directory: Path | str, top: int) -> Path:
             events = [(0, hparams.hparams_pb(params, trial_id=f"trial-{number}", start_time_secs=now))]
             for name, curve in ledger.curves.items():
                 values = curve[number, s, : steps // ledger.eval_every].tolist()
-                events += [((i + 1) * ledger.eval_every, _scalar(name, value)) for i, value in enumerate(values)]
-            events.append((steps, _ending(status, now)))
+                events += [((i + 1) * ledger.eval_every, scalar(name, value)) for i, value in enumerate(values)]
+            events.append((steps, ending(status, now)))
             _write_events(directory / f"trial-{number}" / f"seed-{ledger.seed + s}", now, events)
     return directory
 
@@ -204,28 +205,9 @@ def _domain(axis: Any, hparams: Any) -> Any:
     return hparams.IntInterval(axis.low, axis.high) if axis.kind == "int" else hparams.RealInterval(axis.low, axis.high)
 
 
-def _scalar(tag: str, value: float | None = None, **others: Any) -> Any:
-    from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
-
-    return Summary(value=[Summary.Value(tag=tag, simple_value=value, **others)])
-
-
-def _ending(status: str, now: float) -> Any:
-    from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
-
-    api: Any = api_pb2
-    plugin: Any = plugin_data_pb2
-    ended = plugin.SessionEndInfo(status=api.Status.Value(status), end_time_secs=now)
-    content = metadata.create_summary_metadata(plugin.HParamsPluginData(session_end_info=ended))
-    return _scalar(metadata.SESSION_END_INFO_TAG, metadata=content)
-
-
 def _write_events(directory: Path, now: float, events: list[tuple[int, Any]]) -> None:
     """One event file."""
-    from tensorboard.compat.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
-    from tensorboard.summary.writer.event_file_writer import EventFileWriter
-
-    writer = EventFileWriter(str(directory))
+    file = EventFile(directory)
     for step, summary in events:
-        writer.add_event(Event(wall_time=now, step=step, summary=summary))
-    writer.close()
+        file.add(now, step, summary)
+    file.close()

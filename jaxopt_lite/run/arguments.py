@@ -13,7 +13,10 @@ from jaxopt_lite.core.numbers import concrete
 __all__ = []
 
 
-def check_progress(who: str, progress: Any, options: tuple[str, ...] = ("auto", "bar", "lines", "none")) -> str | None:
+_PROGRESS = ("auto", "bar", "lines", "log", "none")
+
+
+def check_progress(who: str, progress: Any, options: tuple[str, ...] = _PROGRESS) -> str | None:
     """How to show progress, one of the options. None is deprecated: a bar on a terminal, else lines.
 
     Raises:

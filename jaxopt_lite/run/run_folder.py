@@ -1,7 +1,7 @@
 """The directory of a run of `fit`: its history, its checkpoints, and what is needed to resume it.
 
 summary.json    the arguments, versions, hashes of the task's functions and data; and how the run stands, or ended
-metrics.jsonl   a row for each point of the history, written as it happens
+metrics.jsonl   a row for each point of the history, written as it happens; metrics.csv has the same
 curves.png      the picture, at the end
 checkpoints/    the whole run, by step; see `jaxopt_lite.checkpoint`
 """
@@ -25,6 +25,8 @@ from jaxopt_lite.checkpoint.unpacking import unpack
 from jaxopt_lite.core.programs import digest
 from jaxopt_lite.core.text import spell
 from jaxopt_lite.log.records import JsonLines, read_json, versions, write_json
+from jaxopt_lite.log.tables import CsvTable
+from jaxopt_lite.log.trackers import Spread
 from jaxopt_lite.report.curves import plot_history
 from jaxopt_lite.run.contents import COMPILED_BY, contents
 from jaxopt_lite.run.folder import Folder, InUseError
@@ -37,7 +39,7 @@ from jaxopt_lite.transforms.schedule_free import is_averaged
 
 __all__ = []
 
-NAMES = ("metrics.jsonl", "curves.png", "checkpoints", "summary.json")
+NAMES = ("metrics.jsonl", "metrics.csv", "curves.png", "checkpoints", "summary.json")
 _ABOUT = {"arguments": dict, "data": dict, "contents": dict, "versions": dict}
 _REMEDY = "copy it back from a backup, or start again: in another directory, or with overwrite=True"
 
@@ -65,6 +67,8 @@ class RunFolder(Folder):
         self._overwrite, self._keeps = overwrite, keeps
         self._checkpoints = Store(self.path / "checkpoints", keep, keep_best=True)
         self._rows: JsonLines | None = None
+        self._table: CsvTable | None = None
+        self._spread = Spread(0)
         self._begun, self._given_up = False, set()
         self._about: dict[str, Any] = {}
         self._decides = False
@@ -88,7 +92,7 @@ class RunFolder(Folder):
         held = {name: arrays for name, arrays in data.items() if arrays is not None and not callable(arrays)}
         if task.train_is_iterator:
             held.pop("train", None)
-        self._decides = plan.decides
+        self._decides, self._spread = plan.decides, Spread(seed)
         self._about = {
             "arguments": {
                 "optimizer": spell(optimizer, defaults=True),
@@ -190,12 +194,14 @@ class RunFolder(Folder):
 
     def add(self, point: Point) -> None:
         """Write a point to metrics.jsonl."""
-        if "metrics.jsonl" in self._given_up:
-            return
-        with self._tried("metrics.jsonl"):
-            self.open()
-            assert self._rows is not None
-            self._rows.write({"step": point.step, **point.metrics})
+        if "metrics.jsonl" not in self._given_up:
+            with self._tried("metrics.jsonl"):
+                self.open()
+                assert self._rows is not None
+                self._rows.write({"step": point.step, **point.metrics})
+        if "metrics.csv" not in self._given_up and self._table is not None:
+            with self._tried("metrics.csv"):
+                self._table.write(point.step, self._spread(point.metrics))
 
     def open(self) -> None:
         """Begin to write; after that, see that the directory is still there."""
@@ -212,6 +218,10 @@ class RunFolder(Folder):
         # The rows after the checkpoint are computed anew.
         rows = [{"step": row.step, **row.values} for row in self._resumed or []]
         self._rows = JsonLines.of(self.path / "metrics.jsonl", rows)
+        with self._tried("metrics.csv"):
+            self._table = CsvTable(self.path / "metrics.csv")
+            for row in self._resumed or []:
+                self._table.write(row.step, self._spread(row.values))
         self._begun = True
 
     def save(self, snapshot: Snapshot) -> None:
@@ -243,9 +253,10 @@ class RunFolder(Folder):
         """Wait for what is being written, and let the directory go."""
         with self._tried("checkpoints"):
             self._checkpoints.close()
-        with self._tried("metrics.jsonl"):
-            if self._rows is not None:
-                self._rows.close()
+        for name, file in (("metrics.jsonl", self._rows), ("metrics.csv", self._table)):
+            with self._tried(name):
+                if file is not None:
+                    file.close()
         super().close()
 
     @contextlib.contextmanager

@@ -11,10 +11,12 @@ import numpy as np
 
 from jaxopt_lite.core.arguments import check_bool, check_int
 from jaxopt_lite.log.progress import Progress
+from jaxopt_lite.log.trackers import Tracker
 from jaxopt_lite.run.arguments import check_path, check_progress
 from jaxopt_lite.run.run_folder import RunFolder, template_of
 from jaxopt_lite.run.saves import Saves
 from jaxopt_lite.run.signals import interruptible
+from jaxopt_lite.run.tracking import check_trackers, examples_of_step, relay_of, summary_of
 from jaxopt_lite.train.loop import Point, Reply, Snapshot, check_arguments, training
 from jaxopt_lite.train.plan import Plan
 from jaxopt_lite.train.point import Run
@@ -47,6 +49,7 @@ def fit(
     seeds: int | None = None,
     state: TrainState | Run | None = None,
     compute_dtype: Any = None,
+    trackers: Sequence[Tracker] = (),
     progress: str | None = "auto",
     overwrite: bool = False,
     save_seconds: float | None = 60.0,
@@ -65,9 +68,9 @@ def fit(
         seed: of initialisation, data order and the steps' keys, an int in [0, 2**32).
         eval_every: steps between two points of the history, at least 1; at each, `valid` is evaluated and the stopping
             rules are applied.
-        directory: where the history, the summary, the picture and checkpoints go. The same call resumes the run that
-            it finds there, with more `steps` if they were raised, and returns the result of one that has ended. None
-            writes nothing.
+        directory: where the history (metrics.jsonl and metrics.csv), the summary, the picture and checkpoints go. The
+            same call resumes the run that it finds there, with more `steps` if they were raised, and returns the result
+            of one that has ended. None writes nothing.
         target: stop when the watched metric reaches it, a finite float32.
         patience: stop after this many points without improvement of the watched metric, at least 1.
         min_grad_norm: stop when the norm of a point's last gradient is at most this, at least 0.
@@ -83,7 +86,10 @@ def fit(
         state: resume from this state of an earlier run, with its optimizer, seed, parameters and what its stopping
             rules remember: patience, the best point and its parameters, if the watched metric is the same.
         compute_dtype: floating dtype of the loss, such as "bfloat16"; parameters and optimizer keep theirs.
-        progress: "auto" (a bar on a terminal or in a notebook, else nothing), "bar", "lines" or "none".
+        trackers: what takes the metrics of each point, in threads of their own: `jo.trackers.tensorboard(...)`, `csv`,
+            `mlflow`, `wandb`, `console`, or any `Tracker`. One that fails costs a warning, never the run.
+        progress: "auto" (a bar on a terminal or in a notebook, else nothing), "bar", "lines" on standard error, "log"
+            (lines to the logger "jaxopt_lite" of the module logging), or "none".
         overwrite: replace what an earlier run left in the directory.
         save_seconds: seconds between two checkpoints, at least 0. They are taken at points, written in the background,
             and once more at the end. None for both this and save_steps keeps none, and needs no Orbax.
@@ -108,6 +114,7 @@ def fit(
     progress = check_progress("fit", progress)
     if not isinstance(callbacks, Sequence) or not all(map(callable, callbacks)):
         raise TypeError(f"fit: callbacks must be a list of functions of a Point, got {callbacks!r}")
+    trackers = check_trackers("fit", trackers)
     path = check_path("fit", "directory", directory)
     overwrite = check_bool("fit", "overwrite", overwrite)
     saves = Saves("fit", save_seconds, save_steps, "save_steps")
@@ -125,10 +132,16 @@ def fit(
         resumed = state.state if isinstance(state, Run) else state
         first = int(steps_done("fit", resumed).max()) if isinstance(resumed, TrainState) else 0
         interrupted = stack.enter_context(interruptible())
+        done = first if snapshot is None else snapshot.rows[-1].step
+        rule = resumed.optimizer if optimizer is None and isinstance(resumed, TrainState) else optimizer
+        relay = stack.enter_context(relay_of(trackers, rule, plan, seed, seeds, done, interrupted))
         stack.enter_context(contextlib.closing(events))
-        result = _drive(events, folder, saves, callbacks, Progress(first + steps, progress), interrupted)
+        shown = Progress(first + steps, progress, examples=examples_of_step(task, plan, seeds))
+        result = _drive(events, folder, saves, relay, callbacks, shown, interrupted)
+        seconds = time.perf_counter() - began
         if folder is not None:
-            folder.finish(result, time.perf_counter() - began)
+            folder.finish(result, seconds)
+        relay.end(summary_of(result, seconds))
     return result
 
 
@@ -144,7 +157,7 @@ def _earlier(folder, task, optimizer, plan, seed, seeds, params, state) -> Snaps
     return snapshot
 
 
-def _drive(events, folder, saves, callbacks, progress, interrupted) -> Result:
+def _drive(events, folder, saves, relay, callbacks, progress, interrupted) -> Result:
     """Run the generator to its end, passing on its points."""
     last, step, reply = time.perf_counter(), None, None
     try:
@@ -157,6 +170,7 @@ def _drive(events, folder, saves, callbacks, progress, interrupted) -> Result:
                 continue
             if folder is not None:
                 folder.add(event)
+            relay.log(event.step, event.metrics)
             progress.update(event.step, event.metrics)
             stop = any([_is_true(callback(event)) for callback in callbacks])
             now = time.perf_counter()
