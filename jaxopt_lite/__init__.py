@@ -77,7 +77,7 @@ from jaxopt_lite.optimizers.first_order import (
     yogi,
 )
 from jaxopt_lite.optimizers.matrices import muon, soap
-from jaxopt_lite.optimizers.mixtures import ademamix, adopt, simplified_ademamix
+from jaxopt_lite.optimizers.mixtures import adafactor, ademamix, adopt, simplified_ademamix
 from jaxopt_lite.problems.bbob import TestProblem, bbob
 from jaxopt_lite.report.curves import plot_history
 from jaxopt_lite.report.overview import plot_sweep
@@ -92,6 +92,7 @@ from jaxopt_lite.run.training import fit
 from jaxopt_lite.schedules.phases import (
     inverse_sqrt_schedule,
     join_schedules,
+    relative_step_schedule,
     sgdr_schedule,
     warmup_constant_schedule,
     warmup_cosine_decay_schedule,
@@ -164,6 +165,7 @@ from jaxopt_lite.transforms.decay import (
 )
 from jaxopt_lite.transforms.distance import dadapt_adamw, prodigy, scale_by_dog, scale_by_dowg
 from jaxopt_lite.transforms.eigenbases import scale_by_soap
+from jaxopt_lite.transforms.factored import scale_by_factored_rms, scale_by_param_block_rms
 from jaxopt_lite.transforms.feedback import hypergradient, mechanize, reduce_on_plateau, scale_by_polyak
 from jaxopt_lite.transforms.guards import skip_large_updates, skip_not_finite, zero_nans
 from jaxopt_lite.transforms.hidden import hidden_matrices
@@ -251,6 +253,7 @@ __all__ = [
     "accumulate",
     "adabelief",
     "adadelta",
+    "adafactor",
     "adagrad",
     "adam",
     "adamax",
@@ -362,6 +365,7 @@ __all__ = [
     "random",
     "reduce_on_plateau",
     "regularized",
+    "relative_step_schedule",
     "replace",
     "replay",
     "resume",
@@ -382,9 +386,11 @@ __all__ = [
     "scale_by_belief",
     "scale_by_dog",
     "scale_by_dowg",
+    "scale_by_factored_rms",
     "scale_by_learning_rate",
     "scale_by_lion",
     "scale_by_novograd",
+    "scale_by_param_block_rms",
     "scale_by_polyak",
     "scale_by_radam",
     "scale_by_rms",

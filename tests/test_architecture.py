@@ -29,7 +29,7 @@ PLAN = (
     {
         "transforms": (
             "routing",  # which leaf gets what; weight decay takes a mask
-            *("momentum", "adaptive", "adam", "mixtures", "scaling", "clipping", "decay"),  # rules
+            *("momentum", "adaptive", "adam", "mixtures", "factored", "scaling", "clipping", "decay"),  # rules
             *("distance", "schedule_free", "feedback"),  # rates without a schedule
             *("guards", "wrappers", "stacking", "quantization", "rounding"),  # what is put around a rule
             *("matrices", "hidden", "eigenbases"),  # rules that act on matrices

@@ -131,11 +131,21 @@ def _other(leaf):
 # What rows name beside the package's own: functions of a module, as users have them in theirs.
 
 
+def flattening(step, exponent):
+    return 1 - (step + 2) ** -exponent
+
+
 def halve(updates, params):
     return jax.tree.map(lambda u: u / 2, updates)
 
 
-NAMES = {"halve": halve, "falling": falling, "growing": growing, "only_matrices": only_matrices}
+NAMES = {
+    "halve": halve,
+    "flattening": flattening,
+    "falling": falling,
+    "growing": growing,
+    "only_matrices": only_matrices,
+}
 
 RULES = {
     "identity": jo.identity(),
@@ -178,6 +188,10 @@ RULES = {
     "scale_by_simplified_ademamix": jo.scale_by_simplified_ademamix(0.8, 0.9, LINE, 0.1, 0.2),
     "scale_by_adopt": jo.scale_by_adopt(0.8, 0.9, 0.5, "bfloat16", nesterov=True, use_clipping=False),
     "scale_by_adopt_clipped": jo.scale_by_adopt(0.8, 0.9, 0.5, clip_value_fn=growing),
+    "scale_by_factored_rms": jo.scale_by_factored_rms(True, 0.7, 1.5, 2, 0.1),
+    "scale_by_factored_rms_torch": jo.scale_by_factored_rms(True, 0.7, 0.5, 2, 0.5, form="torch"),
+    "scale_by_factored_rms_not": jo.scale_by_factored_rms(False, 0.7, epsilon=None, decay_rate_fn=flattening),
+    "scale_by_param_block_rms": jo.scale_by_param_block_rms(1.5),
     # rates that are measured
     "scale_by_dog": jo.scale_by_dog(0.1, 0.2),
     "scale_by_dog_distance": jo.scale_by_dog(0.1, 0.2, kind="distance"),
@@ -288,6 +302,8 @@ SCHEDULES = {
     "stable": jo.warmup_stable_decay_schedule(1.0, 10.5, 2.5, 3.5, 0.1, 0.2),
     "stable_linear": jo.warmup_stable_decay_schedule(1.0, 10.5, 2.5, 3.5, 0.1, 0.2, cooldown="linear"),
     "stable_power": jo.warmup_stable_decay_schedule(1.0, 10.5, 2.5, 3.5, 0.1, 0.2, cooldown="power", power=1.5),
+    "relative_step": jo.relative_step_schedule(0.6),
+    "relative_step_rising": jo.relative_step_schedule(jo.linear_schedule(0.1, 0.8, 5.5)),
     "inverse_sqrt": jo.inverse_sqrt_schedule(1.0, 3.5, 0.1),
     "sgdr": jo.sgdr_schedule(
         [
