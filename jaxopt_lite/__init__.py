@@ -184,6 +184,7 @@ from jaxopt_lite.transforms.scaling import (
     scale_by_trust_ratio,
 )
 from jaxopt_lite.transforms.schedule_free import eval_params, schedule_free
+from jaxopt_lite.transforms.sharpness import sam
 from jaxopt_lite.transforms.stacking import stack_leaves, stack_matrices
 from jaxopt_lite.transforms.wrappers import (
     accumulate,
@@ -374,6 +375,7 @@ __all__ = [
     "routing_table",
     "rprop",
     "run_all",
+    "sam",
     "sampler",
     "scale",
     "scale_by_adadelta",

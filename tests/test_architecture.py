@@ -30,7 +30,7 @@ PLAN = (
         "transforms": (
             "routing",  # which leaf gets what; weight decay takes a mask
             *("momentum", "adaptive", "adam", "mixtures", "factored", "scaling", "clipping", "decay"),  # rules
-            *("distance", "schedule_free", "feedback"),  # rates without a schedule
+            *("distance", "schedule_free", "feedback", "sharpness"),  # rates without a schedule
             *("guards", "wrappers", "stacking", "quantization", "rounding"),  # what is put around a rule
             *("matrices", "hidden", "eigenbases"),  # rules that act on matrices
         )

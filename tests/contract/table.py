@@ -269,11 +269,13 @@ RULES = {
     "nested": jo.accumulate(jo.chain(jo.clip(0.3), jo.masked(jo.lookahead(jo.sgd(LINE), 2.5, 0.5), MATRIX)), 1.5),
 }
 
-# Rules that need `value`: tests/contract/test_fed.py.
+# Rules that need `value` or `value_fn`: tests/contract/test_fed.py.
 FED = {
     "scale_by_polyak": jo.scale_by_polyak(-0.3, 0.5, 0.2),
     "scale_by_polyak_positive": jo.scale_by_polyak(0.3, 0.07, 0.2, variant="sps+"),
     "reduce_on_plateau": jo.reduce_on_plateau(0.7, 1.5, 0.05, 0.1, 1.0, 1.5, 0.6),
+    "sam": jo.sam(jo.sgd(LINE, 0.8), 0.3),
+    "sam_adaptive": jo.sam(jo.sgd(0.1), 0.4, adaptive=True, eta=0.2),
     "polyak_sgd": jo.polyak_sgd(0.5, LINE, -0.3, 0.2),
     "polyak_sgd_positive": jo.polyak_sgd(0.07, 0.7, 0.3, 0.2, variant="sps+"),
 }
@@ -336,6 +338,7 @@ IDLE = {
     "scale_by_lion_refined": (".smooth_beta",),
     "stable": (".power",),
     "stable_linear": (".power",),
+    "sam": (".eta",),
     "muon_masked": (".adam_b1", ".adam_b2", ".adam_eps_root", ".adam_weight_decay"),
 }
 
