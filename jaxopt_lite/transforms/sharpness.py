@@ -15,6 +15,7 @@ import optax
 
 from jaxopt_lite import tree
 from jaxopt_lite.core import checks
+from jaxopt_lite.core.method import Objective
 from jaxopt_lite.core.numbers import NonNegative
 from jaxopt_lite.core.transformation import GradientTransformation, transformation
 
@@ -59,7 +60,7 @@ def sam(inner: GradientTransformation, rho: NonNegative = 0.05, *, adaptive: boo
         norm = tree.global_norm(scaled)
         distance = jnp.where(norm == 0, 0, rho / jnp.where(norm == 0, 1, norm))
         worst = jax.tree.map(lambda w, t, s: w + distance.astype(t.dtype) * t * s, params, units, scaled)
-        there = jax.tree.map(lambda g: jnp.conj(g) if jnp.iscomplexobj(g) else g, jax.grad(value_fn)(worst))
+        _, _, there = Objective(value_fn).value_and_grad(worst)
         extra = {**extra, "value_fn": value_fn} | ({"grad": there} if "grad" in extra else {})
         updates, inner_state = inner.update(there, state.inner_state, params, **extra)
         return updates, SamState(inner_state)

@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
+import optax.contrib
 import pytest
 
 import jaxopt_lite as jo
@@ -59,33 +61,27 @@ DATA = np.random.default_rng(0).normal(size=(32, 2)).astype(np.float32)
 
 def noisy(w, batch, key):
     """A loss of which batch and key matter."""
-    return jnp.mean(jnp.cosh(batch @ w - 1.0)) + jnp.sum(jax.random.normal(key, (2,)) * jnp.sin(w))
+    return jnp.mean(jnp.cosh(batch @ w - 1.0)) + jnp.sum(jnp.sin(w)) * (jax.random.key_data(key)[-1] % 7)
 
 
 def test_fit_takes_both_gradients_at_one_batch_with_one_key():
-    """Against the steps written out, and a sweep over ρ."""
+    """The steps written out, in `fit`, against a sweep over ρ."""
     rho, task = 0.2, jo.Task(lambda key: jnp.array([0.3, -0.2]), noisy, train=DATA)
-    seen = []
 
     @jo.transformation
     def written_out():
         def update(grads, state, params=None, *, value_fn, **extra):
-            seen.append(value_fn)
             worst = params + rho * grads / jnp.linalg.norm(grads)
             return -0.1 * jax.grad(value_fn)(worst), state
 
         return lambda params: (), update
 
     settings = dict(steps=6, eval_every=3, batch_size=8)
-    wanted = jo.fit(task, written_out(), **settings).params
-    got = jo.fit(task, jo.sam(jo.sgd(0.1), rho), **settings)
-    np.testing.assert_allclose(got.params, wanted, rtol=1e-5)
-    assert seen
-
+    wanted = jo.fit(task, written_out(), **settings).metrics["train.loss"]
     trial = lambda config: (task, jo.sam(jo.sgd(0.1), config["rho"]))
     swept = jo.sweep(trial, {"rho": jo.choice([0.0, rho])}, sampler=jo.grid(), metric="train.loss", **settings)
     losses = {t.config["rho"]: t.metrics["train.loss"] for t in swept.trials}
-    assert len(losses) == 2 and losses[rho] == pytest.approx(got.metrics["train.loss"], rel=1e-5) != losses[0.0]
+    assert len(losses) == 2 and losses[rho] == pytest.approx(wanted, rel=1e-5) != losses[0.0]
 
 
 def test_parameters_of_16_bits_stay_so():
@@ -115,3 +111,14 @@ def test_what_cannot_work_is_refused():
         jo.sam(jo.sgd(0.1), -0.1)
     with pytest.raises(ValueError, match="the inner rule contains sam"):
         jo.stack_leaves(jo.sam(jo.sgd(0.1)))
+
+
+def test_those_of_optax_that_want_the_loss_are_given_it():
+    """Sophia, and SAM with both steps in one: lifted, `minimize` gives them what they call by other names."""
+    w = jnp.array([3.0, 1.0])
+    adversary = optax.chain(optax.contrib.normalize(), optax.sgd(0.5))
+    theirs = jo.lift(optax.contrib.sam)(jo.sgd(0.1), adversary, opaque_mode=True)
+    ends = [jo.minimize(quadratic, w, o, max_steps=4).params for o in (theirs, jo.sam(jo.sgd(0.1), 0.5))]
+    np.testing.assert_allclose(ends[0], ends[1], rtol=1e-5)
+    sophia = jo.lift(optax.contrib.sophia)(0.2, gamma=1.0, update_interval=1)
+    assert quadratic(jo.minimize(quadratic, w, sophia, max_steps=60).params) < 0.1
