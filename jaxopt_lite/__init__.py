@@ -6,6 +6,7 @@ Every public name is here, flat, and has this one import path. See docs/ for a t
 """
 
 from jaxopt_lite import search, solvers
+from jaxopt_lite.core.carrying import carry_state
 from jaxopt_lite.core.hyperparameters import arrays, as_optax, hyperparameters, replace
 from jaxopt_lite.core.layout import Part, Parts, Place, View, state_bytes, state_layout
 from jaxopt_lite.core.lifting import lift
@@ -275,6 +276,7 @@ __all__ = [
     "batch_order",
     "bbob",
     "by_path",
+    "carry_state",
     "cautious",
     "centralize",
     "chain",

@@ -21,7 +21,7 @@ PLAN = (
             *("numbers", "arguments", "text", "parameters", "values"),  # the remembered call
             *("schedule", "checks", "transformation", "recipe", "vectors", "method", "hyperparameters", "lifting"),
             *("execution",),  # when costly computations run
-            *("layout",),  # where the leaves of a state belong
+            *("layout", "carrying"),  # where the leaves of a state belong, and those of others
             *("programs", "traced"),  # functions known by what they compute
         )
     },
