@@ -175,7 +175,7 @@ from jaxopt_lite.transforms.mixtures import cautious, scale_by_ademamix, scale_b
 from jaxopt_lite.transforms.momentum import ema, scale_by_lion, scale_by_sign, trace
 from jaxopt_lite.transforms.quantization import quantize_state
 from jaxopt_lite.transforms.rounding import kahan_summation, master_weights, stochastic_rounding
-from jaxopt_lite.transforms.routing import by_path, freeze, masked, partition, routing_table
+from jaxopt_lite.transforms.routing import by_path, freeze, groups, masked, partition, routing_table
 from jaxopt_lite.transforms.scaling import (
     centralize,
     normalize_by_update_norm,
@@ -305,6 +305,7 @@ __all__ = [
     "freeze",
     "grid",
     "group_lasso_penalty",
+    "groups",
     "halton",
     "hidden_matrices",
     "hypergradient",
