@@ -303,7 +303,11 @@ RECIPES = {
         ),
     ),
     "adafactor_whole": Recipe(
-        jo.adafactor(clipping_threshold=None, factored=False, eps=0.1),
-        chain(jo.scale_by_factored_rms(False, epsilon=0.1), jo.scale_by_param_block_rms(), jo.scale(-1.0)),
+        jo.adafactor(min_dim_size_to_factor=2, clipping_threshold=None, factored=False, eps=0.1),
+        chain(
+            jo.scale_by_factored_rms(False, min_dim_size_to_factor=2, epsilon=0.1),
+            jo.scale_by_param_block_rms(),
+            jo.scale(-1.0),
+        ),
     ),
 }

@@ -42,7 +42,7 @@ def test_axes_and_states_are_those_of_optax():
 def test_in_the_form_of_pytorch_a_leaf_is_a_batch_of_matrices():
     """Each as it would be alone; a matrix of rank one is factored without loss."""
     rule = jo.scale_by_factored_rms(min_dim_size_to_factor=0, epsilon=None, form="torch")
-    batch = GRADS["kernel"]
+    batch = GRADS["kernel"].transpose(0, 3, 4, 1, 2)  # [3, 4, 4, 3, 2]: the matrices are the smaller axes
     run = quick_jit(lambda g: descend(rule, g, jnp.ones(g.shape[1:]))[0])
     together, alone = run(batch), run(batch[:, 1, 0])
     np.testing.assert_allclose(together[:, 1, 0], alone, rtol=1e-6)
