@@ -7,6 +7,7 @@ Every public name is here, flat, and has this one import path. See docs/ for a t
 
 from jaxopt_lite import search, solvers, trackers
 from jaxopt_lite.checkpoint.saving import load, save
+from jaxopt_lite.core.carrying import carry_state
 from jaxopt_lite.core.hyperparameters import arrays, as_optax, hyperparameters, replace
 from jaxopt_lite.core.layout import Part, Parts, Place, View, state_bytes, state_layout
 from jaxopt_lite.core.lifting import lift
@@ -79,7 +80,7 @@ from jaxopt_lite.optimizers.first_order import (
     yogi,
 )
 from jaxopt_lite.optimizers.matrices import muon, soap
-from jaxopt_lite.optimizers.mixtures import ademamix, adopt, simplified_ademamix
+from jaxopt_lite.optimizers.mixtures import adafactor, ademamix, adopt, simplified_ademamix
 from jaxopt_lite.problems.bbob import TestProblem, bbob
 from jaxopt_lite.report.curves import plot_history
 from jaxopt_lite.report.overview import plot_sweep
@@ -95,6 +96,7 @@ from jaxopt_lite.run.training import fit
 from jaxopt_lite.schedules.phases import (
     inverse_sqrt_schedule,
     join_schedules,
+    relative_step_schedule,
     sgdr_schedule,
     warmup_constant_schedule,
     warmup_cosine_decay_schedule,
@@ -167,6 +169,7 @@ from jaxopt_lite.transforms.decay import (
 )
 from jaxopt_lite.transforms.distance import dadapt_adamw, prodigy, scale_by_dog, scale_by_dowg
 from jaxopt_lite.transforms.eigenbases import scale_by_soap
+from jaxopt_lite.transforms.factored import scale_by_factored_rms, scale_by_param_block_rms
 from jaxopt_lite.transforms.feedback import hypergradient, mechanize, reduce_on_plateau, scale_by_polyak
 from jaxopt_lite.transforms.guards import skip_large_updates, skip_not_finite, zero_nans
 from jaxopt_lite.transforms.hidden import hidden_matrices
@@ -175,7 +178,7 @@ from jaxopt_lite.transforms.mixtures import cautious, scale_by_ademamix, scale_b
 from jaxopt_lite.transforms.momentum import ema, scale_by_lion, scale_by_sign, trace
 from jaxopt_lite.transforms.quantization import quantize_state
 from jaxopt_lite.transforms.rounding import kahan_summation, master_weights, stochastic_rounding
-from jaxopt_lite.transforms.routing import by_path, freeze, masked, partition, routing_table
+from jaxopt_lite.transforms.routing import by_path, freeze, groups, masked, partition, routing_table
 from jaxopt_lite.transforms.scaling import (
     centralize,
     normalize_by_update_norm,
@@ -185,6 +188,7 @@ from jaxopt_lite.transforms.scaling import (
     scale_by_trust_ratio,
 )
 from jaxopt_lite.transforms.schedule_free import eval_params, schedule_free
+from jaxopt_lite.transforms.sharpness import sam
 from jaxopt_lite.transforms.stacking import stack_leaves, stack_matrices
 from jaxopt_lite.transforms.wrappers import (
     accumulate,
@@ -256,6 +260,7 @@ __all__ = [
     "accumulate",
     "adabelief",
     "adadelta",
+    "adafactor",
     "adagrad",
     "adam",
     "adamax",
@@ -276,6 +281,7 @@ __all__ = [
     "batch_order",
     "bbob",
     "by_path",
+    "carry_state",
     "cautious",
     "centralize",
     "chain",
@@ -305,6 +311,7 @@ __all__ = [
     "freeze",
     "grid",
     "group_lasso_penalty",
+    "groups",
     "halton",
     "hidden_matrices",
     "hypergradient",
@@ -369,6 +376,7 @@ __all__ = [
     "random",
     "reduce_on_plateau",
     "regularized",
+    "relative_step_schedule",
     "replace",
     "replay",
     "resume",
@@ -377,6 +385,7 @@ __all__ = [
     "routing_table",
     "rprop",
     "run_all",
+    "sam",
     "sampler",
     "save",
     "scale",
@@ -390,9 +399,11 @@ __all__ = [
     "scale_by_belief",
     "scale_by_dog",
     "scale_by_dowg",
+    "scale_by_factored_rms",
     "scale_by_learning_rate",
     "scale_by_lion",
     "scale_by_novograd",
+    "scale_by_param_block_rms",
     "scale_by_polyak",
     "scale_by_radam",
     "scale_by_rms",

@@ -277,4 +277,37 @@ RECIPES = {
             RATE,
         ),
     ),
+    "adafactor": Recipe(
+        jo.adafactor(
+            *(0.1, 2, 0.7, 1.5, False, 0.5, 0.8, "bfloat16", 0.2, 0.1),
+            weight_decay_mask=MATRIX,
+        ),
+        chain(
+            jo.scale_by_factored_rms(True, 0.7, 1.5, 2, 0.1),
+            jo.clip_by_block_rms(0.5),
+            scale_by_learning_rate(0.1, flip_sign=False),
+            jo.ema(0.8, debias=False, accumulator_dtype="bfloat16"),
+            jo.add_decayed_weights(0.2, mask=MATRIX),
+            jo.scale(-1.0),
+        ),
+    ),
+    "adafactor_torch": Recipe(
+        jo.adafactor(jo.relative_step_schedule(0.5), 2, eps=0.1, weight_decay_rate=LINE, form="torch"),
+        chain(
+            jo.scale_by_factored_rms(True, 0.8, 0, 2, 0.1, form="torch"),
+            jo.clip_by_block_rms(1.0),
+            scale_by_learning_rate(jo.relative_step_schedule(0.5), flip_sign=False),
+            jo.scale_by_param_block_rms(),
+            jo.add_decayed_weights(LINE),
+            jo.scale(-1.0),
+        ),
+    ),
+    "adafactor_whole": Recipe(
+        jo.adafactor(min_dim_size_to_factor=2, clipping_threshold=None, factored=False, eps=0.1),
+        chain(
+            jo.scale_by_factored_rms(False, min_dim_size_to_factor=2, epsilon=0.1),
+            jo.scale_by_param_block_rms(),
+            jo.scale(-1.0),
+        ),
+    ),
 }

@@ -21,7 +21,7 @@ PLAN = (
             *("numbers", "arguments", "text", "parameters", "values"),  # the remembered call
             *("schedule", "checks", "transformation", "recipe", "vectors", "method", "hyperparameters", "lifting"),
             *("execution",),  # when costly computations run
-            *("layout",),  # where the leaves of a state belong
+            *("layout", "carrying"),  # where the leaves of a state belong, and those of others
             *("programs", "traced"),  # functions known by what they compute
         )
     },
@@ -29,8 +29,8 @@ PLAN = (
     {
         "transforms": (
             "routing",  # which leaf gets what; weight decay takes a mask
-            *("momentum", "adaptive", "adam", "mixtures", "scaling", "clipping", "decay"),  # rules
-            *("distance", "schedule_free", "feedback"),  # rates without a schedule
+            *("momentum", "adaptive", "adam", "mixtures", "factored", "scaling", "clipping", "decay"),  # rules
+            *("distance", "schedule_free", "feedback", "sharpness"),  # rates without a schedule
             *("guards", "wrappers", "stacking", "quantization", "rounding"),  # what is put around a rule
             *("matrices", "hidden", "eigenbases"),  # rules that act on matrices
         )

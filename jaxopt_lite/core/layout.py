@@ -19,7 +19,7 @@ import optax
 
 from jaxopt_lite import tree
 
-__all__ = ["Part", "Parts", "Place", "View", "state_bytes", "state_layout", "through_views"]
+__all__ = ["Part", "Parts", "Place", "View", "factored_axes", "state_bytes", "state_layout", "through_views"]
 
 KeyPath = tuple[Any, ...]  # as jax.tree_util.tree_flatten_with_path gives it
 
@@ -178,10 +178,17 @@ def _places(state: Any, params: Any) -> list[Place | None]:
         # With a single parameter each leaf has its structure: a slot also has its shape and is not a count.
         return node.shape == shapes[0] and (node.shape != () or jnp.issubdtype(node.dtype, jnp.inexact))
 
+    def is_factored(node):
+        return (
+            isinstance(node, optax.FactoredState) and jax.tree.structure(node.v, is_leaf=_stands_for_one) == structure
+        )
+
     places: list[Place | None] = []
-    for node in jax.tree.leaves(state, is_leaf=lambda x: isinstance(x, View) or is_slot(x)):
+    for node in jax.tree.leaves(state, is_leaf=lambda x: isinstance(x, View) or is_factored(x) or is_slot(x)):
         if isinstance(node, View):
             places += _within_view(node)
+        elif is_factored(node):
+            places += _factored(node, params)
         elif is_slot(node):
             for (path, p), own in zip(paths, structure.flatten_up_to(_one_by_one(node)), strict=True):
                 places += _of_parameter(own, path, p.shape)
@@ -209,6 +216,33 @@ def _of_parameter(own: list, path: KeyPath, shape: tuple[int, ...]) -> list[Plac
     if leaf.shape == shape:
         return [Place((path,), tuple(range(len(shape))))]
     return [_place((path,), [[a for a, n in enumerate(shape) if n == size] for size in leaf.shape], leaf.shape)]
+
+
+def factored_axes(shape: tuple[int, ...]) -> tuple[int, int]:
+    """The second largest and the largest axis, which Optax's factored moments lack: the columns' and the rows'.
+
+    Of axes of one size the last is the largest.
+    """
+    order = np.argsort(shape, kind="stable")
+    return int(order[-2]), int(order[-1])
+
+
+def _factored(state: optax.FactoredState, params: Any) -> list[Place]:
+    """The places of factored moments. Optax's order of the axes tells rows from columns where sizes do not."""
+    structure, found = jax.tree.structure(params), ([], [], [])
+    slots = [structure.flatten_up_to(_one_by_one(slot)) for slot in state[1:]]
+    for (path, p), *own in zip(jax.tree_util.tree_leaves_with_path(params), *slots, strict=True):
+        places = [_of_parameter(leaf, path, p.shape) for leaf in own]
+        if len(p.shape) > 1:
+            column_axis, row_axis = factored_axes(p.shape)
+            kept = [tuple(a for a in range(len(p.shape)) if a != lost) for lost in (row_axis, column_axis)]
+            if [getattr(leaf, "shape", None) for (leaf,) in own[:2]] == [
+                tuple(p.shape[a] for a in axes) for axes in kept
+            ]:
+                places[:2] = [[Place((path,), axes)] for axes in kept]
+        for together, alone in zip(found, places, strict=True):
+            together += alone
+    return [Place(), *found[0], *found[1], *found[2]]
 
 
 def _within_view(view: View) -> list[Place | None]:

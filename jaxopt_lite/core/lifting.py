@@ -6,6 +6,9 @@
 Optax's annotations are not ours, so what an argument is goes by its value: floats, arrays, schedules and
 transformations are dynamic; bools, strings, None and functions are static; ints are dynamic where Optax annotates a
 number that may be fractional. `static=` and `traced=` override by name.
+
+Sophia and SAM want the loss as a function of the parameters in `update`, under names of their own. They are given it
+from `value_fn`, which the loops of this package pass.
 """
 
 import functools
@@ -20,6 +23,7 @@ import optax
 
 from jaxopt_lite import tree
 from jaxopt_lite.core import numbers, parameters, text, values
+from jaxopt_lite.core.method import Objective
 from jaxopt_lite.core.schedule import Schedule
 from jaxopt_lite.core.transformation import GradientTransformation, check_acts_on
 
@@ -47,6 +51,23 @@ _STATIC = {
 # What Optax calls the decays of averages; its annotations give no ranges.
 _DECAYS = ("b1", "b2", "b3", "beta", "decay", "decay_rate", "momentum", "rho")
 _SEEDS = ("key", "seed", "random_seed")  # whole numbers, or keys in either of JAX's forms
+
+
+def _as_objective(value_fn: Callable, extra: dict[str, Any]) -> dict[str, Any]:
+    return {"obj_fn": value_fn, **extra}
+
+
+def _as_gradient(value_fn: Callable, extra: dict[str, Any]) -> dict[str, Any]:
+    grad_fn = lambda params, step: Objective(value_fn).value_and_grad(params)[2]
+    return {"grad_fn": extra.get("grad_fn", grad_fn)}  # and nothing else, which it refuses
+
+
+# By public name: the extra arguments of `update` for those that want the loss, made from `value_fn` and the others.
+_WITH_LOSS = {
+    "optax.contrib.sophia": _as_objective,
+    "optax.contrib.hutchinson_estimator_diag_hessian": _as_objective,
+    "optax.contrib.sam": _as_gradient,
+}
 
 
 class _Argument(parameters.Parameter):
@@ -86,13 +107,22 @@ class _Spec(parameters.Spec):
     """A factory of Optax, whose code calls any callable argument: a callable tree is passed as a plain function."""
 
     def call(self, arguments: dict[str, Any]) -> Any:
-        return super().call({name: _plain(value) for name, value in arguments.items()})
+        pair = super().call({name: _plain(value) for name, value in arguments.items()})
+        make_extra = _WITH_LOSS.get(text.optax_path(self.function) or "")
+        return pair if make_extra is None else _with_loss(pair, make_extra)
 
 
 def _plain(value: Any) -> Any:
     """Give Optax a plain function in place of a tree that can be called too, be it a module of bools or `by_path`."""
     is_node = callable(value) and not jax.tree_util.all_leaves([value])
     return functools.partial(_called, value) if is_node and not isinstance(value, Schedule) else value
+
+
+def _with_loss(pair: Any, make_extra: Callable) -> Any:
+    def update(updates, state, params=None, *, value_fn=None, **extra):
+        return pair.update(updates, state, params, **(make_extra(value_fn, extra) if value_fn else extra))
+
+    return optax.GradientTransformationExtraArgs(pair.init, update)
 
 
 def _called(value: Any, *args: Any, **kwargs: Any) -> Any:

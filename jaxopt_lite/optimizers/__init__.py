@@ -25,11 +25,12 @@ from jaxopt_lite.optimizers.first_order import (
     yogi,
 )
 from jaxopt_lite.optimizers.matrices import muon, soap
-from jaxopt_lite.optimizers.mixtures import ademamix, adopt, simplified_ademamix
+from jaxopt_lite.optimizers.mixtures import adafactor, ademamix, adopt, simplified_ademamix
 
 __all__ = [
     "adabelief",
     "adadelta",
+    "adafactor",
     "adagrad",
     "adam",
     "adamax",

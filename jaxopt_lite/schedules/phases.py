@@ -3,11 +3,12 @@
 warm-up …       linear from η₀ to the peak, then one of the shapes
 stable, decay   warm-up, constant, cool-down            Hägele et al., 2024, arXiv:2405.18392
 inverse root    peak · √(w / t) after w steps           Vaswani et al., 2017, arXiv:1706.03762
+relative step   min(η, 1 / √(t + 1))                    Shazeer & Stern, 2018, arXiv:1804.04235
 sgdr            warm restarts of warm-up and cosine     Loshchilov & Hutter, 2017, arXiv:1608.03983
 """
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import jax.numpy as jnp
 import numpy as np
@@ -23,12 +24,13 @@ from jaxopt_lite.core.numbers import (
     Vector,
     concrete,
 )
-from jaxopt_lite.core.schedule import Schedule, schedule
+from jaxopt_lite.core.schedule import LearningRate, Schedule, schedule
 from jaxopt_lite.schedules.shapes import along, exponential_decay, mix, power_of, progress
 
 __all__ = [
     "inverse_sqrt_schedule",
     "join_schedules",
+    "relative_step_schedule",
     "sgdr_schedule",
     "warmup_constant_schedule",
     "warmup_cosine_decay_schedule",
@@ -184,6 +186,23 @@ def inverse_sqrt_schedule(peak_value: Scalar, warmup_steps: PositiveCount, init_
     def value(t):
         falling = peak_value * jnp.sqrt(warmup_steps / jnp.maximum(t, warmup_steps))
         return jnp.where(t < warmup_steps, mix(init_value, peak_value, progress(t, warmup_steps)), falling)
+
+    return value
+
+
+@schedule
+def relative_step_schedule(max_value: LearningRate = 1e-2):
+    """min(η, 1 / √(t + 1)): the relative step sizes of Adafactor, with the first update at t = 0.
+
+    Args:
+        max_value: η, at least 0; a number, or a schedule such as the warm-up `linear_schedule(0.0, 1e-2, 10_000)`.
+
+    Reference: Shazeer & Stern, "Adafactor", 2018, arXiv:1804.04235, Algorithm 5 and Section 9.
+    """
+
+    def value(t):
+        largest: Any = max_value(t) if isinstance(max_value, Schedule) else max_value
+        return jnp.minimum(largest, 1 / jnp.sqrt(jnp.maximum(t, 0) + 1))
 
     return value
 

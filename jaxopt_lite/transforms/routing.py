@@ -3,6 +3,7 @@
     masked(inner, mask)                      the leaves that are true
     freeze(mask)                             no updates for the leaves that are true
     partition(transforms, labels)            to each leaf the transformation of its label
+    groups({"head": {"learning_rate": 1e-2}}, optimizer)    the optimizer with other numbers for some leaves
     by_path({"*/bias": "plain", ...})        labels or masks from globs and regular expressions of the leaves' paths
     routing_table(labels, params)            which leaf got what, to print
 
@@ -21,11 +22,13 @@ import numpy as np
 import optax
 
 from jaxopt_lite import tree
+from jaxopt_lite.core.hyperparameters import replace
+from jaxopt_lite.core.numbers import describe
 from jaxopt_lite.core.parameters import Mask, sortable
 from jaxopt_lite.core.transformation import GradientTransformation, set_to_zero, transformation
 from jaxopt_lite.core.values import Value, register, remember_calls
 
-__all__ = ["by_path", "freeze", "masked", "partition", "routing_table"]
+__all__ = ["by_path", "freeze", "groups", "masked", "partition", "routing_table"]
 
 P = ParamSpec("P")
 
@@ -111,6 +114,55 @@ def partition(transforms: Mapping[Any, GradientTransformation], param_labels: Ma
     return init, update
 
 
+def groups(changes: Mapping[str, Any], optimizer: GradientTransformation) -> GradientTransformation:
+    """An optimizer with other numbers for some of the leaves: parameter groups in one line.
+
+    It is the `partition` of the optimizer's variants by these patterns, with the label "rest" for what none matches. So
+    the numbers of a group can be swept, replaced and logged by their paths, such as
+    `partition.head.adamw.learning_rate`. A rule that looks at the whole tree looks at its group here: clip outside,
+    `chain(clip_by_global_norm(1.0), groups(...))`.
+
+    Args:
+        changes: for each pattern of `by_path`, of which the first that matches decides, the arguments to change, by the
+            names that `replace` takes; or another optimizer.
+        optimizer: the optimizer of the rest, which the groups vary.
+
+    Raises:
+        TypeError: if changes is no dict, or holds anything but dicts and transformations.
+        ValueError: for an argument that the optimizer does not have (the group is named), or a pattern "rest"; when
+            used, for a pattern that matches no leaf.
+
+    >>> import jaxopt_lite as jo
+    >>> optimizer = groups({"head": {"learning_rate": 1e-2}, "*/b": {"weight_decay": 0.0}}, jo.adamw(1e-3))
+    >>> params = {"body": {"w": 1.0, "b": 0.0}, "head": {"w": 1.0, "b": 0.0}}
+    >>> print(routing_table(optimizer, params))
+    leaf    shape  values  label
+    body/b  ()     1       */b
+    body/w  ()     1       rest
+    head/b  ()     1       head
+    head/w  ()     1       head
+    """
+    if not isinstance(changes, Mapping) or not changes:
+        raise TypeError(f"groups: changes must be a dict of pattern: arguments to change, got {describe(changes)}")
+    optimizer, variants = GradientTransformation.accept(optimizer, "groups", "optimizer"), {}
+    for pattern, changed in changes.items():
+        if pattern == "rest":
+            raise ValueError("groups: 'rest' is the group of what no pattern matches; write 'rest/*' for a branch")
+        if isinstance(changed, optax.GradientTransformation):
+            variants[pattern] = changed
+            continue
+        if not isinstance(changed, Mapping):
+            raise TypeError(
+                f"groups: {pattern!r} must have a dict of arguments to change, such as {{'learning_rate': 1e-3}}, or "
+                f"another optimizer, got {describe(changed)}"
+            )
+        try:
+            variants[pattern] = replace(optimizer, dict(changed))
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"groups: {pattern!r}: {error}") from None
+    return partition({**variants, "rest": optimizer}, by_path({pattern: pattern for pattern in changes}, "rest"))
+
+
 @register
 class Labels(Value):
     """A function of params that gives each leaf a label, or a mask."""
@@ -134,8 +186,9 @@ def by_path(patterns: Any, default: Any = None):
     Args:
         patterns: {pattern: label}, the first that matches decides. A pattern is a glob over the whole path, such as
             `*/bias` or `layers/?/w`, where `*` and `?` match slashes too; one that begins with `re:` is a regular
-            expression searched anywhere in it. Brackets match themselves if a path has them in that place, as in
-            `layer[0]/w`; otherwise they are a set of characters of which one matches, as in `layers/[0-3]/w`.
+            expression searched anywhere in it. One that matches no leaf but is the path of a branch, such as `head` or
+            `*/attention`, matches the leaves below it. Brackets match themselves if a path has them in that place, as
+            in `layer[0]/w`; otherwise they are a set of characters of which one matches, as in `layers/[0-3]/w`.
         default: label of the other leaves; without it they are an error.
 
     Raises:
@@ -230,8 +283,12 @@ def matching(pattern: str, paths: list[str]) -> set[str]:
     """The paths that a pattern matches. Brackets that a path contains match themselves, others a character."""
     if pattern.startswith("re:"):
         return {path for path in paths if re.search(pattern.removeprefix("re:"), path)}
-    literal = {path for path in paths if fnmatch.fnmatchcase(path, pattern.replace("[", "[[]"))}
-    return literal or {path for path in paths if fnmatch.fnmatchcase(path, pattern)}
+    for own in (pattern, f"{pattern}/*"):  # leaves, or those below a branch
+        for glob in (own.replace("[", "[[]"), own):
+            found = {path for path in paths if fnmatch.fnmatchcase(path, glob)}
+            if found:
+                return found
+    return set()
 
 
 def _check_distinct(paths: list[str], params: Any) -> None:

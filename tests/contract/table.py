@@ -131,11 +131,21 @@ def _other(leaf):
 # What rows name beside the package's own: functions of a module, as users have them in theirs.
 
 
+def flattening(step, exponent):
+    return 1 - (step + 2) ** -exponent
+
+
 def halve(updates, params):
     return jax.tree.map(lambda u: u / 2, updates)
 
 
-NAMES = {"halve": halve, "falling": falling, "growing": growing, "only_matrices": only_matrices}
+NAMES = {
+    "halve": halve,
+    "flattening": flattening,
+    "falling": falling,
+    "growing": growing,
+    "only_matrices": only_matrices,
+}
 
 RULES = {
     "identity": jo.identity(),
@@ -178,6 +188,10 @@ RULES = {
     "scale_by_simplified_ademamix": jo.scale_by_simplified_ademamix(0.8, 0.9, LINE, 0.1, 0.2),
     "scale_by_adopt": jo.scale_by_adopt(0.8, 0.9, 0.5, "bfloat16", nesterov=True, use_clipping=False),
     "scale_by_adopt_clipped": jo.scale_by_adopt(0.8, 0.9, 0.5, clip_value_fn=growing),
+    "scale_by_factored_rms": jo.scale_by_factored_rms(True, 0.7, 1.5, 2, 0.1),
+    "scale_by_factored_rms_torch": jo.scale_by_factored_rms(True, 0.7, 0.5, 2, 0.5, form="torch"),
+    "scale_by_factored_rms_not": jo.scale_by_factored_rms(False, 0.7, epsilon=None, decay_rate_fn=flattening),
+    "scale_by_param_block_rms": jo.scale_by_param_block_rms(1.5),
     # rates that are measured
     "scale_by_dog": jo.scale_by_dog(0.1, 0.2),
     "scale_by_dog_distance": jo.scale_by_dog(0.1, 0.2, kind="distance"),
@@ -255,11 +269,13 @@ RULES = {
     "nested": jo.accumulate(jo.chain(jo.clip(0.3), jo.masked(jo.lookahead(jo.sgd(LINE), 2.5, 0.5), MATRIX)), 1.5),
 }
 
-# Rules that need `value`: tests/contract/test_fed.py.
+# Rules that need `value` or `value_fn`: tests/contract/test_fed.py.
 FED = {
     "scale_by_polyak": jo.scale_by_polyak(-0.3, 0.5, 0.2),
     "scale_by_polyak_positive": jo.scale_by_polyak(0.3, 0.07, 0.2, variant="sps+"),
     "reduce_on_plateau": jo.reduce_on_plateau(0.7, 1.5, 0.05, 0.1, 1.0, 1.5, 0.6),
+    "sam": jo.sam(jo.sgd(LINE, 0.8), 0.3),
+    "sam_adaptive": jo.sam(jo.sgd(0.1), 0.4, adaptive=True, eta=0.2),
     "polyak_sgd": jo.polyak_sgd(0.5, LINE, -0.3, 0.2),
     "polyak_sgd_positive": jo.polyak_sgd(0.07, 0.7, 0.3, 0.2, variant="sps+"),
 }
@@ -288,6 +304,8 @@ SCHEDULES = {
     "stable": jo.warmup_stable_decay_schedule(1.0, 10.5, 2.5, 3.5, 0.1, 0.2),
     "stable_linear": jo.warmup_stable_decay_schedule(1.0, 10.5, 2.5, 3.5, 0.1, 0.2, cooldown="linear"),
     "stable_power": jo.warmup_stable_decay_schedule(1.0, 10.5, 2.5, 3.5, 0.1, 0.2, cooldown="power", power=1.5),
+    "relative_step": jo.relative_step_schedule(0.6),
+    "relative_step_rising": jo.relative_step_schedule(jo.linear_schedule(0.1, 0.8, 5.5)),
     "inverse_sqrt": jo.inverse_sqrt_schedule(1.0, 3.5, 0.1),
     "sgdr": jo.sgdr_schedule(
         [
@@ -320,6 +338,7 @@ IDLE = {
     "scale_by_lion_refined": (".smooth_beta",),
     "stable": (".power",),
     "stable_linear": (".power",),
+    "sam": (".eta",),
     "muon_masked": (".adam_b1", ".adam_b2", ".adam_eps_root", ".adam_weight_decay"),
 }
 

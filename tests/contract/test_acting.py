@@ -14,13 +14,21 @@ from tests.each import for_each
 LEAF = {
     *("scale_by_novograd", "scale_by_trust_ratio", "centralize", "clip_by_block_rms", "adaptive_grad_clip"),
     *("adaptive_grad_clip_coordinates", "lamb", "lars", "novograd", "cautious", "as_matrices", "muon", "muon_masked"),
+    *("adafactor", "adafactor_torch", "adafactor_whole", "scale_by_factored_rms", "scale_by_factored_rms_torch"),
+    *("scale_by_factored_rms_not", "scale_by_param_block_rms"),
     *("quantize_state", "quantize_state_off", "kahan_summation", "master_weights"),
 }
 MATRICES = {"orthogonalize", "orthogonalize_rows", "scale_by_shape", "stack_matrices"} | {
     *("scale_by_soap", "scale_by_soap_one_side", "soap"),
 }
 # Of these, what would give the same numbers when joined.
-PROMISE_LESS = {"adaptive_grad_clip_coordinates", "quantize_state_off", "kahan_summation", "master_weights"}
+PROMISE_LESS = {
+    "scale_by_factored_rms_not",
+    "adaptive_grad_clip_coordinates",
+    "quantize_state_off",
+    "kahan_summation",
+    "master_weights",
+}
 TREE = {
     *("stateless", "chain_of_chains", "add_noise", "add_noise_key", "noisy_sgd", "noisy_sgd_key"),
     *("stack_leaves_lifted", "lifted", "stochastic_rounding"),
@@ -29,6 +37,7 @@ ROUTES = {
     *("masked", "masked_by_function", "masked_by_path", "freeze", "partition", "partition_by_path", "nested"),
     *("add_decayed_weights_masked", "proximal_l1_masked", "proximal_l2_masked", "adadelta", "adamw_masked", "nadamw"),
     *("muon", "muon_masked", "soap", "lion", "lamb", "lars", "adan", "ademamix", "simplified_ademamix", "dog", "dowg"),
+    "adafactor",
 }
 
 

@@ -1,4 +1,4 @@
-"""Rules that need the value: the contract of the others, with a value at each step; and against Optax."""
+"""Rules that need the value, or its function: the contract of the others, with both at each step; against Optax."""
 
 import pickle
 
@@ -15,13 +15,19 @@ from tests.quick import quick_jit
 
 # Pairs whose means are 1, 0.86, 0.9, 1, 1, 1.
 VALUES = jnp.array([1.1, 0.9, 0.9, 0.82, 0.95, 0.85, 1.0, 1.0, 1.2, 0.8, 1.0, 1.0])
+
+
+def bowl(params):
+    return sum(jnp.sum(jnp.cosh(p)) for p in jax.tree.leaves(params))
+
+
 TWICE = jax.tree.map(lambda g: jnp.concatenate([g, g]), GRADS)
 
 
 def scan(optimizer, params=PARAMS, grads=TWICE, values=VALUES):
     def step(carry, inputs):
         g, value = inputs
-        updates, state = optimizer.update(g, carry[1], carry[0], value=value)
+        updates, state = optimizer.update(g, carry[1], carry[0], value=value, value_fn=bowl)
         return (jo.apply_updates(carry[0], updates), state), updates
 
     (params, state), path = jax.lax.scan(step, (params, optimizer.init(params)), (grads, values))
@@ -31,7 +37,7 @@ def scan(optimizer, params=PARAMS, grads=TWICE, values=VALUES):
 def run(optimizer, values=VALUES):
     params, state, path = PARAMS, optimizer.init(PARAMS), []
     for t, value in enumerate(values):
-        updates, state = optimizer.update(at(t % 6), state, params, value=value)
+        updates, state = optimizer.update(at(t % 6), state, params, value=value, value_fn=bowl)
         params = jo.apply_updates(params, updates)
         path.append(updates)
     return jax.tree.map(lambda *u: jnp.stack(u), *path), params, state
@@ -46,7 +52,7 @@ def test_fed_rules_keep_the_contract(name):
     loop = [compiled(member) for member in members]
     assert_close(loop[0], run(optimizer), 2e-5, "jit against no jit")
     check_members(name, optimizer, loop, quick_jit(jax.vmap(scan))(stack(members)))
-    with pytest.raises(ValueError, match="needs value, got None"):
+    with pytest.raises(ValueError, match=r"needs value(_fn)?, got None"):
         optimizer.update(at(0), optimizer.init(PARAMS), PARAMS)
 
 

@@ -39,12 +39,18 @@ def sum_of_leaves(update, param):
     return update + param
 
 
+def bowl(params):
+    return sum(jnp.sum(jnp.cosh(p)) for p in jax.tree.leaves(params))
+
+
 def rows_by_columns(updates):
     return jax.tree.map(lambda u: optax.contrib.MuonDimensionNumbers(), updates)
 
 
 FUNCTIONS = (always, total, sum_of_both, sum_of_leaves, rows_by_columns, only_matrices)
 NAMES = {function.__name__: function for function in FUNCTIONS}
+
+HUTCHINSON = "lift(optax.contrib.hutchinson_estimator_diag_hessian)()"
 
 # What each is given, as text. Numbers are away from their defaults where nothing is lost by it.
 LIFTED = {
@@ -161,6 +167,8 @@ LIFTED = {
     "optax.contrib.schedule_free_adamw": "0.1",
     "optax.contrib.schedule_free_sgd": "0.1",
     "optax.contrib.simplified_ademamix": "0.1",
+    "optax.contrib.sophia": "0.1, hessian_diagonal_fn=" + HUTCHINSON,
+    "optax.contrib.hutchinson_estimator_diag_hessian": "",
     "optax.contrib.split_real_and_imaginary": "sgd(0.1)",
 }
 
@@ -172,8 +180,6 @@ NOT_LIFTED = {
     "optax.lbfgs": OBJECTIVE,
     "optax.scale_by_backtracking_linesearch": OBJECTIVE,
     "optax.scale_by_zoom_linesearch": OBJECTIVE,
-    "optax.contrib.sophia": OBJECTIVE,
-    "optax.contrib.hutchinson_estimator_diag_hessian": OBJECTIVE,
     "optax.contrib.differentially_private_aggregate": EXAMPLES,
     "optax.contrib.dpsgd": EXAMPLES,
     "optax.differentially_private_aggregate": DEPRECATED,
@@ -202,6 +208,7 @@ OTHERS = {
 MATRICES = {"optax.contrib.scale_by_muon"}  # for matrices alone
 VALUE = {"optax.polyak_sgd", "optax.scale_by_polyak"} | {f"optax.contrib.{n}" for n in ("momo", "momo_adam")}
 VALUE |= {"optax.contrib.reduce_on_plateau"}  # these ask for the loss
+LOSS = {"optax.contrib.sophia", "optax.contrib.hutchinson_estimator_diag_hessian"}  # these, for it as a function
 UNPICKLED = {"optax.contrib.adopt", "optax.contrib.scale_by_adopt"}  # a default of theirs is a lambda
 
 
@@ -244,7 +251,7 @@ def test_lifted_is_optax(path):
     optimizer = jo.parse(f"lift({path})({LIFTED[path]})", names=NAMES)
     params, grads = ({"w": tree["w"]} if path in MATRICES else tree for tree in (PARAMS, at(0)))
 
-    extra = {"value": jnp.float32(0.5)} if path in VALUE else {}
+    extra = {"value": jnp.float32(0.5)} if path in VALUE else {"value_fn": bowl} if path in LOSS else {}
 
     def first(pair):
         return pair.update(grads, pair.init(params), params, **extra)
@@ -259,7 +266,7 @@ def test_lifted_is_optax(path):
     assert hash(jo.arrays(optimizer)) == hash(optimizer)
 
 
-@for_each([path for path in LIFTED if path not in VALUE | MATRICES])
+@for_each([path for path in LIFTED if path not in VALUE | MATRICES | LOSS])
 def test_a_batch_of_what_is_lifted_trains_narrow_parameters(path):
     """Of Optax's own rules most change a dtype in a scan when their numbers are arrays and parameters are bfloat16."""
     if resolve(path) is None:  # another Optax

@@ -82,14 +82,25 @@ def test_a_single_array_and_no_array_are_params_too():
 
 
 def test_lifted_rules_with_other_shapes():
-    """Factored moments by their sizes; a list for each parameter by asking what changes; ties are not sure."""
-    adafactor = jo.lift(optax.adafactor)(0.1, min_dim_size_to_factor=2)
-    state = jo.state_layout(adafactor, {"w": jnp.zeros((4, 3)), "b": jnp.zeros(5)})[0]
-    assert state.v_row["w"] == jo.Place((path("w"),), (1,)) or state.v_row["w"] == jo.Place((path("w"),), (0,))
-    assert {state.v_row["w"].axes, state.v_col["w"].axes} == {(0,), (1,)}
-    assert state.v["b"] == jo.Place((path("b"),), (0,)) and state.v["w"].axes == (None,)
-    square = jo.state_layout(adafactor, {"w": jnp.zeros((4, 4))})[0]
-    assert not square.v_row["w"].sure and square.v_row["w"].axes == (None,)
+    """Factored moments by the order of axes; a list for each parameter, and what has lost an axis, by asking."""
+    for make in (jo.adafactor, jo.lift(optax.adafactor)):
+        adafactor = make(0.1, min_dim_size_to_factor=2)
+        state = jo.state_layout(adafactor, {"w": jnp.zeros((4, 3)), "b": jnp.zeros(5)})[0]
+        assert (state.v_row["w"].axes, state.v_col["w"].axes) == ((1,), (0,))
+        assert state.v["b"] == jo.Place((path("b"),), (0,)) and state.v["w"].axes == (None,)
+        square = jo.state_layout(adafactor, {"w": jnp.zeros((2, 4, 4))})[0]
+        assert square.v_row["w"] == jo.Place((path("w"),), (0, 1)) and square.v_col["w"].axes == (0, 2)
+        assert jo.state_layout(adafactor, jnp.zeros((2, 2)))[0].v_row == jo.Place(((),), (0,))
+    last = jo.scale_by_factored_rms(min_dim_size_to_factor=2, form="torch")
+    state = jo.state_layout(last, {"w": jnp.zeros((4, 3, 3))})
+    assert (state.v_row["w"].axes, state.v_col["w"].axes) == ((0, 1), (0, 2)) and state.v_row["w"].sure
+
+    @jo.transformation
+    def averages():
+        return lambda params: jax.tree.map(lambda p: p[0], params), lambda u, s, p=None: (u, s)
+
+    square = jo.state_layout(averages(), {"w": jnp.zeros((4, 4)), "b": jnp.zeros((2, 4))})
+    assert square["w"].axes == (1,) and square["b"].axes == (1,)
     sm3 = jo.state_layout(jo.lift(optax.scale_by_sm3)(), {"w": jnp.zeros((3, 3)), "b": jnp.zeros(3)})
     rows = [place.axes for place in jax.tree.leaves(sm3.mu["w"])]
     assert rows == [(0,), (1,)] and all(place.params == (path("w"),) for place in jax.tree.leaves(sm3.mu["w"]))

@@ -12,7 +12,7 @@ Left out, because no arguments make the two rules one:
     PyTorch NAdam, momentum_decay    a schedule of b1, with no counterpart; at 1e6 it is constant, and so compared
     PyTorch RAdam, eps               added to √v before the correction: a different ε at each step; compared at 1e-30
     PyTorch Rprop, lr > max step     clamped at the first step there, from the first product of gradients on here
-    PyTorch Adafactor, ASGD          a lifted rule in float32, and a schedule without text: compared in test_torch.py
+    PyTorch ASGD                     a schedule without text: compared in test_torch.py
     PyTorch Muon                     iterates in bfloat16; the authors' is compared, without its casts
     Yogi's ε                         added to √v before the correction in the authors' code; compared at 1e-30, and with
                                      a start of v so small that it does not matter that Optax starts m there as well
@@ -231,6 +231,21 @@ TORCH = [
         "RAdam",
         {"lr": 0.02, "betas": (0.9, 0.95), "eps": 1e-30, "weight_decay": 0.1, "decoupled_weight_decay": True},
         "chain(scale_by_radam(b2=0.95, eps=1e-30), add_decayed_weights(0.1), scale_by_learning_rate(0.02))",
+    ),
+    (
+        "adafactor",
+        "Adafactor",
+        {},
+        "adafactor(relative_step_schedule(1e-2), 0, eps=None, form='torch')",
+        "its lr is an upper bound of 1 / √t",
+    ),
+    (
+        "adafactor_all",
+        "Adafactor",
+        {"lr": 0.5, "beta2_decay": -0.6, "eps": (1e-2, 1e-3), "d": 2.0, "weight_decay": 0.1},
+        "adafactor(relative_step_schedule(0.5), 0, 0.6, clipping_threshold=2.0, weight_decay_rate=0.05, eps=1e-2,"
+        " form='torch')",
+        "PyTorch's decay is lr * weight_decay",
     ),
 ]
 

@@ -15,6 +15,7 @@ import pytest
 
 import jaxopt_lite as jo
 from jaxopt_lite import optimizers
+from tests.contract.table import flattening
 from tests.recipes import MATRIX, falling
 from tests.recipes import RECIPES as TABLE
 
@@ -34,6 +35,9 @@ OURS_ALONE = {
     "muon": "Optax has no labels; see test_muon_is_that_of_optax",
     "muon_masked": "likewise",
     "soap": "Optax has none",
+    "adafactor": "Optax computes its decay in float32; see test_adafactor_is_that_of_optax",
+    "adafactor_torch": "Optax has no `form`",
+    "adafactor_whole": "as adafactor",
     "schedule_free_sgd": "Optax has no `r`; see DIFFERENT",
     "schedule_free_adamw": "Optax has no `r`; see DIFFERENT",
 }
@@ -95,6 +99,9 @@ TRANSFORMATIONS = [
     "scale_by_lion(b1=0.8, b2=0.95, mode='smooth', smooth_beta=3.0)",
     "scale_by_lion(b1=0.8, b2=0.95, mode='refined')",
     "scale_by_novograd(b1=0.8, b2=0.6, eps=0.1, eps_root=0.2, weight_decay=0.3)",
+    "scale_by_factored_rms(True, 0.7, 0, 2, 1e-2, flattening)",
+    "scale_by_factored_rms(False, epsilon=1e-2, decay_rate_fn=flattening)",
+    "scale_by_param_block_rms(0.5)",
     "scale_by_trust_ratio(min_norm=0.5, trust_coefficient=0.3, eps=0.1)",
     "centralize()",
     "normalize_by_update_norm(scale_factor=3.0, eps=0.5)",
@@ -167,7 +174,7 @@ SCHEDULES = [
 ]
 
 
-NAMES = {"falling": falling}  # what rows name beside the package's own
+NAMES = {"falling": falling, "flattening": flattening}  # what rows name beside the package's own
 
 
 def theirs(text: str):
@@ -219,6 +226,50 @@ def test_muon_is_that_of_optax(x64):
     found = descend(*ours, *peers)
     for own, peer, given in zip(found, found[len(ours) :], MUON_VARIANTS, strict=False):
         assert distance(own, peer) <= 1e-12, given
+
+
+# Nearly the same: rows of the page with their reason.
+ROUNDED = [
+    ("adafactor(0.1)", "its decay is in float32"),
+    ("adafactor(0.1, 0)", "its decay is in float32"),
+]
+
+ADAFACTOR_VARIANTS = [
+    {"learning_rate": 0.1},
+    {"min_dim_size_to_factor": 2, "clipping_threshold": None, "weight_decay_rate": 0.1},
+    {"learning_rate": 0.1, "min_dim_size_to_factor": 0, "decay_rate": 0.7, "multiply_by_parameter_scale": False}
+    | {"clipping_threshold": 0.5, "momentum": 0.8, "weight_decay_rate": 0.2, "eps": 0.1, "dtype_momentum": "float64"},
+]
+
+
+def test_adafactor_is_that_of_optax(x64):
+    """Its decay 1 - t^-0.8 is in float32 there: the same in float64 with another decay, and nearly the same with it."""
+
+    def theirs(learning_rate=None, momentum=None, weight_decay_rate=None, **given):
+        decay = lambda step, exponent: 1 - (jnp.asarray(step, float) + 1) ** -exponent
+        rms = optax.scale_by_factored_rms(
+            min_dim_size_to_factor=given.get("min_dim_size_to_factor", 128),
+            decay_rate=given.get("decay_rate", 0.8),
+            epsilon=given.get("eps", 1e-30),
+            decay_rate_fn=decay,
+        )
+        clip = given.get("clipping_threshold", 1.0)
+        parts = [
+            rms,
+            clip and optax.clip_by_block_rms(clip),
+            learning_rate and optax.scale(learning_rate),
+            given.get("multiply_by_parameter_scale", True) and optax.scale_by_param_block_rms(),
+            momentum and optax.ema(momentum, debias=False),
+            weight_decay_rate and optax.add_decayed_weights(weight_decay_rate),
+        ]
+        return optax.chain(*filter(None, parts), optax.scale(-1))
+
+    make = [jo.adafactor, theirs, optax.adafactor]
+    found = iter(descend(*(factory(**given) for given in ADAFACTOR_VARIANTS for factory in make)))
+    for given in ADAFACTOR_VARIANTS:
+        ours, exact, peer = (next(found) for _ in make)
+        assert distance(ours, exact) <= 1e-12, given
+        assert distance(ours, peer) <= 1e-5, given
 
 
 def test_every_recipe_has_a_peer():

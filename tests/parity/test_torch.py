@@ -8,7 +8,6 @@ import json
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 import jaxopt_lite as jo
@@ -44,7 +43,11 @@ TINY = {
         0.4185894289829337,
         1e-12,
     ),
-    "Adafactor(0.01)": (jo.lift(optax.adafactor)(0.01, min_dim_size_to_factor=0), 0.45038980625581054, 1e-7),
+    "Adafactor(0.01)": (
+        jo.adafactor(jo.relative_step_schedule(0.01), 0, eps=None, form="torch"),
+        0.45038980625581054,
+        1e-12,
+    ),
     "RAdam(0.1, eps=1e-30)": (jo.radam(0.1, eps=1e-30), 0.47169546997280154, 1e-9),
 }
 

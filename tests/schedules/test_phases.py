@@ -48,6 +48,8 @@ CORNERS = [
     (jo.warmup_stable_decay_schedule(1, 100, 10, 20, cooldown="power", power=3), {80: 1, 90: 0.125, 100: 0}),
     (jo.warmup_stable_decay_schedule(1, 30, 10, 20, cooldown="linear"), {5: 0.5, 10: 1, 20: 0.5, 30: 0}),
     (jo.warmup_stable_decay_schedule(1, 30, 0, 0, end_value=0.5), {0: 1, 29.9: 1, 30: 0.5}),
+    (jo.relative_step_schedule(0.4), {0: 0.4, 3: 0.4, 24: 0.2}),
+    (jo.relative_step_schedule(jo.linear_schedule(0.0, 1.0, 10)), {0: 0, 1: 0.1, 24: 0.2}),
     (jo.inverse_sqrt_schedule(1, 16), {0: 0, 8: 0.5, 16: 1, 64: 0.5, 1600: 0.1}),
     (jo.inverse_sqrt_schedule(1, 16, 0.4), {0: 0.4, 8: 0.7, 16: 1}),
     (

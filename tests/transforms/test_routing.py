@@ -361,3 +361,48 @@ def test_the_table_says_which_leaf_got_what():
 def test_the_table_of_a_mask_and_of_a_large_leaf():
     table = jo.routing_table(jo.freeze({"a": True, "b": False}), {"a": jnp.ones((30, 100)), "b": jnp.ones(2)})
     assert table.splitlines()[1:] == ["a     (30, 100)  3,000   True", "b     (2,)       2       False"]
+
+
+def test_groups_are_a_partition_of_variants():
+    """PyTorch's parameter groups in one line: what decides, what each group has, and that it can be changed."""
+    params = {"body": {"w": jnp.ones(2), "b": jnp.ones(2)}, "head": {"w": jnp.ones(2), "b": jnp.ones(2)}}
+    grads = jax.tree.map(jnp.ones_like, params)
+    given = {"head": {"learning_rate": 0.5}, "*/b": {"learning_rate": 0.3, "momentum": None}, "body/w": jo.sgd(0.0)}
+    optimizer = jo.groups(given, jo.sgd(0.1, momentum=0.9))
+    updates, state = optimizer.update(grads, optimizer.init(params), params)
+    assert jax.tree.map(lambda u: float(u[0]), updates) == {
+        "body": {"b": pytest.approx(-0.3), "w": 0.0},
+        "head": {"b": -0.5, "w": -0.5},
+    }
+    assert len(jax.tree.leaves(state)) == 2  # the momentum of the head alone
+    names = jo.hyperparameters(optimizer)
+    assert names["partition.head.sgd.learning_rate"] == 0.5 and names["partition.rest.sgd.learning_rate"] == 0.1
+    rates = jnp.array([0.2, 0.4])
+    steps = jax.vmap(
+        lambda rate: jo.replace(optimizer, {"head.sgd.learning_rate": rate}).update(grads, state, params)[0]
+    )(rates)
+    np.testing.assert_allclose(steps["head"]["w"][:, 0], -1.9 * rates, rtol=1e-6)
+    assert jo.parse(repr(optimizer)) == optimizer
+    jo.groups({"head": {"learning_rate": 1.0}}, jo.chain(jo.clip(1.0), jo.sgd(0.1))).init(params)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"head": {"lr": 0.5}}, r"groups: 'head': replace: .*'lr'"),
+        ({"head": {"learning_rate": -1.0}}, r"groups: 'head': .*learning_rate must be"),
+        ({"head": 0.5}, r"groups: 'head' must have a dict of arguments to change.*got 0.5"),
+        ({"rest": {}}, r"groups: 'rest' is the group of what no pattern matches"),
+        ([("head", {})], r"groups: changes must be a dict of pattern"),
+        ({"tail": {}}, r"by_path: the pattern 'tail' matches no leaf; paths are head/w"),
+    ],
+)
+def test_what_is_no_group(changes, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        jo.groups(changes, jo.sgd(0.1)).init({"head": {"w": jnp.ones(2)}})
+
+
+def test_a_branch_is_a_pattern():
+    params = {"head": {"w": 1.0, "deep": {"b": 1.0}}, "headroom": 1.0, "rows[0]": [1.0, 1.0]}
+    labels = jo.by_path({"head": "h", "rows[0]": "r"}, default="other")(params)
+    assert labels == {"head": {"w": "h", "deep": {"b": "h"}}, "headroom": "other", "rows[0]": ["r", "r"]}
