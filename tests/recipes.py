@@ -269,6 +269,57 @@ RECIPES = {
             "matrix",
         ),
     ),
+    "normuon": Recipe(
+        jo.normuon(
+            *(0.1, (2.0, -1.5, 0.5), 2, 0.8, 0.7, 0.1, 0.2, None, "bfloat16"),
+            nesterov=False,
+            adam_b1=0.7,
+            adam_b2=0.9,
+            adam_weight_decay=0.3,
+            adam_learning_rate=LINE,
+            consistent_rms=0.3,
+            labels=MUON,
+            ns_dtype="bfloat16",
+        ),
+        jo.partition(
+            {
+                axes: chain(
+                    jo.ema(0.8, True, "bfloat16"),
+                    jo.as_matrices(
+                        jo.stack_matrices(jo.orthogonalize((2.0, -1.5, 0.5), 2, 0.1, ns_dtype="bfloat16")), axes
+                    ),
+                    jo.scale_by_neuron_rms(0.7, 0.1, axes, consistent_rms=0.3),
+                    jo.add_decayed_weights(0.2),
+                    RATE,
+                )
+                for axes in ("matrix", "last_out", "first_in", "first_out")
+            }
+            | {"adam": jo.adamw(LINE, 0.7, 0.9, 0.1, 0.0, "bfloat16", 0.3)},
+            MUON,
+        ),
+    ),
+    "normuon_kept": Recipe(
+        jo.normuon(
+            0.1, eps=0.1, weight_decay=0.2, weight_decay_mask=MATRIX, consistent_rms=None, labels=MUON, debias=False
+        ),
+        jo.partition(
+            {
+                axes: chain(
+                    jo.ema(0.95, False, nesterov=True),
+                    jo.as_matrices(
+                        jo.stack_matrices(chain(jo.orthogonalize(eps=0.1), jo.scale_by_shape())),
+                        axes,
+                    ),
+                    jo.scale_by_neuron_rms(eps=0.1, axes=axes, consistent_rms=None),
+                    jo.add_decayed_weights(0.2, mask=MATRIX),
+                    RATE,
+                )
+                for axes in ("matrix", "last_out", "first_in", "first_out")
+            }
+            | {"adam": jo.adamw(0.1, eps=0.1, weight_decay=0.0, nesterov=True)},
+            MUON,
+        ),
+    ),
     "soap": Recipe(
         jo.soap(0.1, 0.8, 0.9, 0.7, 0.1, 0.2, MATRIX, 2.0, 2, "bfloat16", max_aspect=3.0),
         chain(

@@ -24,7 +24,7 @@ from jaxopt_lite.optimizers.first_order import (
     signum,
     yogi,
 )
-from jaxopt_lite.optimizers.matrices import muon, soap
+from jaxopt_lite.optimizers.matrices import muon, normuon, soap
 from jaxopt_lite.optimizers.mixtures import ademamix, adopt, simplified_ademamix
 
 __all__ = [
@@ -47,6 +47,7 @@ __all__ = [
     "nadam",
     "nadamw",
     "noisy_sgd",
+    "normuon",
     "novograd",
     "polyak_sgd",
     "radam",

@@ -1,4 +1,4 @@
-"""Recipes that work on matrices as such: Muon and SOAP."""
+"""Recipes that work on matrices as such: Muon, NorMuon and SOAP."""
 
 from typing import Any, Literal
 
@@ -11,13 +11,13 @@ from jaxopt_lite.optimizers.first_order import adamw
 from jaxopt_lite.transforms.decay import add_decayed_weights
 from jaxopt_lite.transforms.eigenbases import scale_by_soap
 from jaxopt_lite.transforms.hidden import hidden_matrices
-from jaxopt_lite.transforms.matrices import AXES, as_matrices, orthogonalize, scale_by_shape
+from jaxopt_lite.transforms.matrices import AXES, as_matrices, orthogonalize, scale_by_neuron_rms, scale_by_shape
 from jaxopt_lite.transforms.momentum import ema
 from jaxopt_lite.transforms.routing import partition
 from jaxopt_lite.transforms.scaling import scale_by_learning_rate
 from jaxopt_lite.transforms.stacking import stack_matrices
 
-__all__ = ["muon", "soap"]
+__all__ = ["muon", "normuon", "soap"]
 
 
 @recipe(orthogonalize, scale_by_shape, scale_by_learning_rate)
@@ -89,6 +89,68 @@ def muon(
 
     rate = learning_rate if adam_learning_rate is None else adam_learning_rate
     adam = adamw(rate, adam_b1, adam_b2, eps, adam_eps_root, mu_dtype, adam_weight_decay, nesterov=nesterov)
+    routes = {axes: hidden(axes) for axes in AXES} | {"adam": adam}
+    return partition(routes, hidden_matrices() if labels is None else labels)
+
+
+@recipe(orthogonalize, scale_by_neuron_rms, scale_by_learning_rate)
+def normuon(
+    learning_rate: LearningRate,
+    ns_coeffs: Any = "standard",
+    ns_steps: int = 5,
+    beta: Decay = 0.95,
+    b2: Decay = 0.95,
+    eps: Positive = 1e-8,
+    weight_decay: NonNegativeOrSchedule = 0.0,
+    weight_decay_mask: Mask = None,
+    mu_dtype: Dtype | None = None,
+    *,
+    nesterov: bool = True,
+    adam_b1: Decay = 0.9,
+    adam_b2: Decay = 0.999,
+    adam_weight_decay: NonNegativeOrSchedule = 0.0,
+    adam_learning_rate: LearningRate | None = None,
+    consistent_rms: NonNegative | None = 0.2,
+    labels: Mask = None,
+    debias: bool = True,
+    ns_dtype: Dtype | None = None,
+):
+    """Muon with a mean square for each neuron after orthogonalization (Li et al., 2025), and AdamW for other leaves.
+
+    Args:
+        beta: decay of the momentum, in [0, 1).
+        eps: ε of all three rules, above 0.
+        weight_decay: λ of the matrices, decoupled, at least 0; a number or a schedule.
+        weight_decay_mask: which of the matrices decay, as for `muon`.
+        mu_dtype: dtype of the momentum and of AdamW's mean in the state; None means that of the parameters, at least
+            float32.
+        nesterov: Nesterov momentum, in Muon's part and in AdamW.
+        adam_b1: AdamW's decay of the mean gradient, in [0, 1).
+        adam_b2: AdamW's decay of the mean square, in [0, 1).
+        adam_weight_decay: AdamW's λ, at least 0; a number or a schedule.
+        adam_learning_rate: AdamW's learning rate; None means the same as for the matrices.
+        consistent_rms: r, the root mean square of the matrices' updates, at least 0; at 0.2 learning rates are those of
+            AdamW. None is the authors' code: √max(1, out / in) times the norm of the orthogonalized matrix.
+        labels: as for `muon`.
+        debias: correct the momentum for its start at zero; it matters with `nesterov` only.
+
+    Raises:
+        ValueError: when used, if the names of leaves do not determine their labels, or for another label.
+    """
+
+    def hidden(axes):
+        direction = orthogonalize(ns_coeffs, ns_steps, eps, ns_dtype=ns_dtype)
+        direction = chain(direction, scale_by_shape()) if consistent_rms is None else direction
+        return chain(
+            ema(beta, debias, mu_dtype, nesterov=nesterov),
+            as_matrices(stack_matrices(direction), axes),
+            scale_by_neuron_rms(b2, eps, axes, consistent_rms=consistent_rms),
+            add_decayed_weights(weight_decay, weight_decay_mask),
+            scale_by_learning_rate(learning_rate),
+        )
+
+    rate = learning_rate if adam_learning_rate is None else adam_learning_rate
+    adam = adamw(rate, adam_b1, adam_b2, eps, 0.0, mu_dtype, adam_weight_decay, nesterov=nesterov)
     routes = {axes: hidden(axes) for axes in AXES} | {"adam": adam}
     return partition(routes, hidden_matrices() if labels is None else labels)
 

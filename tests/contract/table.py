@@ -197,6 +197,8 @@ RULES = {
     "orthogonalize": jo.orthogonalize("polar_express", 3, 0.1, adaptive=True),
     "orthogonalize_rows": jo.orthogonalize((2.0, -1.5, 0.5), 2, 4.0, preconditioning="aol", ns_dtype="bfloat16"),
     "scale_by_shape": jo.scale_by_shape(0.3),
+    "scale_by_neuron_rms": jo.scale_by_neuron_rms(0.8, 0.1, "first_out", consistent_rms=0.3),
+    "scale_by_neuron_rms_kept": jo.scale_by_neuron_rms(0.8, 0.1, consistent_rms=None),
     "as_matrices": jo.as_matrices(jo.chain(jo.orthogonalize(ns_steps=2, eps=0.1), jo.scale_by_shape()), "first_out"),
     "stack_matrices": jo.stack_matrices(jo.chain(jo.ema(0.8), jo.orthogonalize(eps=0.1)), 3),
     "scale_by_soap": jo.scale_by_soap(0.8, 0.9, 0.7, 0.1, 2.0, 5, "bfloat16", max_aspect=3.0),

@@ -14,6 +14,7 @@ from tests.each import for_each
 LEAF = {
     *("scale_by_novograd", "scale_by_trust_ratio", "centralize", "clip_by_block_rms", "adaptive_grad_clip"),
     *("adaptive_grad_clip_coordinates", "lamb", "lars", "novograd", "cautious", "as_matrices", "muon", "muon_masked"),
+    *("scale_by_neuron_rms", "scale_by_neuron_rms_kept", "normuon", "normuon_kept"),
     *("quantize_state", "quantize_state_off", "kahan_summation", "master_weights"),
 }
 MATRICES = {"orthogonalize", "orthogonalize_rows", "scale_by_shape", "stack_matrices"} | {
@@ -28,7 +29,21 @@ TREE = {
 ROUTES = {
     *("masked", "masked_by_function", "masked_by_path", "freeze", "partition", "partition_by_path", "nested"),
     *("add_decayed_weights_masked", "proximal_l1_masked", "proximal_l2_masked", "adadelta", "adamw_masked", "nadamw"),
-    *("muon", "muon_masked", "soap", "lion", "lamb", "lars", "adan", "ademamix", "simplified_ademamix", "dog", "dowg"),
+    *(
+        "muon",
+        "muon_masked",
+        "normuon",
+        "normuon_kept",
+        "soap",
+        "lion",
+        "lamb",
+        "lars",
+        "adan",
+        "ademamix",
+        "simplified_ademamix",
+        "dog",
+        "dowg",
+    ),
 }
 
 

@@ -51,16 +51,42 @@ def muon(θ, *, lr, beta=0.95, nesterov=True, weight_decay=0.0, eps=1e-7, adam_e
         if θ.ndim == 2:
             m = beta * m + (1 - beta) * g
             u = beta * m + (1 - beta) * g if nesterov else m
-            x = u.T if u.shape[0] > u.shape[1] else u
-            x = x / (np.sqrt(np.sum(x**2)) + eps)
-            for _ in range(5):
-                a = x @ x.T
-                x = 3.4445 * x + (-4.7750 * a + 2.0315 * a @ a) @ x
-            u = max(1, u.shape[0] / u.shape[1]) ** 0.5 * (x.T if u.shape[0] > u.shape[1] else x)
+            u = max(1, u.shape[0] / u.shape[1]) ** 0.5 * newton_schulz(u, eps)
         else:
             m, v = 0.9 * m + 0.1 * g, 0.95 * v + 0.05 * g**2
             u = m / (1 - 0.9**t) / (np.sqrt(v / (1 - 0.95**t)) + adam_eps)
         θ = (1 - lr * weight_decay) * θ - lr * u
+
+
+def normuon(θ, *, lr, b1=0.95, b2=0.95, nesterov=False, keeps_norm=False, weight_decay=0.0, eps=1e-8):
+    """Li et al., "NorMuon", 2025, arXiv:2510.05491, Algorithm 1; all leaves but matrices [out, in] stay as they are.
+
+    `keeps_norm=True` is github.com/zichongli5/NorMuon, `normuon.py`, which has Nesterov momentum too.
+    """
+    m, v = np.zeros_like(θ), 0.0
+    while True:
+        g = yield θ
+        if θ.ndim != 2:
+            continue
+        m = b1 * m + (1 - b1) * g
+        u = b1 * m + (1 - b1) * g if nesterov else m
+        o = newton_schulz(u, eps)
+        v = b2 * v + (1 - b2) * np.mean(o * o, axis=1, keepdims=True)  # of each row, a neuron
+        normal = o / (np.sqrt(v) + eps)
+        wanted = 0.2 * np.sqrt(o.size)
+        if keeps_norm:
+            wanted = max(1, o.shape[0] / o.shape[1]) ** 0.5 * np.linalg.norm(o)
+        θ = (1 - lr * weight_decay) * θ - lr * wanted / np.linalg.norm(normal) * normal
+
+
+def newton_schulz(u, eps):
+    """Five steps of Jordan et al., 2024, from U / (‖U‖ + ε)."""
+    x = u.T if u.shape[0] > u.shape[1] else u
+    x = x / (np.sqrt(np.sum(x**2)) + eps)
+    for _ in range(5):
+        a = x @ x.T
+        x = 3.4445 * x + (-4.7750 * a + 2.0315 * a @ a) @ x
+    return x.T if u.shape[0] > u.shape[1] else x
 
 
 def signum(x, *, lr, b=0.9):

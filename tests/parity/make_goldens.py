@@ -31,7 +31,7 @@ def run_torch(case: Case) -> np.ndarray:
     torch.float32 = torch.float64 if name == "SOAP" else narrow  # to which it casts for its QR
     try:
         params = {name: torch.tensor(start, requires_grad=True) for name, start in problem.START.items()}
-        optimizer = rule(list(params.values()), **plain, **case.arguments)
+        optimizer = rule(_groups(name, params), **plain, **case.arguments)
         if hasattr(optimizer, "train"):  # of schedulefree
             optimizer.train()
         trajectory = {name: [] for name in params}
@@ -46,6 +46,16 @@ def run_torch(case: Case) -> np.ndarray:
         torch.set_default_dtype(default)
         torch.float32 = narrow
     return problem.flat(trajectory)
+
+
+def _groups(name: str, params: dict) -> list:
+    """The parameters as a rule wants them: NorMuon is told which are matrices, and iterates in the dtype of them."""
+    if name != "NorMuon":
+        return list(params.values())
+    module = importlib.import_module("pytorch_optimizer.optimizer.muon.normuon")
+    orthogonalize = importlib.import_module("pytorch_optimizer.optimizer.utils.matrix").zero_power_via_newton_schulz_5
+    module.zero_power_via_newton_schulz_5 = lambda g, **more: orthogonalize(g, dtype=g.dtype, **more)
+    return [{"params": [p], "use_muon": p.ndim == 2} for p in params.values()]
 
 
 def run_authors(case: Case) -> np.ndarray:

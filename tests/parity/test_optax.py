@@ -34,6 +34,8 @@ OURS_ALONE = {
     "muon": "Optax has no labels; see test_muon_is_that_of_optax",
     "muon_masked": "likewise",
     "soap": "Optax has none",
+    "normuon": "likewise",
+    "normuon_kept": "likewise",
     "schedule_free_sgd": "Optax has no `r`; see DIFFERENT",
     "schedule_free_adamw": "Optax has no `r`; see DIFFERENT",
 }
