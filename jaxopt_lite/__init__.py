@@ -76,7 +76,7 @@ from jaxopt_lite.optimizers.first_order import (
     signum,
     yogi,
 )
-from jaxopt_lite.optimizers.matrices import muon, normuon, soap
+from jaxopt_lite.optimizers.matrices import muon, normuon, shampoo, soap
 from jaxopt_lite.optimizers.mixtures import ademamix, adopt, simplified_ademamix
 from jaxopt_lite.problems.bbob import TestProblem, bbob
 from jaxopt_lite.report.curves import plot_history
@@ -182,6 +182,7 @@ from jaxopt_lite.transforms.scaling import (
     scale_by_trust_ratio,
 )
 from jaxopt_lite.transforms.schedule_free import eval_params, schedule_free
+from jaxopt_lite.transforms.shampoo import scale_by_shampoo
 from jaxopt_lite.transforms.stacking import stack_leaves, stack_matrices
 from jaxopt_lite.transforms.wrappers import (
     accumulate,
@@ -394,6 +395,7 @@ __all__ = [
     "scale_by_rss",
     "scale_by_schedule",
     "scale_by_shape",
+    "scale_by_shampoo",
     "scale_by_sign",
     "scale_by_simplified_ademamix",
     "scale_by_soap",
@@ -408,6 +410,7 @@ __all__ = [
     "set_to_zero",
     "sgd",
     "sgdr_schedule",
+    "shampoo",
     "signum",
     "simplified_ademamix",
     "skip_large_updates",

@@ -328,4 +328,21 @@ RECIPES = {
             RATE,
         ),
     ),
+    "shampoo": Recipe(
+        jo.shampoo(
+            *(0.1, 0.8, 0.7, 0.1, 0.2, MATRIX, 2.0, 2, jo.scale_by_sign(), "bfloat16"),
+            nesterov=True,
+            ridge=0.3,
+            exponent=0.4,
+            max_aspect=1.2,
+        ),
+        chain(
+            jo.stack_matrices(
+                jo.scale_by_shampoo(0.7, 0.1, 2.0, 2, jo.scale_by_sign(), ridge=0.3, exponent=0.4, max_aspect=1.2)
+            ),
+            jo.ema(0.8, accumulator_dtype="bfloat16", nesterov=True),
+            jo.add_decayed_weights(0.2, mask=MATRIX),
+            RATE,
+        ),
+    ),
 }

@@ -24,7 +24,7 @@ from jaxopt_lite.optimizers.first_order import (
     signum,
     yogi,
 )
-from jaxopt_lite.optimizers.matrices import muon, normuon, soap
+from jaxopt_lite.optimizers.matrices import muon, normuon, shampoo, soap
 from jaxopt_lite.optimizers.mixtures import ademamix, adopt, simplified_ademamix
 
 __all__ = [
@@ -56,6 +56,7 @@ __all__ = [
     "schedule_free_adamw",
     "schedule_free_sgd",
     "sgd",
+    "shampoo",
     "signum",
     "simplified_ademamix",
     "soap",

@@ -1,4 +1,4 @@
-"""Recipes that work on matrices as such: Muon, NorMuon and SOAP."""
+"""Recipes that work on matrices as such: Muon, NorMuon, SOAP and Shampoo."""
 
 from typing import Any, Literal
 
@@ -6,8 +6,9 @@ from jaxopt_lite.core.numbers import Decay, NonNegative, Positive, PositiveCount
 from jaxopt_lite.core.parameters import Dtype, Mask
 from jaxopt_lite.core.recipe import recipe
 from jaxopt_lite.core.schedule import LearningRate, NonNegativeOrSchedule
-from jaxopt_lite.core.transformation import chain
+from jaxopt_lite.core.transformation import GradientTransformation, chain
 from jaxopt_lite.optimizers.first_order import adamw
+from jaxopt_lite.transforms.adaptive import scale_by_rms, scale_by_rss
 from jaxopt_lite.transforms.decay import add_decayed_weights
 from jaxopt_lite.transforms.eigenbases import scale_by_soap
 from jaxopt_lite.transforms.hidden import hidden_matrices
@@ -15,9 +16,10 @@ from jaxopt_lite.transforms.matrices import AXES, as_matrices, orthogonalize, sc
 from jaxopt_lite.transforms.momentum import ema
 from jaxopt_lite.transforms.routing import partition
 from jaxopt_lite.transforms.scaling import scale_by_learning_rate
+from jaxopt_lite.transforms.shampoo import scale_by_shampoo
 from jaxopt_lite.transforms.stacking import stack_matrices
 
-__all__ = ["muon", "normuon", "soap"]
+__all__ = ["muon", "normuon", "shampoo", "soap"]
 
 
 @recipe(orthogonalize, scale_by_shape, scale_by_learning_rate)
@@ -175,3 +177,44 @@ def soap(
         *(b1, b2, shampoo_beta, eps, precondition_frequency, max_precondition_dim, mu_dtype), max_aspect=max_aspect
     )
     return chain(stack_matrices(rule), add_decayed_weights(weight_decay, mask), scale_by_learning_rate(learning_rate))
+
+
+@recipe(scale_by_shampoo, add_decayed_weights, scale_by_learning_rate)
+def shampoo(
+    learning_rate: LearningRate,
+    b1: Decay = 0.9,
+    b2: Decay | None = 0.999,
+    eps: NonNegative = 1e-12,
+    weight_decay: NonNegativeOrSchedule = 0.0,
+    mask: Mask = None,
+    precondition_frequency: PositiveCount = 10.0,
+    block_size: int = 1024,
+    graft: GradientTransformation | None = None,  # pyright: ignore[reportGeneralTypeIssues]
+    mu_dtype: Dtype | None = None,
+    *,
+    nesterov: bool = False,
+    ridge: NonNegative = 1e-6,
+    exponent: Positive | None = None,
+    max_aspect: float | None = None,
+):
+    """Shampoo with grafting, momentum after it, and decoupled decay: `scale_by_shampoo`, leaves of one shape in stacks.
+
+    Args:
+        b1: decay of the mean of the preconditioned gradients, in [0, 1).
+        graft: a rule such as `scale_by_adam()`. Each matrix of the update gets the norm which this rule's update has.
+            None is RMSProp of the same b2, corrected for its start at zero, or Adagrad where b2 is None. For Shampoo's
+            own norm chain `scale_by_shampoo` yourself.
+        mu_dtype: dtype of the mean in the state; None means that of the parameters, at least float32.
+        nesterov: Nesterov momentum.
+    """
+    if graft is None:
+        graft = scale_by_rss(0.0) if b2 is None else scale_by_rms(b2, eps_in_sqrt=False, bias_correction=True)
+    rule = scale_by_shampoo(
+        *(b2, eps, precondition_frequency, block_size, graft), ridge=ridge, exponent=exponent, max_aspect=max_aspect
+    )
+    return chain(
+        stack_matrices(rule),
+        ema(b1, accumulator_dtype=mu_dtype, nesterov=nesterov),
+        add_decayed_weights(weight_decay, mask),
+        scale_by_learning_rate(learning_rate),
+    )

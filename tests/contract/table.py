@@ -203,6 +203,10 @@ RULES = {
     "stack_matrices": jo.stack_matrices(jo.chain(jo.ema(0.8), jo.orthogonalize(eps=0.1)), 3),
     "scale_by_soap": jo.scale_by_soap(0.8, 0.9, 0.7, 0.1, 2.0, 5, "bfloat16", max_aspect=3.0),
     "scale_by_soap_one_side": jo.scale_by_soap(0.8, 0.9, eps=0.1, precondition_frequency=2.0, max_aspect=1.5),
+    "scale_by_shampoo": jo.scale_by_shampoo(
+        *(0.8, 0.1, 2.0, 2, jo.scale_by_adam(0.7, eps=0.1)), ridge=0.2, exponent=0.3, max_aspect=1.5
+    ),
+    "scale_by_shampoo_sum": jo.scale_by_shampoo(None, 0.1, 2.0, ridge=0.2),
     # factors
     "scale": jo.scale(-0.3),
     "scale_by_learning_rate": jo.scale_by_learning_rate(0.3),

@@ -19,6 +19,7 @@ LEAF = {
 }
 MATRICES = {"orthogonalize", "orthogonalize_rows", "scale_by_shape", "stack_matrices"} | {
     *("scale_by_soap", "scale_by_soap_one_side", "soap"),
+    *("scale_by_shampoo", "scale_by_shampoo_sum", "shampoo"),
 }
 # Of these, what would give the same numbers when joined.
 PROMISE_LESS = {"adaptive_grad_clip_coordinates", "quantize_state_off", "kahan_summation", "master_weights"}
@@ -29,21 +30,8 @@ TREE = {
 ROUTES = {
     *("masked", "masked_by_function", "masked_by_path", "freeze", "partition", "partition_by_path", "nested"),
     *("add_decayed_weights_masked", "proximal_l1_masked", "proximal_l2_masked", "adadelta", "adamw_masked", "nadamw"),
-    *(
-        "muon",
-        "muon_masked",
-        "normuon",
-        "normuon_kept",
-        "soap",
-        "lion",
-        "lamb",
-        "lars",
-        "adan",
-        "ademamix",
-        "simplified_ademamix",
-        "dog",
-        "dowg",
-    ),
+    *("lion", "lamb", "lars", "adan", "ademamix", "simplified_ademamix", "dog", "dowg"),
+    *("muon", "muon_masked", "normuon", "normuon_kept", "soap", "shampoo"),
 }
 
 

@@ -89,6 +89,35 @@ def newton_schulz(u, eps):
     return x.T if u.shape[0] > u.shape[1] else x
 
 
+def shampoo(θ, *, lr, b2, eps=0.0, ridge=0.0, every=1, block_size=9, max_aspect=np.inf):
+    """Shi et al., 2023, arXiv:2309.06497, Algorithms 1 and 2 without momentum, grafted with the gradient.
+
+    Roots every few steps, blocks and ridge (`ridge_epsilon`, times the largest eigenvalue) as in Anil et al., 2020,
+    arXiv:2002.09018. All leaves but matrices stay as they are.
+    """
+    blocks, roots = {}, {}
+    for t in itertools.count():
+        g = yield θ
+        if θ.ndim != 2:
+            continue
+        u = np.zeros_like(g)
+        for i, j in itertools.product(range(0, g.shape[0], block_size), range(0, g.shape[1], block_size)):
+            here = np.s_[i : i + block_size, j : j + block_size]
+            b = g[here]
+            m, n = b.shape
+            own = {"left": (b @ b.T, m < max_aspect * n), "right": (b.T @ b, n < max_aspect * m)}
+            own = {side: square for side, (square, is_used) in own.items() if is_used}
+            for side, square in own.items():
+                a = b2 * blocks.get((i, j, side), 0.0) + (1 - b2) * square
+                blocks[i, j, side] = a
+                if t % every == 0:
+                    values, vectors = np.linalg.eigh(a / (1 - b2 ** (t + 1)))
+                    values = np.maximum(values, 0) + eps + ridge * values.max()
+                    roots[i, j, side] = (vectors * values ** (-1 / (2 * len(own)))) @ vectors.T
+            u[here] = roots.get((i, j, "left"), np.eye(m)) @ b @ roots.get((i, j, "right"), np.eye(n))
+        θ = θ - lr * np.linalg.norm(g) / np.linalg.norm(u) * u
+
+
 def signum(x, *, lr, b=0.9):
     """Bernstein et al., "signSGD", 2018, arXiv:1802.04434, Algorithm 2."""
     m = np.zeros_like(x)

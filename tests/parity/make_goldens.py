@@ -49,9 +49,13 @@ def run_torch(case: Case) -> np.ndarray:
 
 
 def _groups(name: str, params: dict) -> list:
-    """The parameters as a rule wants them: NorMuon is told which are matrices, and iterates in the dtype of them."""
+    """The parameters as a rule wants them, or with a rate of zero for all but the matrix."""
+    if name in ("Shampoo", "ScalableShampoo"):
+        given = {"betas": (0.8, 1.0)} if name == "ScalableShampoo" else {}  # which its constructor refuses
+        return [{"params": [p], **(given if p.ndim == 2 else {"lr": 0.0})} for p in params.values()]
     if name != "NorMuon":
         return list(params.values())
+    # It is told which are matrices, and made to iterate in their dtype.
     module = importlib.import_module("pytorch_optimizer.optimizer.muon.normuon")
     orthogonalize = importlib.import_module("pytorch_optimizer.optimizer.utils.matrix").zero_power_via_newton_schulz_5
     module.zero_power_via_newton_schulz_5 = lambda g, **more: orthogonalize(g, dtype=g.dtype, **more)

@@ -3,7 +3,14 @@
 Only the matrix moves where a rule has no counterpart for other leaves.
 """
 
+_MATRIX = "{'b': 'rest', 's': 'rest', 'w': 'matrix'}"
 _ONLY = "labels={'b': 'adam', 's': 'adam', 'w': 'first_out'}, adam_learning_rate=0.0"
+
+
+def _alone(rules: str) -> str:
+    """The chain of these rules for the matrix."""
+    return f"partition({{'matrix': chain({rules}), 'rest': set_to_zero()}}, {_MATRIX})"
+
 
 # (id, function of authors.py, its arguments, ours, note)
 AUTHORS = [
@@ -13,6 +20,20 @@ AUTHORS = [
         {"lr": 0.02, "b1": 0.8, "b2": 0.9, "weight_decay": 0.1, "eps": 1e-3},
         f"normuon(0.02, beta=0.8, b2=0.9, eps=1e-3, weight_decay=0.1, nesterov=False, debias=False, {_ONLY})",
         "the paper",
+    ),
+    (
+        "shampoo_every",
+        "shampoo",
+        {"lr": 0.02, "b2": 0.9, "eps": 1e-3, "every": 3, "block_size": 2},
+        _alone("scale_by_shampoo(0.9, 1e-3, 3.0, 2, identity(), ridge=0.0), scale_by_learning_rate(0.02)"),
+        "roots every three steps, blocks of two, the norm of the gradient",
+    ),
+    (
+        "shampoo_one_side",
+        "shampoo",
+        {"lr": 0.02, "b2": 0.8, "ridge": 1e-2, "max_aspect": 1.2},
+        _alone("scale_by_shampoo(0.8, 0.0, 1.0, graft=identity(), ridge=1e-2, max_aspect=1.2), sgd(0.02)"),
+        "L has three rows, R two, so R alone",
     ),
 ]
 
@@ -31,5 +52,26 @@ PACKAGES = [
         {"lr": 0.02, "momentum": 0.8, "nesterov": False, "update_scale": "match_rms", "adamw_lr": 0.0, "eps": 1e-30},
         f"normuon(0.02, beta=0.8, eps=1e-30, nesterov=False, {_ONLY})",
         "likewise",
+    ),
+    (
+        "shampoo",
+        "pytorch_optimizer:Shampoo",
+        {"lr": 0.1, "matrix_eps": 0.1},
+        _alone("scale_by_shampoo(None, 0.1, 1.0, ridge=0.0), sgd(0.1)"),
+        "ε is where its sums start",
+    ),
+    (
+        "shampoo_grafted",
+        "pytorch_optimizer:ScalableShampoo",
+        {
+            **{"lr": 0.02, "matrix_eps": 0.01, "diagonal_eps": 1e-30, "block_size": 2, "graft_type": 2},
+            **{"weight_decay": 0.1, "decoupled_weight_decay": True, "use_svd": True, "shape_interpretation": False},
+            **{"preconditioning_compute_steps": 1, "start_preconditioning_step": 1, "nesterov": False},
+        },
+        _alone(
+            "scale_by_shampoo(None, 0.01, 1.0, 2, scale_by_rss(0.0, 0.0), ridge=0.0), trace(0.8),"
+            " add_decayed_weights(0.1), scale_by_learning_rate(0.02)"
+        ),
+        "with betas of 0.8 and 1: sums; the length of Adagrad's step",
     ),
 ]

@@ -36,6 +36,7 @@ OURS_ALONE = {
     "soap": "Optax has none",
     "normuon": "likewise",
     "normuon_kept": "likewise",
+    "shampoo": "likewise",
     "schedule_free_sgd": "Optax has no `r`; see DIFFERENT",
     "schedule_free_adamw": "Optax has no `r`; see DIFFERENT",
 }
