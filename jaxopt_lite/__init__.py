@@ -156,6 +156,7 @@ from jaxopt_lite.transforms.adaptive import (
 )
 from jaxopt_lite.transforms.clipping import adaptive_grad_clip, clip, clip_by_block_rms, clip_by_global_norm
 from jaxopt_lite.transforms.decay import (
+    add_cautious_decay,
     add_decayed_weights,
     add_noise,
     keep_params_nonnegative,
@@ -258,6 +259,7 @@ __all__ = [
     "adamw",
     "adan",
     "adaptive_grad_clip",
+    "add_cautious_decay",
     "add_decayed_weights",
     "add_noise",
     "ademamix",

@@ -232,6 +232,8 @@ RULES = {
     # the parameters themselves
     "add_decayed_weights": jo.add_decayed_weights(0.2),
     "add_decayed_weights_masked": jo.add_decayed_weights(LINE, mask=MATRIX),
+    "add_cautious_decay": jo.add_cautious_decay(0.2),
+    "add_cautious_decay_masked": jo.add_cautious_decay(LINE, mask=MATRIX),
     "add_noise": jo.add_noise(0.3, 0.7, key=5),
     "add_noise_key": jo.add_noise(0.3, 0.7, key=KEY),
     "proximal_l1": jo.proximal_l1(0.3, 0.5),

@@ -31,7 +31,7 @@ ROUTES = {
     *("masked", "masked_by_function", "masked_by_path", "freeze", "partition", "partition_by_path", "nested"),
     *("add_decayed_weights_masked", "proximal_l1_masked", "proximal_l2_masked", "adadelta", "adamw_masked", "nadamw"),
     *("lion", "lamb", "lars", "adan", "ademamix", "simplified_ademamix", "dog", "dowg"),
-    *("muon", "muon_masked", "normuon", "normuon_kept", "soap", "shampoo"),
+    *("muon", "muon_masked", "normuon", "normuon_kept", "soap", "shampoo", "add_cautious_decay_masked"),
 }
 
 

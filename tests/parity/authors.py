@@ -58,6 +58,17 @@ def muon(θ, *, lr, beta=0.95, nesterov=True, weight_decay=0.0, eps=1e-7, adam_e
         θ = (1 - lr * weight_decay) * θ - lr * u
 
 
+def cautious_adamw(θ, *, lr, b1=0.9, b2=0.999, eps=1e-8, weight_decay=0.0):
+    """Chen et al., "Cautious Weight Decay", 2025, arXiv:2510.12402, Algorithm 1 with AdamW's update."""
+    m = v = np.zeros_like(θ)
+    for t in itertools.count(1):
+        g = yield θ
+        m = b1 * m + (1 - b1) * g
+        v = b2 * v + (1 - b2) * g**2
+        u = m / (1 - b1**t) / (np.sqrt(v / (1 - b2**t)) + eps)
+        θ = θ - lr * (u + weight_decay * (u * θ >= 0) * θ)
+
+
 def normuon(θ, *, lr, b1=0.95, b2=0.95, nesterov=False, keeps_norm=False, weight_decay=0.0, eps=1e-8):
     """Li et al., "NorMuon", 2025, arXiv:2510.05491, Algorithm 1; all leaves but matrices [out, in] stay as they are.
 

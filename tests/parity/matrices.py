@@ -1,4 +1,4 @@
-"""Matrix methods against their papers, and against the packages that have them: rows as in cases.py.
+"""Matrix methods and their decay against their papers, and against the packages that have them: rows as in cases.py.
 
 Only the matrix moves where a rule has no counterpart for other leaves.
 """
@@ -14,6 +14,13 @@ def _alone(rules: str) -> str:
 
 # (id, function of authors.py, its arguments, ours, note)
 AUTHORS = [
+    (
+        "cautious_decay",
+        "cautious_adamw",
+        {"lr": 0.02, "b2": 0.95, "weight_decay": 0.5},
+        "chain(scale_by_adam(b2=0.95), add_cautious_decay(0.5), scale_by_learning_rate(0.02))",
+        "weights whose update is zero decay",
+    ),
     (
         "normuon",
         "normuon",
