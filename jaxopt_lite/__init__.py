@@ -76,7 +76,7 @@ from jaxopt_lite.optimizers.first_order import (
     signum,
     yogi,
 )
-from jaxopt_lite.optimizers.matrices import muon, normuon, shampoo, soap
+from jaxopt_lite.optimizers.matrices import muon, normuon, psgd_kron, shampoo, soap
 from jaxopt_lite.optimizers.mixtures import ademamix, adopt, simplified_ademamix
 from jaxopt_lite.problems.bbob import TestProblem, bbob
 from jaxopt_lite.report.curves import plot_history
@@ -168,6 +168,7 @@ from jaxopt_lite.transforms.eigenbases import scale_by_soap
 from jaxopt_lite.transforms.feedback import hypergradient, mechanize, reduce_on_plateau, scale_by_polyak
 from jaxopt_lite.transforms.guards import skip_large_updates, skip_not_finite, zero_nans
 from jaxopt_lite.transforms.hidden import hidden_matrices
+from jaxopt_lite.transforms.kron import scale_by_kron
 from jaxopt_lite.transforms.matrices import as_matrices, orthogonalize, scale_by_neuron_rms, scale_by_shape
 from jaxopt_lite.transforms.mixtures import cautious, scale_by_ademamix, scale_by_adopt, scale_by_simplified_ademamix
 from jaxopt_lite.transforms.momentum import ema, scale_by_lion, scale_by_sign, trace
@@ -360,6 +361,7 @@ __all__ = [
     "prodigy",
     "proximal_l1",
     "proximal_l2",
+    "psgd_kron",
     "quadratic_program",
     "quantize_state",
     "radam",
@@ -386,6 +388,7 @@ __all__ = [
     "scale_by_belief",
     "scale_by_dog",
     "scale_by_dowg",
+    "scale_by_kron",
     "scale_by_learning_rate",
     "scale_by_lion",
     "scale_by_neuron_rms",

@@ -24,7 +24,7 @@ from jaxopt_lite.optimizers.first_order import (
     signum,
     yogi,
 )
-from jaxopt_lite.optimizers.matrices import muon, normuon, shampoo, soap
+from jaxopt_lite.optimizers.matrices import muon, normuon, psgd_kron, shampoo, soap
 from jaxopt_lite.optimizers.mixtures import ademamix, adopt, simplified_ademamix
 
 __all__ = [
@@ -50,6 +50,7 @@ __all__ = [
     "normuon",
     "novograd",
     "polyak_sgd",
+    "psgd_kron",
     "radam",
     "rmsprop",
     "rprop",

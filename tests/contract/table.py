@@ -198,7 +198,6 @@ RULES = {
     "orthogonalize_rows": jo.orthogonalize((2.0, -1.5, 0.5), 2, 4.0, preconditioning="aol", ns_dtype="bfloat16"),
     "scale_by_shape": jo.scale_by_shape(0.3),
     "scale_by_neuron_rms": jo.scale_by_neuron_rms(0.8, 0.1, "first_out", consistent_rms=0.3),
-    "scale_by_neuron_rms_kept": jo.scale_by_neuron_rms(0.8, 0.1, consistent_rms=None),
     "as_matrices": jo.as_matrices(jo.chain(jo.orthogonalize(ns_steps=2, eps=0.1), jo.scale_by_shape()), "first_out"),
     "stack_matrices": jo.stack_matrices(jo.chain(jo.ema(0.8), jo.orthogonalize(eps=0.1)), 3),
     "scale_by_soap": jo.scale_by_soap(0.8, 0.9, 0.7, 0.1, 2.0, 5, "bfloat16", max_aspect=3.0),
@@ -206,7 +205,9 @@ RULES = {
     "scale_by_shampoo": jo.scale_by_shampoo(
         *(0.8, 0.1, 2.0, 2, jo.scale_by_adam(0.7, eps=0.1)), ridge=0.2, exponent=0.3, max_aspect=1.5
     ),
-    "scale_by_shampoo_sum": jo.scale_by_shampoo(None, 0.1, 2.0, ridge=0.2),
+    "scale_by_kron": jo.scale_by_kron(
+        *(0.8, 0.6, 2, "one_diag", 0.3, 2.0, 0.5, "bfloat16"), key=5, momentum_into_precond_update=False
+    ),
     # factors
     "scale": jo.scale(-0.3),
     "scale_by_learning_rate": jo.scale_by_learning_rate(0.3),
@@ -328,6 +329,7 @@ IDLE = {
     "scale_by_lion_refined": (".smooth_beta",),
     "stable": (".power",),
     "stable_linear": (".power",),
+    "normuon_kept": (".adam_b1", ".adam_b2", ".adam_weight_decay"),
     "muon_masked": (".adam_b1", ".adam_b2", ".adam_eps_root", ".adam_weight_decay"),
 }
 
@@ -338,6 +340,7 @@ NOT_ROTATED = {
     "chain": "begins with clip",
     "nested": "begins with clip",
     "scale_by_lion_smooth": "tanh of a complex number is not a bounded direction",
+    **dict.fromkeys(("scale_by_kron", "psgd_kron", "psgd_kron_key"), "the noise for its Q does not turn either"),
     "add_noise": "its noise does not turn with the gradient",
     "add_noise_key": "its noise does not turn with the gradient",
     "noisy_sgd": "its noise does not turn with the gradient",

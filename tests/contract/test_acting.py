@@ -14,12 +14,12 @@ from tests.each import for_each
 LEAF = {
     *("scale_by_novograd", "scale_by_trust_ratio", "centralize", "clip_by_block_rms", "adaptive_grad_clip"),
     *("adaptive_grad_clip_coordinates", "lamb", "lars", "novograd", "cautious", "as_matrices", "muon", "muon_masked"),
-    *("scale_by_neuron_rms", "scale_by_neuron_rms_kept", "normuon", "normuon_kept"),
+    *("scale_by_neuron_rms", "normuon", "normuon_kept"),
     *("quantize_state", "quantize_state_off", "kahan_summation", "master_weights"),
 }
 MATRICES = {"orthogonalize", "orthogonalize_rows", "scale_by_shape", "stack_matrices"} | {
     *("scale_by_soap", "scale_by_soap_one_side", "soap"),
-    *("scale_by_shampoo", "scale_by_shampoo_sum", "shampoo"),
+    *("scale_by_shampoo", "shampoo", "shampoo_sum", "scale_by_kron", "psgd_kron", "psgd_kron_key"),
 }
 # Of these, what would give the same numbers when joined.
 PROMISE_LESS = {"adaptive_grad_clip_coordinates", "quantize_state_off", "kahan_summation", "master_weights"}
@@ -31,7 +31,17 @@ ROUTES = {
     *("masked", "masked_by_function", "masked_by_path", "freeze", "partition", "partition_by_path", "nested"),
     *("add_decayed_weights_masked", "proximal_l1_masked", "proximal_l2_masked", "adadelta", "adamw_masked", "nadamw"),
     *("lion", "lamb", "lars", "adan", "ademamix", "simplified_ademamix", "dog", "dowg"),
-    *("muon", "muon_masked", "normuon", "normuon_kept", "soap", "shampoo", "add_cautious_decay_masked"),
+    *(
+        "muon",
+        "muon_masked",
+        "normuon",
+        "normuon_kept",
+        "soap",
+        "shampoo",
+        "psgd_kron",
+        "psgd_kron_key",
+        "add_cautious_decay_masked",
+    ),
 }
 
 

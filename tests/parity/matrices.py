@@ -12,6 +12,10 @@ def _alone(rules: str) -> str:
     return f"partition({{'matrix': chain({rules}), 'rest': set_to_zero()}}, {_MATRIX})"
 
 
+def _but_scalars(rule: str) -> str:
+    return f"chain({rule}, freeze({{'b': False, 's': True, 'w': False}}))"
+
+
 # (id, function of authors.py, its arguments, ours, note)
 AUTHORS = [
     (
@@ -80,5 +84,33 @@ PACKAGES = [
             " add_decayed_weights(0.1), scale_by_learning_rate(0.02)"
         ),
         "with betas of 0.8 and 1: sums; the length of Adagrad's step",
+    ),
+    (
+        "psgd_kron",
+        "kron_torch:Kron",
+        {"lr": 0.01},
+        _but_scalars("psgd_kron(0.01)"),
+        "given our draws, its solve, of float32, is in float64 here, and its update is of the gradient without noise",
+    ),
+    (
+        "psgd_kron_all",
+        "kron_torch:Kron",
+        {
+            **{"lr": 0.02, "b1": 0.8, "weight_decay": 0.1, "preconditioner_update_probability": 0.5},
+            **{"memory_save_mode": "one_diag", "momentum_into_precond_update": False, "precond_lr": 0.2},
+            **{"precond_init_scale": 0.5},
+        },
+        _but_scalars(
+            "psgd_kron(0.02, 0.8, 0.1, {'b': False, 's': False, 'w': True}, 0.5, memory_save_mode='one_diag',"
+            " precond_lr=0.2, precond_init_scale=0.5, momentum_into_precond_update=False)"
+        ),
+        "likewise",
+    ),
+    (
+        "psgd_kron_diagonal",
+        "kron_torch:Kron",
+        {"lr": 0.02, "max_size_triangular": 2, "preconditioner_update_probability": 1.0},
+        _but_scalars("psgd_kron(0.02, update_probability=1.0, max_size_triangular=2)"),
+        "likewise",
     ),
 ]

@@ -37,6 +37,9 @@ OURS_ALONE = {
     "normuon": "likewise",
     "normuon_kept": "likewise",
     "shampoo": "likewise",
+    "shampoo_sum": "likewise",
+    "psgd_kron": "likewise",
+    "psgd_kron_key": "likewise",
     "schedule_free_sgd": "Optax has no `r`; see DIFFERENT",
     "schedule_free_adamw": "Optax has no `r`; see DIFFERENT",
 }
