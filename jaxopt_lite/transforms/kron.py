@@ -208,16 +208,19 @@ def _learned(is_due: jax.Array, key: Any, g: jax.Array, q: KronSides, rate: Any)
     """Q after a step of its own descent, where it is due."""
 
     def learn(q):
-        seen, old = jax.lax.stop_gradient((g, q))
+        seen, old = jax.lax.stop_gradient((g.astype(q.right.dtype), q))
         v = drawn(key, seen)
         a = _turned(old, seen + NOISE * jnp.mean(jnp.abs(seen), _own_axes(g), keepdims=True) * v)
         b = _inverted(old, v)
         if old.left is None:
-            return tree.where(is_due, KronSides(None, _stepped(old.right, a, b, rate, True)), q)
+            return chosen(KronSides(None, _stepped(old.right, a, b, rate, True)), q)
         left = _stepped(old.left, a, b, rate, _is_diagonal(old.left, g))
         a, b = jnp.swapaxes(a, -1, -2), jnp.swapaxes(b, -1, -2)
         right = _stepped(old.right, a, b, rate, _is_diagonal(old.right, g))
-        return tree.where(is_due, _balanced(left, right, g), q)
+        return chosen(_balanced(left, right, g), q)
+
+    def chosen(new, q):
+        return tree.where(is_due, tree.cast_like(new, q), q)
 
     return jax.lax.cond(any_lane(is_due), learn, lambda q: q, q) if g.size else q
 

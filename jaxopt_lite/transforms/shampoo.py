@@ -194,7 +194,7 @@ def _refreshed(is_due: jax.Array, factors: BlockSides, roots: BlockSides, correc
     def refresh(roots):
         root = functools.partial(_inverse_root, eps=eps, ridge=ridge, power=power)
         found = iter(in_turn(root, [a * correction for a in given]))
-        new = BlockSides(*(None if a is None else next(found).astype(a.dtype) for a in factors))
+        new = BlockSides(*(None if a is None else next(found).astype(a.dtype) for a in roots))
         return tree.where(is_due, new, roots)
 
     return jax.lax.cond(any_lane(is_due), refresh, lambda roots: roots, roots)
