@@ -79,7 +79,7 @@ from jaxopt_lite.optimizers.first_order import (
     signum,
     yogi,
 )
-from jaxopt_lite.optimizers.matrices import muon, soap
+from jaxopt_lite.optimizers.matrices import muon, normuon, psgd_kron, shampoo, soap
 from jaxopt_lite.optimizers.mixtures import adafactor, ademamix, adopt, simplified_ademamix
 from jaxopt_lite.problems.bbob import TestProblem, bbob
 from jaxopt_lite.report.curves import plot_history
@@ -161,6 +161,7 @@ from jaxopt_lite.transforms.adaptive import (
 )
 from jaxopt_lite.transforms.clipping import adaptive_grad_clip, clip, clip_by_block_rms, clip_by_global_norm
 from jaxopt_lite.transforms.decay import (
+    add_cautious_decay,
     add_decayed_weights,
     add_noise,
     keep_params_nonnegative,
@@ -173,7 +174,8 @@ from jaxopt_lite.transforms.factored import scale_by_factored_rms, scale_by_para
 from jaxopt_lite.transforms.feedback import hypergradient, mechanize, reduce_on_plateau, scale_by_polyak
 from jaxopt_lite.transforms.guards import skip_large_updates, skip_not_finite, zero_nans
 from jaxopt_lite.transforms.hidden import hidden_matrices
-from jaxopt_lite.transforms.matrices import as_matrices, orthogonalize, scale_by_shape
+from jaxopt_lite.transforms.kron import scale_by_kron
+from jaxopt_lite.transforms.matrices import as_matrices, orthogonalize, scale_by_neuron_rms, scale_by_shape
 from jaxopt_lite.transforms.mixtures import cautious, scale_by_ademamix, scale_by_adopt, scale_by_simplified_ademamix
 from jaxopt_lite.transforms.momentum import ema, scale_by_lion, scale_by_sign, trace
 from jaxopt_lite.transforms.quantization import quantize_state
@@ -188,6 +190,7 @@ from jaxopt_lite.transforms.scaling import (
     scale_by_trust_ratio,
 )
 from jaxopt_lite.transforms.schedule_free import eval_params, schedule_free
+from jaxopt_lite.transforms.shampoo import scale_by_shampoo
 from jaxopt_lite.transforms.sharpness import sam
 from jaxopt_lite.transforms.stacking import stack_leaves, stack_matrices
 from jaxopt_lite.transforms.wrappers import (
@@ -267,6 +270,7 @@ __all__ = [
     "adamw",
     "adan",
     "adaptive_grad_clip",
+    "add_cautious_decay",
     "add_decayed_weights",
     "add_noise",
     "ademamix",
@@ -351,6 +355,7 @@ __all__ = [
     "noisy_sgd",
     "normal",
     "normalize_by_update_norm",
+    "normuon",
     "novograd",
     "nuclear_norm_penalty",
     "one_minus_log_uniform",
@@ -370,6 +375,7 @@ __all__ = [
     "prodigy",
     "proximal_l1",
     "proximal_l2",
+    "psgd_kron",
     "quadratic_program",
     "quantize_state",
     "radam",
@@ -400,8 +406,10 @@ __all__ = [
     "scale_by_dog",
     "scale_by_dowg",
     "scale_by_factored_rms",
+    "scale_by_kron",
     "scale_by_learning_rate",
     "scale_by_lion",
+    "scale_by_neuron_rms",
     "scale_by_novograd",
     "scale_by_param_block_rms",
     "scale_by_polyak",
@@ -411,6 +419,7 @@ __all__ = [
     "scale_by_rss",
     "scale_by_schedule",
     "scale_by_shape",
+    "scale_by_shampoo",
     "scale_by_sign",
     "scale_by_simplified_ademamix",
     "scale_by_soap",
@@ -425,6 +434,7 @@ __all__ = [
     "set_to_zero",
     "sgd",
     "sgdr_schedule",
+    "shampoo",
     "signum",
     "simplified_ademamix",
     "skip_large_updates",

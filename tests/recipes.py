@@ -6,7 +6,7 @@ recipe with switches has several rows. `test_optimizers.py` fails if a public re
 `contract/test_table.py` if one of its arguments keeps its default in all rows.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -42,6 +42,7 @@ MATRIX = {"w": True, "b": False}
 VECTOR = {"w": False, "b": True}
 WARMUP = jo.warmup_cosine_decay_schedule(0.02, 0.1, warmup_steps=1.5, decay_steps=5.5, end_value=0.01, exponent=1.5)
 LINE = jo.linear_schedule(0.1, 0.02, transition_steps=5.0, transition_begin=1.0)
+OFTEN = jo.linear_schedule(1.0, 0.4, transition_steps=5.0, transition_begin=1.0)
 RISING = jo.warmup_constant_schedule(0.1 / 4.0, 0.1, 3.0)
 MUON = {"w": "first_out", "b": "adam"}
 BY_PATH = jo.by_path({"w": True}, False)
@@ -49,6 +50,7 @@ BY_PATH = jo.by_path({"w": True}, False)
 # The arguments that many of the rows below share.
 ADAM = {"b1": 0.8, "b2": 0.9, "eps": 0.1, "eps_root": 0.2}
 NARROW = {"mu_dtype": "bfloat16"}
+KRON: Any = {"memory_save_mode": "one_diag", "precond_lr": 0.9, "precond_init_scale": 2.0}
 RMS = {"decay": 0.8, "eps": 0.1, "initial_scale": 0.3}
 TORCH_RMS = {"eps_in_sqrt": False, "bias_correction": True}
 RATE = scale_by_learning_rate(0.1)
@@ -269,6 +271,57 @@ RECIPES = {
             "matrix",
         ),
     ),
+    "normuon": Recipe(
+        jo.normuon(
+            *(0.1, (2.0, -1.5, 0.5), 2, 0.8, 0.7, 0.1, 0.2, None, "bfloat16"),
+            nesterov=False,
+            adam_b1=0.7,
+            adam_b2=0.9,
+            adam_weight_decay=0.3,
+            adam_learning_rate=LINE,
+            consistent_rms=0.3,
+            labels=MUON,
+            ns_dtype="bfloat16",
+        ),
+        jo.partition(
+            {
+                axes: chain(
+                    jo.ema(0.8, True, "bfloat16"),
+                    jo.as_matrices(
+                        jo.stack_matrices(jo.orthogonalize((2.0, -1.5, 0.5), 2, 0.1, ns_dtype="bfloat16")), axes
+                    ),
+                    jo.scale_by_neuron_rms(0.7, 0.1, axes, consistent_rms=0.3),
+                    jo.add_decayed_weights(0.2),
+                    RATE,
+                )
+                for axes in ("matrix", "last_out", "first_in", "first_out")
+            }
+            | {"adam": jo.adamw(LINE, 0.7, 0.9, 0.1, 0.0, "bfloat16", 0.3)},
+            MUON,
+        ),
+    ),
+    "normuon_kept": Recipe(
+        jo.normuon(
+            0.1, eps=0.1, weight_decay=0.2, weight_decay_mask=MATRIX, consistent_rms=None, labels="matrix", debias=False
+        ),
+        jo.partition(
+            {
+                axes: chain(
+                    jo.ema(0.95, False, nesterov=True),
+                    jo.as_matrices(
+                        jo.stack_matrices(chain(jo.orthogonalize(eps=0.1), jo.scale_by_shape())),
+                        axes,
+                    ),
+                    jo.scale_by_neuron_rms(eps=0.1, axes=axes, consistent_rms=None),
+                    jo.add_decayed_weights(0.2, mask=MATRIX),
+                    RATE,
+                )
+                for axes in ("matrix", "last_out", "first_in", "first_out")
+            }
+            | {"adam": jo.adamw(0.1, eps=0.1, weight_decay=0.0, nesterov=True)},
+            "matrix",
+        ),
+    ),
     "soap": Recipe(
         jo.soap(0.1, 0.8, 0.9, 0.7, 0.1, 0.2, MATRIX, 2.0, 2, "bfloat16", max_aspect=3.0),
         chain(
@@ -308,6 +361,51 @@ RECIPES = {
             jo.scale_by_factored_rms(False, min_dim_size_to_factor=2, epsilon=0.1),
             jo.scale_by_param_block_rms(),
             jo.scale(-1.0),
+        ),
+    ),
+    "psgd_kron": Recipe(
+        jo.psgd_kron(
+            0.1, 0.8, 0.2, MATRIX, 0.6, 2, None, 0.3, 2.0, 0.5, "bfloat16", momentum_into_precond_update=False
+        ),
+        chain(
+            jo.stack_matrices(
+                jo.scale_by_kron(0.8, 0.6, 2, None, 0.3, 2.0, 0.5, "bfloat16", momentum_into_precond_update=False)
+            ),
+            jo.add_decayed_weights(0.2, mask=MATRIX),
+            RATE,
+        ),
+    ),
+    "psgd_kron_key": Recipe(
+        jo.psgd_kron(LINE, 0.8, 0.2, MATRIX, OFTEN, **KRON, max_rms=None, key=KEY),
+        chain(
+            jo.stack_matrices(jo.scale_by_kron(0.8, OFTEN, **KRON, max_rms=None, key=KEY)),
+            jo.add_decayed_weights(0.2, mask=MATRIX),
+            scale_by_learning_rate(LINE),
+        ),
+    ),
+    "shampoo": Recipe(
+        jo.shampoo(
+            *(0.1, 0.8, 0.7, 0.1, 0.2, MATRIX, 2.0, 2, jo.scale_by_sign(), "bfloat16"),
+            nesterov=True,
+            ridge=0.3,
+            exponent=0.4,
+        ),
+        chain(
+            jo.stack_matrices(jo.scale_by_shampoo(0.7, 0.1, 2.0, 2, jo.scale_by_sign(), ridge=0.3, exponent=0.4)),
+            jo.ema(0.8, accumulator_dtype="bfloat16", nesterov=True),
+            jo.add_decayed_weights(0.2, mask=MATRIX),
+            RATE,
+        ),
+    ),
+    "shampoo_sum": Recipe(
+        jo.shampoo(0.1, 0.8, None, 0.1, 0.2, precondition_frequency=2.0, ridge=0.3, max_aspect=1.2),
+        chain(
+            jo.stack_matrices(
+                jo.scale_by_shampoo(None, 0.1, 2.0, graft=jo.scale_by_rss(0.0), ridge=0.3, max_aspect=1.2)
+            ),
+            jo.ema(0.8),
+            jo.add_decayed_weights(0.2),
+            RATE,
         ),
     ),
 }

@@ -32,7 +32,7 @@ PLAN = (
             *("momentum", "adaptive", "adam", "mixtures", "factored", "scaling", "clipping", "decay"),  # rules
             *("distance", "schedule_free", "feedback", "sharpness"),  # rates without a schedule
             *("guards", "wrappers", "stacking", "quantization", "rounding"),  # what is put around a rule
-            *("matrices", "hidden", "eigenbases"),  # rules that act on matrices
+            *("matrices", "hidden", "eigenbases", "shampoo", "kron"),  # rules that act on matrices
         )
     },
     {

@@ -24,7 +24,7 @@ from jaxopt_lite.optimizers.first_order import (
     signum,
     yogi,
 )
-from jaxopt_lite.optimizers.matrices import muon, soap
+from jaxopt_lite.optimizers.matrices import muon, normuon, psgd_kron, shampoo, soap
 from jaxopt_lite.optimizers.mixtures import adafactor, ademamix, adopt, simplified_ademamix
 
 __all__ = [
@@ -48,14 +48,17 @@ __all__ = [
     "nadam",
     "nadamw",
     "noisy_sgd",
+    "normuon",
     "novograd",
     "polyak_sgd",
+    "psgd_kron",
     "radam",
     "rmsprop",
     "rprop",
     "schedule_free_adamw",
     "schedule_free_sgd",
     "sgd",
+    "shampoo",
     "signum",
     "simplified_ademamix",
     "soap",

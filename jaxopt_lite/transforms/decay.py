@@ -1,6 +1,7 @@
 """Rules that act on the parameters themselves: decay, shrinkage, noise, constraints.
 
 add_decayed_weights     u + λ w                              before the learning rate; Loshchilov & Hutter, 2019
+add_cautious_decay      u + λ 1[u w ≥ 0] w                   only where the update shrinks w; Chen et al., 2025
 proximal_l1             w ← sgn(w) max(|w| - ηλ, 0)          after the step: soft threshold, exact zeros
 proximal_l2             w ← w / (1 + ηλ)                     after the step: never overshoots zero
 add_noise               u + 𝒩(0, η / tᵞ)                     Neelakantan et al., 2015, arXiv:1511.06807
@@ -21,7 +22,14 @@ from jaxopt_lite.core.schedule import LearningRate, NonNegativeOrSchedule, Sched
 from jaxopt_lite.core.transformation import stateless, transformation
 from jaxopt_lite.transforms.routing import masked
 
-__all__ = ["add_decayed_weights", "add_noise", "keep_params_nonnegative", "proximal_l1", "proximal_l2"]
+__all__ = [
+    "add_cautious_decay",
+    "add_decayed_weights",
+    "add_noise",
+    "keep_params_nonnegative",
+    "proximal_l1",
+    "proximal_l2",
+]
 
 
 class ScheduledState(NamedTuple):
@@ -46,16 +54,44 @@ def add_decayed_weights(weight_decay: NonNegativeOrSchedule = 0.0, mask: Mask = 
     """
     if mask is not None:
         return masked(add_decayed_weights(weight_decay), mask)
+    return _decayed("add_decayed_weights", weight_decay, jnp.add)
+
+
+@transformation(acts_on="coordinate")
+def add_cautious_decay(weight_decay: NonNegativeOrSchedule = 0.0, mask: Mask = None):
+    """u + λ w where u and w have the same sign or one is zero, else u: no decay against the direction of the step.
+
+    In contrast to `add_decayed_weights` it does not move the minimum: where weights would grow, they grow unhindered.
+    Put it between a preconditioner and the learning rate, where u still has the sign of the gradient; in the place of
+    AdamW's decay: `chain(scale_by_adam(), add_cautious_decay(0.1), scale_by_learning_rate(1e-3))`.
+
+    Args:
+        weight_decay: λ, factor of the parameters w, at least 0 and finite; a number or a schedule.
+        mask: the leaves that decay, as for `add_decayed_weights`; None means all.
+
+    Raises:
+        ValueError: if update is called without params.
+
+    Reference: Chen et al., "Cautious Weight Decay", 2025, arXiv:2510.12402, Algorithm 1.
+    """
+    if mask is not None:
+        return masked(add_cautious_decay(weight_decay), mask)
+    shrinks = lambda u, w: jnp.real(jnp.conj(u) * w) >= 0
+    return _decayed("add_cautious_decay", weight_decay, lambda u, decay: u + jnp.where(shrinks(u, decay), decay, 0))
+
+
+def _decayed(who: str, weight_decay: Any, add: Any) -> tuple:
+    """The pair (init, update) whose updates are add(u, λ w)."""
     scheduled = isinstance(weight_decay, Schedule)
 
     def init(params):
         return ScheduledState(jnp.zeros([], jnp.int32)) if scheduled else optax.EmptyState()
 
     def update(updates, state, params=None, **extra):
-        checks.require(params, "params", "add_decayed_weights")
+        checks.require(params, "params", who)
         decay = weight_decay(state.count) if scheduled else weight_decay
         state = ScheduledState(optax.safe_increment(state.count)) if scheduled else state
-        return jax.tree.map(jnp.add, updates, tree.scale(decay, params)), state
+        return jax.tree.map(add, updates, tree.scale(decay, params)), state
 
     return init, update
 

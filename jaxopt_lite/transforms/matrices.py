@@ -6,12 +6,14 @@ orthogonalize       U Vᵀ of G = U Σ Vᵀ, nearly: a polynomial of G          
     X ← a X + (b A + c A²) X,  A = X Xᵀ                                     a Newton-Schulz step, from X = G / ‖G‖
 scale_by_shape      √max(1, out / in) O                                     Jordan et al., 2024
                     r √max(in, out) O                                       Liu et al., 2025, arXiv:2502.16982
+scale_by_neuron_rms O / (√v + ε), of a norm that is kept                    Li et al., 2025, arXiv:2510.05491 (NorMuon)
+    v ← β v + (1 - β) mean(O²)                                              for each neuron, the mean over its inputs
 as_matrices         leaves of any number of axes as matrices
 """
 
 import functools
 import math
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,11 +22,11 @@ import optax
 
 from jaxopt_lite import tree
 from jaxopt_lite.core.execution import gathered, in_turn
-from jaxopt_lite.core.numbers import NonNegative, Positive
+from jaxopt_lite.core.numbers import Decay, NonNegative, Positive
 from jaxopt_lite.core.parameters import Dtype
 from jaxopt_lite.core.transformation import GradientTransformation, transformation
 
-__all__ = ["as_matrices", "orthogonalize", "scale_by_shape"]
+__all__ = ["as_matrices", "orthogonalize", "scale_by_neuron_rms", "scale_by_shape"]
 
 JORDAN = (3.4445, -4.7750, 2.0315)
 DION = (  # Ahn et al., "Dion", 2025, arXiv:2504.05295
@@ -49,6 +51,12 @@ SAFETY = 1.01  # the paper's: rounding may take singular values above 1
 _SAFE = tuple((a / SAFETY, b / SAFETY**3, c / SAFETY**5) for a, b, c in EXPRESS[:-1])
 PRESETS = {"standard": (JORDAN,), "dion": DION, "polar_express": (*_SAFE, EXPRESS[-1])}
 AXES = ("matrix", "last_out", "first_in", "first_out")
+
+
+class ScaleByNeuronRmsState(NamedTuple):
+    """v of each neuron: the axes of params, those that are inputs of length 1."""
+
+    nu: Any
 
 
 @transformation(acts_on="matrix")
@@ -193,6 +201,61 @@ def scale_by_shape(consistent_rms: NonNegative | None = None):
         return jax.tree.map(scaled, updates), state
 
     return lambda params: optax.EmptyState(), update
+
+
+@transformation(acts_on="leaf")
+def scale_by_neuron_rms(
+    b2: Decay = 0.95,
+    eps: Positive = 1e-8,
+    axes: Literal["matrix", "last_out", "first_in", "first_out"] = "matrix",
+    *,
+    consistent_rms: NonNegative | None = 0.2,
+):
+    """O / (√v + ε) with v the mean square of each neuron's weights, as a matrix of a fixed norm.
+
+    After `orthogonalize` all singular directions have one size, but rows of neurons differ in norm; this evens them
+    out. A neuron is an output: one column of a matrix [..., in, out]. In a leaf of fewer than two axes each coordinate
+    is one.
+
+    Args:
+        b2: β, decay of the mean square v, in [0, 1).
+        eps: ε, added to the root, above 0.
+        axes: which axes of a leaf are in and which are out, as for `as_matrices`.
+        consistent_rms: r, the root mean square of the coordinates of each matrix, at least 0; 0.2 is about the size of
+            AdamW's updates. None keeps the norm that each matrix of O has, as the authors' code does.
+
+    Reference: Li et al., "NorMuon: Making Muon more efficient and scalable", 2025, arXiv:2510.05491, Algorithm 1.
+    """
+
+    def init(params):
+        neurons = lambda p: jnp.sum(tree.real_full_like(p, 0), axis=_axes_of(p, axes)[0], keepdims=True)
+        return ScaleByNeuronRmsState(jax.tree.map(neurons, params))
+
+    def update(updates, state, params=None, **extra):
+        def leaf(o, v):
+            inputs, both = _axes_of(o, axes)
+            mean = jnp.sum(tree.abs_sq(o), axis=inputs, keepdims=True) * (v.size / max(o.size, 1))
+            v = b2 * v + (1 - b2) * mean
+            u = o / (tree.safe_sqrt(v) + eps)
+            norm = lambda x: tree.safe_sqrt(jnp.sum(tree.abs_sq(x), axis=both, keepdims=True))
+            now = norm(u)
+            size = math.prod(o.shape[axis] for axis in both)
+            wanted = norm(o) if consistent_rms is None else tree.scale(consistent_rms, jnp.full_like(now, size**0.5))
+            return u * jnp.where(now > 0, wanted / jnp.where(now > 0, now, 1), 0), v
+
+        updates, nu = tree.map_leaves(leaf, 2, updates, state.nu)
+        return updates, ScaleByNeuronRmsState(nu)
+
+    return init, update
+
+
+def _axes_of(x: Any, axes: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Which axes of a leaf are inputs of a neuron, and which make up one matrix, counted from the end."""
+    every = tuple(range(-np.ndim(x), 0))
+    if np.ndim(x) < 2:
+        return (), every
+    inputs = {"matrix": (-2,), "last_out": every[:-1], "first_in": every[:1], "first_out": every[1:]}
+    return inputs[axes], every[-2:] if axes == "matrix" else every
 
 
 @transformation(acts_on="leaf")

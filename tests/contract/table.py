@@ -211,10 +211,17 @@ RULES = {
     "orthogonalize": jo.orthogonalize("polar_express", 3, 0.1, adaptive=True),
     "orthogonalize_rows": jo.orthogonalize((2.0, -1.5, 0.5), 2, 4.0, preconditioning="aol", ns_dtype="bfloat16"),
     "scale_by_shape": jo.scale_by_shape(0.3),
+    "scale_by_neuron_rms": jo.scale_by_neuron_rms(0.8, 0.1, "first_out", consistent_rms=0.3),
     "as_matrices": jo.as_matrices(jo.chain(jo.orthogonalize(ns_steps=2, eps=0.1), jo.scale_by_shape()), "first_out"),
     "stack_matrices": jo.stack_matrices(jo.chain(jo.ema(0.8), jo.orthogonalize(eps=0.1)), 3),
     "scale_by_soap": jo.scale_by_soap(0.8, 0.9, 0.7, 0.1, 2.0, 5, "bfloat16", max_aspect=3.0),
     "scale_by_soap_one_side": jo.scale_by_soap(0.8, 0.9, eps=0.1, precondition_frequency=2.0, max_aspect=1.5),
+    "scale_by_shampoo": jo.scale_by_shampoo(
+        *(0.8, 0.1, 2.0, 2, jo.scale_by_adam(0.7, eps=0.1)), ridge=0.2, exponent=0.3, max_aspect=1.5
+    ),
+    "scale_by_kron": jo.scale_by_kron(
+        *(0.8, 0.6, 2, "one_diag", 0.3, 2.0, 0.5, "bfloat16"), key=5, momentum_into_precond_update=False
+    ),
     # factors
     "scale": jo.scale(-0.3),
     "scale_by_learning_rate": jo.scale_by_learning_rate(0.3),
@@ -240,6 +247,8 @@ RULES = {
     # the parameters themselves
     "add_decayed_weights": jo.add_decayed_weights(0.2),
     "add_decayed_weights_masked": jo.add_decayed_weights(LINE, mask=MATRIX),
+    "add_cautious_decay": jo.add_cautious_decay(0.2),
+    "add_cautious_decay_masked": jo.add_cautious_decay(LINE, mask=MATRIX),
     "add_noise": jo.add_noise(0.3, 0.7, key=5),
     "add_noise_key": jo.add_noise(0.3, 0.7, key=KEY),
     "proximal_l1": jo.proximal_l1(0.3, 0.5),
@@ -339,6 +348,7 @@ IDLE = {
     "stable": (".power",),
     "stable_linear": (".power",),
     "sam": (".eta",),
+    "normuon_kept": (".adam_b1", ".adam_b2", ".adam_weight_decay"),
     "muon_masked": (".adam_b1", ".adam_b2", ".adam_eps_root", ".adam_weight_decay"),
 }
 
@@ -349,6 +359,7 @@ NOT_ROTATED = {
     "chain": "begins with clip",
     "nested": "begins with clip",
     "scale_by_lion_smooth": "tanh of a complex number is not a bounded direction",
+    **dict.fromkeys(("scale_by_kron", "psgd_kron", "psgd_kron_key"), "the noise for its Q does not turn either"),
     "add_noise": "its noise does not turn with the gradient",
     "add_noise_key": "its noise does not turn with the gradient",
     "noisy_sgd": "its noise does not turn with the gradient",

@@ -16,10 +16,12 @@ LEAF = {
     *("adaptive_grad_clip_coordinates", "lamb", "lars", "novograd", "cautious", "as_matrices", "muon", "muon_masked"),
     *("adafactor", "adafactor_torch", "adafactor_whole", "scale_by_factored_rms", "scale_by_factored_rms_torch"),
     *("scale_by_factored_rms_not", "scale_by_param_block_rms"),
+    *("scale_by_neuron_rms", "normuon", "normuon_kept"),
     *("quantize_state", "quantize_state_off", "kahan_summation", "master_weights"),
 }
 MATRICES = {"orthogonalize", "orthogonalize_rows", "scale_by_shape", "stack_matrices"} | {
     *("scale_by_soap", "scale_by_soap_one_side", "soap"),
+    *("scale_by_shampoo", "shampoo", "shampoo_sum", "scale_by_kron", "psgd_kron", "psgd_kron_key"),
 }
 # Of these, what would give the same numbers when joined.
 PROMISE_LESS = {
@@ -36,7 +38,18 @@ TREE = {
 ROUTES = {
     *("masked", "masked_by_function", "masked_by_path", "freeze", "partition", "partition_by_path", "nested"),
     *("add_decayed_weights_masked", "proximal_l1_masked", "proximal_l2_masked", "adadelta", "adamw_masked", "nadamw"),
-    *("muon", "muon_masked", "soap", "lion", "lamb", "lars", "adan", "ademamix", "simplified_ademamix", "dog", "dowg"),
+    *("lion", "lamb", "lars", "adan", "ademamix", "simplified_ademamix", "dog", "dowg"),
+    *(
+        "muon",
+        "muon_masked",
+        "normuon",
+        "normuon_kept",
+        "soap",
+        "shampoo",
+        "psgd_kron",
+        "psgd_kron_key",
+        "add_cautious_decay_masked",
+    ),
     "adafactor",
 }
 

@@ -20,7 +20,7 @@ from tests.each import for_each
 from tests.recipes import KEY, only_matrices
 
 # Random keys as leaves, and pairs that are Optax's own.
-UNSPELLABLE = {"add_noise_key", "noisy_sgd_key", "chain_of_chains"}
+UNSPELLABLE = {"add_noise_key", "noisy_sgd_key", "psgd_kron_key", "chain_of_chains"}
 
 
 def is_same(a, b) -> bool:

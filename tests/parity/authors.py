@@ -51,16 +51,82 @@ def muon(θ, *, lr, beta=0.95, nesterov=True, weight_decay=0.0, eps=1e-7, adam_e
         if θ.ndim == 2:
             m = beta * m + (1 - beta) * g
             u = beta * m + (1 - beta) * g if nesterov else m
-            x = u.T if u.shape[0] > u.shape[1] else u
-            x = x / (np.sqrt(np.sum(x**2)) + eps)
-            for _ in range(5):
-                a = x @ x.T
-                x = 3.4445 * x + (-4.7750 * a + 2.0315 * a @ a) @ x
-            u = max(1, u.shape[0] / u.shape[1]) ** 0.5 * (x.T if u.shape[0] > u.shape[1] else x)
+            u = max(1, u.shape[0] / u.shape[1]) ** 0.5 * newton_schulz(u, eps)
         else:
             m, v = 0.9 * m + 0.1 * g, 0.95 * v + 0.05 * g**2
             u = m / (1 - 0.9**t) / (np.sqrt(v / (1 - 0.95**t)) + adam_eps)
         θ = (1 - lr * weight_decay) * θ - lr * u
+
+
+def cautious_adamw(θ, *, lr, b1=0.9, b2=0.999, eps=1e-8, weight_decay=0.0):
+    """Chen et al., "Cautious Weight Decay", 2025, arXiv:2510.12402, Algorithm 1 with AdamW's update."""
+    m = v = np.zeros_like(θ)
+    for t in itertools.count(1):
+        g = yield θ
+        m = b1 * m + (1 - b1) * g
+        v = b2 * v + (1 - b2) * g**2
+        u = m / (1 - b1**t) / (np.sqrt(v / (1 - b2**t)) + eps)
+        θ = θ - lr * (u + weight_decay * (u * θ >= 0) * θ)
+
+
+def normuon(θ, *, lr, b1=0.95, b2=0.95, nesterov=False, keeps_norm=False, weight_decay=0.0, eps=1e-8):
+    """Li et al., "NorMuon", 2025, arXiv:2510.05491, Algorithm 1; all leaves but matrices [out, in] stay as they are.
+
+    `keeps_norm=True` is github.com/zichongli5/NorMuon, `normuon.py`, which has Nesterov momentum too.
+    """
+    m, v = np.zeros_like(θ), 0.0
+    while True:
+        g = yield θ
+        if θ.ndim != 2:
+            continue
+        m = b1 * m + (1 - b1) * g
+        u = b1 * m + (1 - b1) * g if nesterov else m
+        o = newton_schulz(u, eps)
+        v = b2 * v + (1 - b2) * np.mean(o * o, axis=1, keepdims=True)  # of each row, a neuron
+        normal = o / (np.sqrt(v) + eps)
+        wanted = 0.2 * np.sqrt(o.size)
+        if keeps_norm:
+            wanted = max(1, o.shape[0] / o.shape[1]) ** 0.5 * np.linalg.norm(o)
+        θ = (1 - lr * weight_decay) * θ - lr * wanted / np.linalg.norm(normal) * normal
+
+
+def newton_schulz(u, eps):
+    """Five steps of Jordan et al., 2024, from U / (‖U‖ + ε)."""
+    x = u.T if u.shape[0] > u.shape[1] else u
+    x = x / (np.sqrt(np.sum(x**2)) + eps)
+    for _ in range(5):
+        a = x @ x.T
+        x = 3.4445 * x + (-4.7750 * a + 2.0315 * a @ a) @ x
+    return x.T if u.shape[0] > u.shape[1] else x
+
+
+def shampoo(θ, *, lr, b2, eps=0.0, ridge=0.0, every=1, block_size=9, max_aspect=np.inf):
+    """Shi et al., 2023, arXiv:2309.06497, Algorithms 1 and 2 without momentum, grafted with the gradient.
+
+    Roots every few steps, blocks and ridge (`ridge_epsilon`, times the largest eigenvalue) as in Anil et al., 2020,
+    arXiv:2002.09018. All leaves but matrices stay as they are.
+    """
+    blocks, roots = {}, {}
+    for t in itertools.count():
+        g = yield θ
+        if θ.ndim != 2:
+            continue
+        u = np.zeros_like(g)
+        for i, j in itertools.product(range(0, g.shape[0], block_size), range(0, g.shape[1], block_size)):
+            here = np.s_[i : i + block_size, j : j + block_size]
+            b = g[here]
+            m, n = b.shape
+            own = {"left": (b @ b.T, m < max_aspect * n), "right": (b.T @ b, n < max_aspect * m)}
+            own = {side: square for side, (square, is_used) in own.items() if is_used}
+            for side, square in own.items():
+                a = b2 * blocks.get((i, j, side), 0.0) + (1 - b2) * square
+                blocks[i, j, side] = a
+                if t % every == 0:
+                    values, vectors = np.linalg.eigh(a / (1 - b2 ** (t + 1)))
+                    values = np.maximum(values, 0) + eps + ridge * values.max()
+                    roots[i, j, side] = (vectors * values ** (-1 / (2 * len(own)))) @ vectors.T
+            u[here] = roots.get((i, j, "left"), np.eye(m)) @ b @ roots.get((i, j, "right"), np.eye(n))
+        θ = θ - lr * np.linalg.norm(g) / np.linalg.norm(u) * u
 
 
 def signum(x, *, lr, b=0.9):

@@ -23,6 +23,7 @@ Left out, because no arguments make the two rules one:
 
 from dataclasses import dataclass
 
+from . import matrices
 from .automatic import PACKAGES
 
 
@@ -385,5 +386,9 @@ AUTHORS = [
     ),
 ]
 
-TABLES = (("torch", TORCH), ("authors", AUTHORS), ("packages", PACKAGES))
+TABLES = (
+    ("torch", TORCH),
+    ("authors", AUTHORS + matrices.AUTHORS),
+    ("packages", PACKAGES + matrices.PACKAGES),
+)
 CASES = [Case(name, peer, *rest) for peer, rows in TABLES for name, *rest in rows]

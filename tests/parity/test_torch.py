@@ -90,7 +90,7 @@ def test_same_trajectory(name, goldens, x64):
 
 def test_every_case_has_its_golden(goldens):
     assert len(BY_ID) == len(CASES)
-    assert set(goldens) == {*BY_ID, "noise", "versions"}
+    assert set(goldens) == {*BY_ID, "noise", "draws", "versions"}
     np.testing.assert_array_equal(goldens["noise"], problem.flat(problem.NOISE))
 
 
@@ -98,7 +98,7 @@ def test_every_case_has_its_golden(goldens):
 def test_goldens_are_what_the_script_writes(peer, goldens):
     """A case edited without a new golden, or a golden without its script, shows here."""
     if peer == "packages":
-        for module in ("schedulefree", "prodigyopt", "dadaptation", "dog", "pytorch_optimizer"):
+        for module in ("schedulefree", "prodigyopt", "dadaptation", "dog", "pytorch_optimizer", "kron_torch"):
             pytest.importorskip(module)
     if peer == "torch":
         torch = pytest.importorskip("torch")

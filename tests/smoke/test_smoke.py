@@ -26,7 +26,8 @@ SCHEDULES = {
     if getattr(getattr(factory, "spec", None), "makes", None) is jo.Schedule
 }
 # What recipes need beside a learning rate: names that say nothing, and a first step that float32 can tell from none.
-MORE = {"muon": {"labels": {"w": "matrix", "b": "adam"}}, "dog": {"init_step": 0.1}}
+LABELS = {"labels": {"w": "matrix", "b": "adam"}}
+MORE = {"muon": LABELS, "normuon": LABELS, "dog": {"init_step": 0.1}}
 PARAMS = {"w": jnp.ones((2, 3)), "b": jnp.zeros(3)}
 
 

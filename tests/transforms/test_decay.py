@@ -14,6 +14,18 @@ def test_decay_adds_the_weights():
     np.testing.assert_allclose(scalars(jo.add_decayed_weights(0.1), 3.0, params=-2.0), [3 - 0.2], rtol=1e-6)
 
 
+def test_cautious_decay_is_decay_where_the_update_shrinks_the_weight():
+    w, u = {"w": jnp.array([2.0, 2.0, -2.0, 2.0, 0.0])}, {"w": jnp.array([0.5, -0.5, -0.5, 0.0, 1.0])}
+    rule = jo.add_cautious_decay(jo.linear_schedule(0.1, 0.0, 2))
+    first, state = rule.update(u, rule.init(w), w)
+    np.testing.assert_allclose(first["w"], [0.7, -0.5, -0.7, 0.2, 1.0], rtol=1e-6)
+    np.testing.assert_allclose(rule.update(u, state, w)[0]["w"], [0.6, -0.5, -0.6, 0.1, 1.0], rtol=1e-6)
+    only = jo.add_cautious_decay(0.1, {"w": False})
+    assert np.array_equal(only.update(u, only.init(w), w)[0]["w"], u["w"])
+    with pytest.raises(ValueError, match="add_cautious_decay needs params"):
+        rule.update(u, state)
+
+
 def test_decay_of_plain_python_numbers():
     for rule in (jo.adamw, jo.lion):
         optimizer = rule(0.1, weight_decay=0.5)

@@ -59,6 +59,32 @@ def test_layouts_are_those_of_the_matrix():
         jo.as_matrices(jo.ema(0.9), "matrix").init({"w": kernel})
 
 
+def test_neurons_are_evened_out_and_the_norm_is_kept(x64):
+    """By hand at the first step, where v is (1 - β) times a neuron's mean square: all neurons have one norm."""
+    o = {"w": jnp.asarray(RANDOM.normal(size=(3, 2, 5))), "b": jnp.array([3.0, -4.0]), "z": jnp.zeros((2, 3))}
+    inputs: dict[Any, Any] = {"matrix": 1, "last_out": (0, 1), "first_in": 0, "first_out": (1, 2)}
+    rule = jo.scale_by_neuron_rms(0.8, 0.1)
+    rules = [[jo.scale_by_neuron_rms(0.8, 1e-30, axes, consistent_rms=r) for r in (0.3, None)] for axes in inputs]
+
+    @quick_jit
+    def found(o):
+        second = rule.update(o, rule.update(o, rule.init(o))[1])[1]
+        return [[once(rule, o) for rule in pair] for pair in rules], second
+
+    updates, state = jax.tree.map(np.asarray, found(o))
+    for (axes, own), (got, kept) in zip(inputs.items(), updates, strict=True):
+        sizes = np.sqrt(np.mean(np.square(got["w"]), axis=own))
+        np.testing.assert_allclose(sizes, 0.3, rtol=1e-6, err_msg=axes)
+        np.testing.assert_allclose(got["b"], [0.3, -0.3], rtol=1e-6)
+        assert not got["z"].any()
+        whole = (1, 2) if axes == "matrix" else (0, 1, 2)
+        np.testing.assert_allclose(*(np.sum(np.square(x["w"]), axis=whole) for x in (kept, o)), rtol=1e-6)
+        ratio = kept["w"] / got["w"]
+        np.testing.assert_allclose(np.ptp(np.log(ratio), axis=whole), 0, atol=1e-6)
+    assert state.nu["w"].shape == (3, 1, 5) and state.nu["b"].shape == (2,)
+    np.testing.assert_allclose(state.nu["w"], (1 - 0.8**2) * np.mean(np.square(o["w"]), axis=1, keepdims=True))
+
+
 def test_stacks_are_the_rule_leaf_by_leaf():
     leaves = {f"w{i}": normal(3, 2) for i in range(5)} | {"b": normal(2), "t": normal(2, 3, 2)}
     rule = jo.chain(jo.ema(0.9), jo.orthogonalize(), jo.scale_by_shape())
