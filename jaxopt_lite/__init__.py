@@ -165,7 +165,7 @@ from jaxopt_lite.transforms.decay import (
 from jaxopt_lite.transforms.distance import dadapt_adamw, prodigy, scale_by_dog, scale_by_dowg
 from jaxopt_lite.transforms.eigenbases import scale_by_soap
 from jaxopt_lite.transforms.feedback import hypergradient, mechanize, reduce_on_plateau, scale_by_polyak
-from jaxopt_lite.transforms.guards import skip_large_updates, skip_not_finite, zero_nans
+from jaxopt_lite.transforms.guards import dynamic_loss_scale, skip_large_updates, skip_not_finite, zero_nans
 from jaxopt_lite.transforms.hidden import hidden_matrices
 from jaxopt_lite.transforms.matrices import as_matrices, orthogonalize, scale_by_shape
 from jaxopt_lite.transforms.mixtures import cautious, scale_by_ademamix, scale_by_adopt, scale_by_simplified_ademamix
@@ -289,6 +289,7 @@ __all__ = [
     "dadapt_adamw",
     "dog",
     "dowg",
+    "dynamic_loss_scale",
     "elastic_net_penalty",
     "ema",
     "ema_params",

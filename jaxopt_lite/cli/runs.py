@@ -106,6 +106,8 @@ def train(
     mode: Annotated[str | None, Option(help="min or max")] = None,
     restore_best: Annotated[bool, Option("--restore-best", help="keep the parameters of the best point")] = False,
     compute_dtype: Annotated[str | None, Option(help="dtype of the loss, such as bfloat16")] = None,
+    accumulate: Annotated[int, Option(min=1, help="pieces in which a batch is worked, to save memory")] = 1,
+    eval_batch_size: Annotated[int | None, Option(min=1, help="evaluate in pieces of so many examples")] = None,
     directory: Annotated[Path | None, Option(help="where metrics.jsonl, summary.json and curves.png go")] = None,
     overwrite: Annotated[bool, Option("--overwrite", help="replace the files of an earlier run")] = False,
 ) -> None:
@@ -127,6 +129,8 @@ def train(
         mode=mode,
         restore_best=restore_best,
         compute_dtype=compute_dtype,
+        accumulate=accumulate,
+        eval_batch_size=eval_batch_size,
         directory=directory,
         overwrite=overwrite,
         progress="auto",

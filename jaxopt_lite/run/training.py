@@ -49,6 +49,8 @@ def fit(
     seeds: int | None = None,
     state: TrainState | Run | None = None,
     compute_dtype: Any = None,
+    accumulate: int = 1,
+    eval_batch_size: int | None = None,
     progress: str | None = "auto",
     overwrite: bool = False,
 ) -> Result:
@@ -80,6 +82,14 @@ def fit(
         state: resume from this state of an earlier run, with its optimizer, seed, parameters and what its stopping
             rules remember: patience, the best point and its parameters, if the watched metric is the same.
         compute_dtype: floating dtype of the loss, such as "bfloat16"; parameters and optimizer keep theirs.
+            float16 needs `dynamic_loss_scale` around the optimizer.
+        accumulate: work each batch in this many pieces, one after the other, at least 1, so that the memory of the
+            loss is that of a piece. The step sees the means over the whole batch, weighted by examples where the last
+            piece is smaller. The model's state is passed from piece to piece, and each has a key of its own. Where
+            batch is None, the loss makes its own data this many times. Not for solvers.
+        eval_batch_size: evaluate valid and test data in pieces of this many examples, at least 1, the last one smaller
+            where they do not divide the data; means are weighted by examples, see `Task` for other scores. None
+            evaluates them whole.
         progress: "auto" (a bar on a terminal or in a notebook, else nothing), "bar", "lines" or "none".
         overwrite: replace what an earlier run left in the directory.
 
@@ -94,8 +104,9 @@ def fit(
             after the first point is left out with a warning, so that no steps are lost.
     """
     plan = Plan(
-        steps, batch_size, eval_every, target, patience, min_grad_norm, restore_best, metric, mode, compute_dtype
-    )
+        steps, batch_size, eval_every, target, patience, min_grad_norm, restore_best, metric, mode, compute_dtype,
+        accumulate, eval_batch_size,
+    )  # fmt: skip
     progress = check_progress("fit", progress)
     if not isinstance(callbacks, Sequence) or not all(map(callable, callbacks)):
         raise TypeError(f"fit: callbacks must be a list of functions of a Point, got {callbacks!r}")
