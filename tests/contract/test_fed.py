@@ -1,4 +1,4 @@
-"""Rules that need the value: the contract of the others, with a value at each step; and against Optax."""
+"""Rules that need the value, or the loss's scale: the contract of the others, with one at each step; and Optax's."""
 
 import pickle
 
@@ -18,10 +18,16 @@ VALUES = jnp.array([1.1, 0.9, 0.9, 0.82, 0.95, 0.85, 1.0, 1.0, 1.2, 0.8, 1.0, 1.
 TWICE = jax.tree.map(lambda g: jnp.concatenate([g, g]), GRADS)
 
 
+def fed(optimizer, value):
+    """What the rule needs: the value, or a scale of the loss, zero at one step for a gradient that is not finite."""
+    is_scale = optimizer.factory is jo.dynamic_loss_scale
+    return {"loss_scale": jnp.where(value > 0.81, value, 0)} if is_scale else {"value": value}
+
+
 def scan(optimizer, params=PARAMS, grads=TWICE, values=VALUES):
     def step(carry, inputs):
         g, value = inputs
-        updates, state = optimizer.update(g, carry[1], carry[0], value=value)
+        updates, state = optimizer.update(g, carry[1], carry[0], **fed(optimizer, value))
         return (jo.apply_updates(carry[0], updates), state), updates
 
     (params, state), path = jax.lax.scan(step, (params, optimizer.init(params)), (grads, values))
@@ -31,7 +37,7 @@ def scan(optimizer, params=PARAMS, grads=TWICE, values=VALUES):
 def run(optimizer, values=VALUES):
     params, state, path = PARAMS, optimizer.init(PARAMS), []
     for t, value in enumerate(values):
-        updates, state = optimizer.update(at(t % 6), state, params, value=value)
+        updates, state = optimizer.update(at(t % 6), state, params, **fed(optimizer, value))
         params = jo.apply_updates(params, updates)
         path.append(updates)
     return jax.tree.map(lambda *u: jnp.stack(u), *path), params, state
@@ -46,7 +52,7 @@ def test_fed_rules_keep_the_contract(name):
     loop = [compiled(member) for member in members]
     assert_close(loop[0], run(optimizer), 2e-5, "jit against no jit")
     check_members(name, optimizer, loop, quick_jit(jax.vmap(scan))(stack(members)))
-    with pytest.raises(ValueError, match="needs value, got None"):
+    with pytest.raises(ValueError, match=f"needs {next(iter(fed(optimizer, 1.0)))}, got None"):
         optimizer.update(at(0), optimizer.init(PARAMS), PARAMS)
 
 

@@ -169,7 +169,7 @@ def test_an_evaluation_in_pieces_is_that_of_all_examples():
 
 def test_an_evaluation_in_pieces_needs_less_memory():
     def evaluate(params, data):
-        return {"loss": jnp.tanh(jnp.tanh(data @ params) @ params).mean()}
+        return {"loss": jnp.sort(data @ params, axis=1)[:, 3].mean()}  # XLA keeps what is sorted
 
     state = jo.init_state(jo.Task(lambda key: jnp.eye(32), evaluate), jo.sgd(0.1))
     data = jnp.ones((4100, 32))
