@@ -74,7 +74,7 @@ PLAN = (
     },  # its hybrids hold solvers
     {
         "solve": ("problem", "solution", "implicit", "batch", "custom"),
-        "train": ("task", "calls", "state", "plan", "pieces", "step", "data", "point", "result", "loop"),
+        "train": ("task", "calls", "state", "remat", "plan", "pieces", "step", "data", "point", "result", "loop"),
         "sharding": (),
     },
     {

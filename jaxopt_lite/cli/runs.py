@@ -108,6 +108,7 @@ def train(
     compute_dtype: Annotated[str | None, Option(help="dtype of the loss, such as bfloat16")] = None,
     accumulate: Annotated[int, Option(min=1, help="pieces in which a batch is worked, to save memory")] = 1,
     eval_batch_size: Annotated[int | None, Option(min=1, help="evaluate in pieces of so many examples")] = None,
+    remat: Annotated[bool, Option("--remat", help="compute again what the gradient needs, to save memory")] = False,
     directory: Annotated[Path | None, Option(help="where metrics.jsonl, summary.json and curves.png go")] = None,
     overwrite: Annotated[bool, Option("--overwrite", help="replace the files of an earlier run")] = False,
 ) -> None:
@@ -131,6 +132,7 @@ def train(
         compute_dtype=compute_dtype,
         accumulate=accumulate,
         eval_batch_size=eval_batch_size,
+        remat=remat,
         directory=directory,
         overwrite=overwrite,
         progress="auto",

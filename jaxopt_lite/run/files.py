@@ -45,7 +45,11 @@ _ARGUMENTS = {
     **{"width": (int, str, type(None)), "initial": list, "independent": bool, "compute_dtype": _OPTIONAL_TEXT},
     **{"max_groups": int, "on_error": str},
 }
-SINCE = {"accumulate": 1, "eval_batch_size": None}  # not in those of 0.1.0, and saved where they are not the default
+SINCE = {
+    "accumulate": 1,
+    "eval_batch_size": None,
+    "remat": False,
+}  # not in those of 0.1.0, and saved where they are not the default
 _ABOUT = {"arguments": _ARGUMENTS, "versions": {"jax": str, "backend": str, "threads": str}, "status": str}
 _SINCE = {"contents": {"python": str, "sampler": dict, "policy": dict, "where": dict}}  # not in those of 0.1.0
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")  # in the text of an object that has no name, such as a partial

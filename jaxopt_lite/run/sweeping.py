@@ -51,6 +51,7 @@ def sweep(
     compute_dtype: Any = None,
     accumulate: int = 1,
     eval_batch_size: int | None = None,
+    remat: bool | str = False,
     max_groups: int = 32,
     on_error: str = "raise",
     save_seconds: float | None = 60.0,
@@ -83,6 +84,7 @@ def sweep(
         accumulate: in how many pieces, at least 1, each batch is worked, one after the other; see `fit`.
         eval_batch_size: examples in a piece of the data that are evaluated, at least 1; see `fit`. None takes them
             whole.
+        remat: whether, or by what policy, results are computed again instead of kept for the gradient; see `fit`.
         max_groups: more groups than this are an error that names the dimension, at least 1.
         on_error: "raise", or "continue" with the others where `trial` raises for a group, or a rule refuses the numbers
             of a trial.
@@ -118,7 +120,8 @@ def sweep(
     space = make_space(space)
     plan = SweepPlan(
         steps, batch_size, eval_every, metric=metric, mode=mode, compute_dtype=compute_dtype,
-        accumulate=accumulate, eval_batch_size=eval_batch_size, seeds=seeds, seed=seed, independent=independent,
+        accumulate=accumulate, eval_batch_size=eval_batch_size, remat=remat,
+        seeds=seeds, seed=seed, independent=independent,
     )  # fmt: skip
     width = check_int("sweep", "width", width, 1, INT32_MAX, none=True)
     max_groups = check_int("sweep", "max_groups", max_groups)

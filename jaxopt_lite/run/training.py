@@ -51,6 +51,7 @@ def fit(
     compute_dtype: Any = None,
     accumulate: int = 1,
     eval_batch_size: int | None = None,
+    remat: bool | str = False,
     progress: str | None = "auto",
     overwrite: bool = False,
 ) -> Result:
@@ -90,6 +91,11 @@ def fit(
         eval_batch_size: evaluate valid and test data in pieces of this many examples, at least 1, the last one smaller
             where they do not divide the data; means are weighted by examples, see `Task` for other scores. None
             evaluates them whole.
+        remat: compute results of the loss again in its backward pass instead of keeping them, for the price of one more
+            forward pass: True, or what is kept beside the results that pass from layer to layer, "dots_saveable" (of
+            matrix products) or "dots_with_no_batch_dims_saveable" (except those of batches of matrices). The layers of
+            a scan are taken one by one; other operations are cut where few bytes pass, which saves no memory on CPU.
+            Not for solvers.
         progress: "auto" (a bar on a terminal or in a notebook, else nothing), "bar", "lines" or "none".
         overwrite: replace what an earlier run left in the directory.
 
@@ -105,7 +111,7 @@ def fit(
     """
     plan = Plan(
         steps, batch_size, eval_every, target, patience, min_grad_norm, restore_best, metric, mode, compute_dtype,
-        accumulate, eval_batch_size,
+        accumulate, eval_batch_size, remat,
     )  # fmt: skip
     progress = check_progress("fit", progress)
     if not isinstance(callbacks, Sequence) or not all(map(callable, callbacks)):

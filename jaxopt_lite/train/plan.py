@@ -10,10 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_lite.core.arguments import INT32_MAX, WrongTypeError, check_bool, check_int
+from jaxopt_lite.train.remat import policy_of
 
 __all__ = ["Plan"]
 
-IN_PIECES = ("accumulate", "eval_batch_size")  # fields of a plan that shape the program and change no mean
+SAVING = ("accumulate", "eval_batch_size", "remat")  # fields of a plan that shape the program to save memory
 _LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -34,10 +35,11 @@ class Plan:
         compute_dtype: floating dtype of the loss; None computes in the dtypes of parameters and data.
         accumulate: in how many pieces a batch is worked, at least 1.
         eval_batch_size: examples in a piece of valid or test data, at least 1; None evaluates them whole.
+        remat: what the gradient computes again: False, True, or the name of a policy.
 
     Raises:
         WrongTypeError: if a number is not a number, or metric not a string. It is a TypeError and a ValueError.
-        ValueError: if an argument is out of its range, or metric is one of the test data.
+        ValueError: if an argument is out of its range, metric is one of the test data, or remat is no policy.
     """
 
     steps: int = 2000
@@ -52,6 +54,7 @@ class Plan:
     compute_dtype: str | None = None
     accumulate: int = 1
     eval_batch_size: int | None = None
+    remat: bool | str = False
 
     who = "fit"  # the function whose arguments these are, for messages
     purpose = "decide when to stop"  # what the metric is for, for messages
@@ -76,6 +79,7 @@ class Plan:
                 f"{self.who}: metric={self.metric!r} cannot {self.purpose}, or it would no longer be a test; split off "
                 "valid data"
             )
+        policy_of(self.remat, self.who)
         self._set("compute_dtype", floating(self.compute_dtype, self.who, "compute_dtype"))
 
     @property

@@ -21,6 +21,7 @@ from jaxopt_lite import tree
 from jaxopt_lite.core.method import Solver, Status
 from jaxopt_lite.train.pieces import scores_in_pieces
 from jaxopt_lite.train.plan import Plan, is_highest_best, watched
+from jaxopt_lite.train.remat import policy_of
 from jaxopt_lite.train.state import MOST_STEPS, TrainState
 from jaxopt_lite.train.step import StepParts, measure_update, scores_key
 from jaxopt_lite.train.task import Task, loss_of, scores
@@ -123,6 +124,7 @@ class Rules:
         norms: whether learning rates and norms are measured.
         accumulate: in how many pieces a batch is worked.
         eval_batch_size: examples in a piece of valid or test data; None evaluates them whole.
+        remat: what the gradient computes again: False, True, or the name of a policy.
     """
 
     loss: Callable
@@ -137,6 +139,7 @@ class Rules:
     norms: bool = True
     accumulate: int = 1
     eval_batch_size: int | None = None
+    remat: bool | str = False
 
     @functools.cached_property
     def task(self) -> Task:
@@ -146,7 +149,7 @@ class Rules:
     @functools.cached_property
     def step(self) -> StepParts:
         """One step; built once, so that a run traces it as seldom as possible."""
-        return StepParts(self.task, self.compute_dtype, self.accumulate)
+        return StepParts(self.task, self.compute_dtype, self.accumulate, policy_of(self.remat, "fit"))
 
     @property
     def static(self) -> tuple:

@@ -16,6 +16,7 @@ from jaxopt_lite.core.numbers import describe
 from jaxopt_lite.train.calls import copied
 from jaxopt_lite.train.pieces import InPieces, check_pieces
 from jaxopt_lite.train.plan import floating
+from jaxopt_lite.train.remat import policy_of, recomputing
 from jaxopt_lite.train.state import SCORES, STEPS, Method, Solving, TrainState, solver_objective
 from jaxopt_lite.train.task import Task, loss_of
 
@@ -23,7 +24,12 @@ __all__ = ["make_step"]
 
 
 def make_step(
-    loss: Callable | Task, *, stateful: bool = False, compute_dtype: Any = None, accumulate: int = 1
+    loss: Callable | Task,
+    *,
+    stateful: bool = False,
+    compute_dtype: Any = None,
+    accumulate: int = 1,
+    remat: bool | str = False,
 ) -> Callable:
     """Compile one step: (TrainState, batch) -> (TrainState, metrics).
 
@@ -36,6 +42,7 @@ def make_step(
         compute_dtype: dtype for the loss, such as "bfloat16": parameters and floating data are cast to it, gradients
             come back in the parameters' dtypes. None computes in the dtypes of parameters and data.
         accumulate: in how many pieces, at least 1, a batch is worked, one after the other; see `fit`.
+        remat: whether, or by what policy, results are computed again instead of kept for the gradient; see `fit`.
 
     Returns:
         The compiled step. Metrics are scalars: loss, the loss's own metrics, learning_rate (for each, if the optimizer
@@ -44,14 +51,15 @@ def make_step(
     Raises:
         TypeError: if loss is neither a function nor a task.
         ValueError: if compute_dtype is not a floating dtype, or accumulate is less than 1, more than the examples of a
-            batch, or given with a solver.
+            batch, or remat is no policy; if a solver is given one of the two.
     """
     if not callable(loss) and not isinstance(loss, Task):
         raise TypeError(f"make_step: loss must be a function or a Task, got {describe(loss)}")
     compute_dtype = floating(compute_dtype, "make_step", "compute_dtype")
-    check_int("make_step", "accumulate", accumulate, 1)
+    check_int("make_step", "accumulate", accumulate)
+    policy = policy_of(remat, "make_step")
     task = loss if isinstance(loss, Task) else Task(lambda key: None, loss, stateful=stateful)
-    compiled = jax.jit(plain_step(task, compute_dtype, accumulate), donate_argnums=0)
+    compiled = jax.jit(plain_step(task, compute_dtype, accumulate, policy), donate_argnums=0)
 
     @functools.wraps(compiled)
     def step(state: TrainState, batch: Any) -> tuple[TrainState, dict[str, jax.Array]]:
@@ -61,9 +69,9 @@ def make_step(
     return step
 
 
-def plain_step(task: Task, compute_dtype: Any, accumulate: int = 1) -> Callable:
+def plain_step(task: Task, compute_dtype: Any, accumulate: int = 1, remat: str | None = None) -> Callable:
     """The step before it is compiled."""
-    parts = StepParts(task, compute_dtype, accumulate)
+    parts = StepParts(task, compute_dtype, accumulate, remat)
 
     def step(state: TrainState, batch: Any) -> tuple[TrainState, dict[str, jax.Array]]:
         if isinstance(state.optimizer, Solver):  # one that has ended stays where it is
@@ -79,9 +87,10 @@ def plain_step(task: Task, compute_dtype: Any, accumulate: int = 1) -> Callable:
 class StepParts:
     """A step in two parts, for loops that measure the updates of few of their steps."""
 
-    def __init__(self, task: Task, compute_dtype: Any, accumulate: int = 1):
-        self._task, self._compute_dtype, self._loss = task, compute_dtype, loss_of(task, compute_dtype)
-        self._pieces = accumulate
+    def __init__(self, task: Task, compute_dtype: Any, accumulate: int = 1, remat: str | None = None):
+        self._task, self._compute_dtype, self._pieces, self._remat = task, compute_dtype, accumulate, remat
+        loss = loss_of(task, compute_dtype)
+        self._loss = loss if remat is None else recomputing(loss, remat)
 
     def advance(self, state: TrainState, batch: Any) -> tuple[TrainState, dict[str, jax.Array], Info]:
         """The next state, the loss and its metrics, and what the method saw."""
@@ -110,10 +119,11 @@ class StepParts:
         return Objective(lambda params: self._loss(params, state.model_state, batch, key), has_aux=True)
 
     def _solve(self, state: TrainState, batch: Any) -> tuple[TrainState, dict[str, jax.Array], Info]:
-        if self._pieces > 1:
+        if self._pieces > 1 or self._remat is not None:
+            given = f"accumulate={self._pieces}" if self._pieces > 1 else f"remat={self._remat!r}"
             raise ValueError(
-                f"accumulate={self._pieces}: {state.optimizer.factory.spec.name} is a solver, which evaluates and "
-                "differentiates the loss of all examples in ways of its own; give accumulate=1, or a transformation"
+                f"{given}: {state.optimizer.factory.spec.name} is a solver, which evaluates and differentiates the "
+                "loss of all examples in ways of its own; leave it out, or give a transformation"
             )
         objective = solver_objective(self._task, self._compute_dtype, batch, state.key, state.params)
         params, method_state, info = advance(state.optimizer, objective, state.params, state.opt_state.method_state)
