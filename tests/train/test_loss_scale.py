@@ -50,6 +50,7 @@ def test_a_sweep_and_seeds_scale_the_loss():
     np.testing.assert_allclose(1 - swept.best.params["w"], 0.02, rtol=2e-3)
     trained = jo.fit(FAINT, rule(2.0**15), **settings)
     np.testing.assert_allclose(trained.history["grad_norm"], TINY, rtol=2e-3)
+    np.testing.assert_allclose(trained.history["update_norm"], 1e6 * TINY, rtol=2e-3)
 
 
 def test_where_gradients_are_exact_a_scale_changes_nothing():

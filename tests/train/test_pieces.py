@@ -135,12 +135,15 @@ def test_fit_and_sweeps_work_in_pieces():
         np.testing.assert_allclose(swept.curves[name][0, 0], whole.history[name], rtol=1e-5)
 
 
-def test_a_program_of_other_pieces_is_another_program():
-    """The loss that is traced to recognise it sees pieces too, and here it reads how long they are."""
-    halved = lambda params, batch, key: loss(params, batch, key) * (0.5 if len(batch["x"]) == 5 else 1.0)
-    task = jo.Task(init, halved, BATCH)
-    losses = [jo.fit(task, jo.sgd(0.1), 1, None, accumulate=k).history["train.loss"][0] for k in (1, 2, 1)]
-    np.testing.assert_allclose(losses, np.array([1, 0.5, 1]) * losses[0], rtol=1e-5)
+def test_a_loss_that_has_changed_for_pieces_alone_is_seen():
+    """The loss that is traced to know its program again sees pieces too."""
+    factors = []
+    changing = lambda params, batch, key: loss(params, batch, key) * (factors[-1] if len(batch["x"]) == 5 else 1.0)
+    task, losses = jo.Task(init, changing, BATCH), []
+    for pieces, factor in ((1, 0.5), (2, 0.5), (2, 3.0)):
+        factors.append(factor)
+        losses.append(jo.fit(task, jo.sgd(0.1), 1, None, accumulate=pieces).history["train.loss"][0])
+    np.testing.assert_allclose(losses, np.array([1, 0.5, 3]) * losses[0], rtol=1e-5)
 
 
 def test_an_evaluation_in_pieces_is_that_of_all_examples():
