@@ -141,10 +141,11 @@ class SweepFolder:
         if self._overwrite or not (self.path / "sweep.json").exists():
             return None
         was = read_about(self.path)
+        then = SINCE | was["arguments"]
         changed = [
-            f"  {name}: {was['arguments'].get(name)!r} then, {now!r} now"
-            for name, now in plain_arguments(self.arguments).items()
-            if name not in _LATER and not name.endswith("_from") and _nameless(was["arguments"].get(name)) != now
+            f"  {name}: {then.get(name)!r} then, {now!r} now"
+            for name, now in (SINCE | plain_arguments(self.arguments)).items()
+            if name not in _LATER and not name.endswith("_from") and _nameless(then.get(name)) != now
         ]
         if self.arguments["trials"] < was["arguments"]["trials"]:
             changed.append(f"  trials: {was['arguments']['trials']} then, {self.arguments['trials']} now")

@@ -26,7 +26,7 @@ __all__ = []
 
 # Those of `jax.checkpoint_policies` that take no arguments and save something.
 POLICIES = ("nothing_saveable", "dots_saveable", "dots_with_no_batch_dims_saveable")
-_MOST_PARTS = 128
+_SIZES = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)  # parts of equal size that are tried
 
 
 def policy_of(remat: Any, who: str) -> str | None:
@@ -54,8 +54,11 @@ def recomputing(f: Callable, policy: str) -> Callable:
     def g(*args):
         leaves, structure = jax.tree.flatten(args)
         traced, shape = jax.make_jaxpr(lambda *leaves: f(*structure.unflatten(leaves)), return_shape=True)(*leaves)
-        flat = jax.make_jaxpr(lambda *given: _taken_apart(traced.jaxpr, given))(*traced.consts, *leaves)
-        results = _in_parts(flat.jaxpr, [*flat.consts, *traced.consts, *leaves], keep)
+        given, jaxpr = [*traced.consts, *leaves], traced.jaxpr
+        if any(map(_is_jitted, jaxpr.eqns)):
+            flat = jax.make_jaxpr(lambda *given: _taken_apart(traced.jaxpr, given))(*given)
+            given, jaxpr = [*flat.consts, *given], flat.jaxpr
+        results = _in_parts(jaxpr, given, keep)
         return jax.tree.unflatten(jax.tree.structure(shape), results)
 
     return g
@@ -65,7 +68,7 @@ def _taken_apart(jaxpr: Any, given: Iterable) -> list:
     """The results of a jaxpr for its constants and arguments; jitted functions are taken apart, so they can be cut."""
     values = dict(zip([*jaxpr.constvars, *jaxpr.invars], given, strict=True))
     for eqn in jaxpr.eqns:
-        if eqn.primitive.name in ("jit", "pjit"):
+        if _is_jitted(eqn):
             inner = eqn.params["jaxpr"]
             found = _taken_apart(inner.jaxpr, [*inner.consts, *_read(values, eqn.invars)])
         else:
@@ -138,7 +141,7 @@ def _cuts(passing: np.ndarray, made: np.ndarray) -> list[int]:
     if n == 0:
         return [0]
     best, least = [0, n], total[-1]
-    for parts in range(2, _MOST_PARTS + 1):
+    for parts in _SIZES:
         cuts = [0]
         while total[-1] - total[cuts[-1]] > total[-1] / parts:
             begin = cuts[-1]
@@ -172,6 +175,10 @@ def _bytes(jaxpr: Any) -> tuple[np.ndarray, np.ndarray]:
 
 def _read(values: dict, atoms: Iterable) -> list:
     return [atom.val if isinstance(atom, Literal) else values[atom] for atom in atoms]
+
+
+def _is_jitted(eqn: Any) -> bool:
+    return eqn.primitive.name in ("jit", "pjit")  # the name differs between versions of JAX
 
 
 def _is_scan(eqn: Any) -> bool:

@@ -125,7 +125,7 @@ def test_pieces_need_less_memory():
 
 def test_fit_and_sweeps_work_in_pieces():
     settings = {"steps": 4, "batch_size": 10, "eval_every": 2}
-    task, pieces = jo.Task(init, loss, TRAIN, LINEAR.train), {"accumulate": 4, "eval_batch_size": 4}
+    task, pieces = jo.Task(init, loss, TRAIN, LINEAR.train), {"accumulate": 4, "eval_batch_size": 4, "remat": True}
     whole = jo.fit(task, jo.sgd(0.1), **settings)
     in_pieces = jo.fit(task, jo.sgd(0.1), **settings, **pieces)
     assert_same(in_pieces.params, whole.params, **CLOSE)

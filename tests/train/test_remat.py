@@ -9,10 +9,12 @@ import pytest
 
 import jaxopt_lite as jo
 from jaxopt_lite.train.remat import POLICIES, recomputing
+from jaxopt_lite.train.step import StepParts
 from jaxopt_lite.train.task import loss_of
+from tests.quick import quick_jit
 from tests.train.tasks import LINEAR, STATEFUL, TRAIN, assert_same
 
-LAYERS, WIDTH, EXAMPLES = 12, 16, 256
+LAYERS, WIDTH, EXAMPLES = 8, 16, 256
 WEIGHTS = jax.random.normal(jax.random.key(0), (LAYERS, WIDTH, WIDTH)) / 4
 X = jax.random.normal(jax.random.key(1), (EXAMPLES, WIDTH))
 LAYER = X.nbytes  # bytes of what passes from layer to layer
@@ -56,10 +58,10 @@ def kept(loss, weights) -> int:
 @pytest.mark.parametrize("loss, weights", [(scanned, WEIGHTS), (jitted, list(WEIGHTS))])
 def test_the_gradient_is_the_same_and_needs_less(loss, weights):
     task = jo.Task(lambda key: weights, loss)
-    step = lambda **settings: jo.make_step(task, **settings)(jo.init_state(task, jo.sgd(0.1)), X)
-    (plain, metrics), (again, others) = step(), step(remat=True)
-    assert_same(again.params, plain.params, rtol=1e-5, atol=1e-6)
-    assert_same(others, metrics, rtol=1e-5)
+    arguments = weights, None, X, jax.random.key(2)
+    forms = loss_of(task), recomputing(loss_of(task), "nothing_saveable")
+    plain, again = (quick_jit(jax.value_and_grad(form, has_aux=True))(*arguments) for form in forms)
+    assert_same(again, plain, rtol=1e-5, atol=1e-6)
 
     whole = kept(loss_of(task), weights)
     found = {policy: kept(recomputing(loss_of(task), policy), weights) for policy in POLICIES}
@@ -79,11 +81,16 @@ def test_the_compiled_program_needs_less_memory():
     assert memory[1] < 0.35 * memory[0]
 
 
-def test_fit_computes_again_with_all_else():
-    settings = {"steps": 2, "batch_size": 4, "eval_every": 2, "seeds": 2}
-    settings |= {"accumulate": 2, "compute_dtype": "bfloat16"}
-    plain, again = (jo.fit(STATEFUL, jo.sgd(0.1), **settings, remat=remat) for remat in (False, True))
-    assert_same((again.params, again.model_state), (plain.params, plain.model_state), rtol=1e-2)
+def test_seeds_pieces_and_16_bits_are_computed_again():
+    states = jax.vmap(lambda seed: jo.init_state(STATEFUL, jo.sgd(0.1), seed))(jnp.arange(2))
+    batch = jax.tree.map(lambda x: x[:5], STATEFUL.train)
+
+    def found(policy):
+        parts = StepParts(STATEFUL, "bfloat16", 2, policy)
+        of_one = lambda state: parts.objective(state, batch).value_and_grad(state.params)
+        return quick_jit(jax.vmap(of_one))(states)
+
+    assert_same(found("dots_saveable"), found(None), rtol=1e-2)
 
 
 def test_what_is_not_an_array_of_floats_passes():
