@@ -172,7 +172,7 @@ from jaxopt_lite.transforms.distance import dadapt_adamw, prodigy, scale_by_dog,
 from jaxopt_lite.transforms.eigenbases import scale_by_soap
 from jaxopt_lite.transforms.factored import scale_by_factored_rms, scale_by_param_block_rms
 from jaxopt_lite.transforms.feedback import hypergradient, mechanize, reduce_on_plateau, scale_by_polyak
-from jaxopt_lite.transforms.guards import skip_large_updates, skip_not_finite, zero_nans
+from jaxopt_lite.transforms.guards import dynamic_loss_scale, skip_large_updates, skip_not_finite, zero_nans
 from jaxopt_lite.transforms.hidden import hidden_matrices
 from jaxopt_lite.transforms.kron import scale_by_kron
 from jaxopt_lite.transforms.matrices import as_matrices, orthogonalize, scale_by_neuron_rms, scale_by_shape
@@ -305,6 +305,7 @@ __all__ = [
     "dadapt_adamw",
     "dog",
     "dowg",
+    "dynamic_loss_scale",
     "elastic_net_penalty",
     "ema",
     "ema_params",

@@ -19,7 +19,8 @@ PLAN = (
     {
         "core": (
             *("numbers", "arguments", "text", "parameters", "values"),  # the remembered call
-            *("schedule", "checks", "transformation", "recipe", "vectors", "method", "hyperparameters", "lifting"),
+            *("schedule", "checks", "transformation", "recipe", "vectors"),
+            *("loss_scale", "method", "hyperparameters", "lifting"),
             *("execution",),  # when costly computations run
             *("layout", "carrying"),  # where the leaves of a state belong, and those of others
             *("programs", "traced"),  # functions known by what they compute
@@ -73,7 +74,9 @@ PLAN = (
     },  # its hybrids hold solvers
     {
         "solve": ("problem", "solution", "implicit", "batch", "custom"),
-        "train": ("task", "calls", "state", "plan", "step", "data", "source", "point", "result", "loop"),
+        "train": (
+            *("task", "calls", "state", "remat", "plan", "pieces", "step", "data", "source", "point", "result", "loop"),
+        ),
         "sharding": (),
     },
     {

@@ -41,6 +41,9 @@ def sweep(
         bool, Option("--independent", help="each trial has keys and a data order of its own")
     ] = False,
     compute_dtype: Annotated[str | None, Option(help="dtype of the loss, such as bfloat16")] = None,
+    accumulate: Annotated[int, Option(min=1, help="pieces in which a batch is worked, to save memory")] = 1,
+    eval_batch_size: Annotated[int | None, Option(min=1, help="evaluate in pieces of so many examples")] = None,
+    remat: Annotated[bool, Option("--remat", help="compute again what the gradient needs, to save memory")] = False,
     max_groups: Annotated[int, Option(min=1, help="more groups of equal shapes are an error")] = 32,
     on_error: Annotated[
         str, Option(help="raise, or continue with the other configs when the trial raises for one")
@@ -74,6 +77,9 @@ def sweep(
         initial=[config_of_text(text, home) for text in initial or ()],
         independent=independent,
         compute_dtype=compute_dtype,
+        accumulate=accumulate,
+        eval_batch_size=eval_batch_size,
+        remat=remat,
         max_groups=max_groups,
         on_error=on_error,
         save_seconds=save_seconds,

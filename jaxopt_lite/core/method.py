@@ -26,6 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_lite import tree
+from jaxopt_lite.core.loss_scale import loss_scale_of, unscaled
 from jaxopt_lite.core.transformation import apply_updates
 from jaxopt_lite.core.values import Value, register, remember_calls
 from jaxopt_lite.core.vectors import from_vector, to_vector
@@ -189,9 +190,16 @@ class Objective:
             )
         return tree.widen(value), aux
 
-    def value_and_grad(self, params: Any) -> tuple[jax.Array, Any, Any]:
-        """The value, aux, and the gradient: the direction of steepest ascent, also for complex parameters."""
-        (value, aux), grads = jax.value_and_grad(self.value, has_aux=True)(params)
+    def value_and_grad(self, params: Any, scale: Any = None) -> tuple[jax.Array, Any, Any]:
+        """The value, aux, and the gradient: the direction of steepest ascent, also for complex parameters.
+
+        Where a scale is given, the gradient is that of the value times the scale.
+        """
+        if scale is None:
+            (value, aux), grads = jax.value_and_grad(self.value, has_aux=True)(params)
+        else:
+            scaled = lambda found: (found[0] * scale.astype(found[0].dtype), found)
+            (_, (value, aux)), grads = jax.value_and_grad(lambda p: scaled(self.value(p)), has_aux=True)(params)
         return value, aux, jax.tree.map(lambda g: jnp.conj(g) if jnp.iscomplexobj(g) else g, grads)
 
     def hvp(self, params: Any, vector: Any) -> Any:
@@ -375,10 +383,13 @@ def advance(method: Any, objective: Objective, params: Any, state: Any) -> tuple
     """
     if isinstance(method, Solver):
         return method.step(objective, params, state)
-    value, aux, grads = objective.value_and_grad(params)
-    updates, state = method.update(
-        grads, state, params, value=value, grad=grads, value_fn=lambda p: objective.value(p)[0]
-    )
+    scale = loss_scale_of(state)
+    value, aux, grads = objective.value_and_grad(params, scale)
+    given, extra = grads, {}
+    if scale is not None:
+        grads, extra = tree.cast_like(unscaled(given, scale), given), {"loss_scale": scale}
+    value_fn = lambda p: objective.value(p)[0]
+    updates, state = method.update(given, state, params, value=value, grad=grads, value_fn=value_fn, **extra)
     status = jnp.asarray(Status.RUNNING, jnp.int32)
     info = Info(value, aux, grads, updates, status, jnp.ones([], jnp.int32))
     return apply_updates(params, updates), state, info

@@ -166,10 +166,11 @@ class RunFolder(Folder):
     def _changed(self, was: dict[str, Any]) -> list[str]:
         """What differs from the run in the directory, a line each. The number of steps may, if it is not lower."""
         now = self._about
+        then = {field.name: field.default for field in dataclasses.fields(Plan)} | was["arguments"]
         changed = [
-            f"  {name}: {was['arguments'].get(name)!r} then, {value!r} now"
+            f"  {name}: {then.get(name)!r} then, {value!r} now"
             for name, value in now["arguments"].items()
-            if name != "steps" and was["arguments"].get(name) != value
+            if name != "steps" and then.get(name) != value
         ]
         if now["arguments"]["steps"] < was["arguments"]["steps"]:
             changed.append(f"  steps: {was['arguments']['steps']} then, {now['arguments']['steps']} now")

@@ -49,6 +49,11 @@ _ARGUMENTS = {
     **{"width": (int, str, type(None)), "initial": list, "independent": bool, "compute_dtype": _OPTIONAL_TEXT},
     **{"max_groups": int, "on_error": str},
 }
+SINCE = {
+    "accumulate": 1,
+    "eval_batch_size": None,
+    "remat": False,
+}  # not in those of 0.1.0, and saved where they are not the default
 _ABOUT = {"arguments": _ARGUMENTS, "versions": {"jax": str, "backend": str, "threads": str}, "status": str}
 _SINCE = {"contents": {"python": str, "sampler": dict, "policy": dict, "where": dict}}  # not in those of 0.1.0
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")  # in the text of an object that has no name, such as a partial
@@ -120,10 +125,11 @@ class SweepFolder(Folder):
         if self._overwrite or not (self.path / "sweep.json").exists():
             return None
         was = read_about(self.path)
+        then = SINCE | was["arguments"]
         changed = [
-            f"  {name}: {was['arguments'].get(name)!r} then, {now!r} now"
-            for name, now in plain_arguments(self.arguments).items()
-            if name not in _LATER and not name.endswith("_from") and _nameless(was["arguments"].get(name)) != now
+            f"  {name}: {then.get(name)!r} then, {now!r} now"
+            for name, now in (SINCE | plain_arguments(self.arguments)).items()
+            if name not in _LATER and not name.endswith("_from") and _nameless(then.get(name)) != now
         ]
         if self.arguments["trials"] < was["arguments"]["trials"]:
             changed.append(f"  trials: {was['arguments']['trials']} then, {self.arguments['trials']} now")
@@ -285,7 +291,7 @@ def read_arguments(path: Path, trial: Callable | None) -> dict[str, Any]:
         ValueError: if one cannot be found again by name; the same call of `sweep` then resumes it.
     """
     saved = read_about(path)["arguments"]
-    arguments = {name: saved[name] for name in _ARGUMENTS}
+    arguments = {name: saved[name] for name in _ARGUMENTS} | {name: saved[name] for name in SINCE if name in saved}
     for name in ("space", "sampler", "policy"):
         home = saved.get(f"{name}_from")
         names = {} if home is None else {str(home).rpartition(":")[2]: _find(str(home), name)}

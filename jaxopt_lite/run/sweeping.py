@@ -17,7 +17,7 @@ from jaxopt_lite.report.result import SweepResult
 from jaxopt_lite.run.arguments import check_path, check_progress
 from jaxopt_lite.run.saves import Saves
 from jaxopt_lite.run.signals import interruptible
-from jaxopt_lite.run.sweep_folder import SweepFolder, read_arguments
+from jaxopt_lite.run.sweep_folder import SINCE, SweepFolder, read_arguments
 from jaxopt_lite.sweeps.engine import Engine
 from jaxopt_lite.sweeps.events import Advanced, Decided, Happened, Outcome, Reply, Snapshot
 from jaxopt_lite.sweeps.ledger import Ledger
@@ -50,6 +50,9 @@ def sweep(
     *,
     independent: bool = False,
     compute_dtype: Any = None,
+    accumulate: int = 1,
+    eval_batch_size: int | None = None,
+    remat: bool | str = False,
     max_groups: int = 32,
     on_error: str = "raise",
     save_seconds: float | None = 60.0,
@@ -79,6 +82,10 @@ def sweep(
         directory: where everything is saved; the same call again resumes what is there, and more `trials` extend it.
         independent: give each trial keys and a data order of its own; otherwise trials are paired.
         compute_dtype: floating dtype of the loss, such as "bfloat16"; None computes in the dtypes of the trial.
+        accumulate: in how many pieces, at least 1, each batch is worked, one after the other; see `fit`.
+        eval_batch_size: examples in a piece of the data that are evaluated, at least 1; see `fit`. None takes them
+            whole.
+        remat: whether, or by what policy, results are computed again instead of kept for the gradient; see `fit`.
         max_groups: more groups than this are an error that names the dimension, at least 1.
         on_error: "raise", or "continue" with the others where `trial` raises for a group, or a rule refuses the numbers
             of a trial.
@@ -114,6 +121,7 @@ def sweep(
     space = make_space(space)
     plan = SweepPlan(
         steps, batch_size, eval_every, metric=metric, mode=mode, compute_dtype=compute_dtype,
+        accumulate=accumulate, eval_batch_size=eval_batch_size, remat=remat,
         seeds=seeds, seed=seed, independent=independent,
     )  # fmt: skip
     width = check_int("sweep", "width", width, 1, INT32_MAX, none=True)
@@ -144,6 +152,7 @@ def sweep(
     arguments = {"trial": trial, "space": space, "trials": count, "sampler": sampler, "policy": policy, "width": width}
     arguments |= {"initial": initial, "max_groups": max_groups, "on_error": on_error}
     arguments |= {name: value for name, value in dataclasses.asdict(plan).items() if name not in STOPPING}
+    arguments = {name: value for name, value in arguments.items() if SINCE.get(name, ...) != value}
     with contextlib.closing(SweepFolder(path, arguments, overwrite)) as folder:
         earlier = folder.earlier()
         if earlier is not None:

@@ -49,6 +49,9 @@ def fit(
     seeds: int | None = None,
     state: TrainState | Run | None = None,
     compute_dtype: Any = None,
+    accumulate: int = 1,
+    eval_batch_size: int | None = None,
+    remat: bool | str = False,
     trackers: Sequence[Tracker] = (),
     progress: str | None = "auto",
     overwrite: bool = False,
@@ -86,6 +89,19 @@ def fit(
         state: resume from this state of an earlier run, with its optimizer, seed, parameters and what its stopping
             rules remember: patience, the best point and its parameters, if the watched metric is the same.
         compute_dtype: floating dtype of the loss, such as "bfloat16"; parameters and optimizer keep theirs.
+            float16 needs `dynamic_loss_scale` around the optimizer.
+        accumulate: work each batch in this many pieces, one after the other, at least 1, so that the memory of the
+            loss is that of a piece. The step sees the means over the whole batch, weighted by examples where the last
+            piece is smaller. The model's state is passed from piece to piece, and each has a key of its own. Where
+            batch is None, the loss makes its own data this many times. Not for solvers.
+        eval_batch_size: evaluate valid and test data in pieces of this many examples, at least 1, the last one smaller
+            where they do not divide the data; means are weighted by examples, see `Task` for other scores. None
+            evaluates them whole.
+        remat: compute results of the loss again in its backward pass instead of keeping them, for the price of one more
+            forward pass: True, or what is kept beside the results that pass from layer to layer, "dots_saveable" (of
+            matrix products) or "dots_with_no_batch_dims_saveable" (except those of batches of matrices). The layers of
+            a scan are taken one by one; other operations are cut where few bytes pass, which saves no memory on CPU.
+            Not for solvers.
         trackers: what takes the metrics of each point, in threads of their own: `jo.trackers.tensorboard(...)`, `csv`,
             `mlflow`, `wandb`, `console`, or any `Tracker`. One that fails costs a warning, never the run.
         progress: "auto" (a bar on a terminal or in a notebook, else nothing), "bar", "lines" on standard error, "log"
@@ -109,8 +125,9 @@ def fit(
             written after the first point is left out with a warning, so that no steps are lost.
     """
     plan = Plan(
-        steps, batch_size, eval_every, target, patience, min_grad_norm, restore_best, metric, mode, compute_dtype
-    )
+        steps, batch_size, eval_every, target, patience, min_grad_norm, restore_best, metric, mode, compute_dtype,
+        accumulate, eval_batch_size, remat,
+    )  # fmt: skip
     progress = check_progress("fit", progress)
     if not isinstance(callbacks, Sequence) or not all(map(callable, callbacks)):
         raise TypeError(f"fit: callbacks must be a list of functions of a Point, got {callbacks!r}")

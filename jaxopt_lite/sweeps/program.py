@@ -23,7 +23,7 @@ from jaxopt_lite.core.method import Solver
 from jaxopt_lite.core.numbers import describe
 from jaxopt_lite.core.programs import Program, digest
 from jaxopt_lite.sweeps.configs import Observed, Reading, StaticPart
-from jaxopt_lite.train.plan import Plan
+from jaxopt_lite.train.plan import SAVING, Plan
 from jaxopt_lite.train.point import Rules, Shapes, begin, measured, point
 from jaxopt_lite.train.state import Method, TrainState, accept_method, arrays_for, first_opt_state, first_state
 from jaxopt_lite.train.task import Task
@@ -260,7 +260,8 @@ class Group:
         self, task: Task, optimizer: Method, rows: Rows, key: jax.Array, step: Any
     ) -> tuple[Rules, TrainState]:
         kind = "drawn" if self.examples else "whole"
-        rules = Rules(task.loss, task.evaluate, task.stateful, kind, self.plan.compute_dtype, norms=False)
+        saving = {name: getattr(self.plan, name) for name in SAVING}
+        rules = Rules(task.loss, task.evaluate, task.stateful, kind, self.plan.compute_dtype, norms=False, **saving)
         optimizer = arrays_for(optimizer, rows.params)
         return rules, TrainState(rows.params, optimizer, rows.opt_state, rows.model_state, key, step)
 

@@ -17,7 +17,7 @@ from jaxopt_lite.core.method import Solver
 from jaxopt_lite.core.numbers import describe
 from jaxopt_lite.core.programs import Program, Same
 from jaxopt_lite.train.calls import fetched
-from jaxopt_lite.train.plan import Plan
+from jaxopt_lite.train.plan import SAVING, Plan
 from jaxopt_lite.train.point import (
     INTERRUPTED,
     MAX_STEPS,
@@ -130,6 +130,7 @@ def training(
     rules = Rules(
         *(task.loss, task.evaluate, task.stateful, kind, plan.compute_dtype),
         *(plan.metric, plan.mode, plan.decides, plan.restore_best),
+        **{name: getattr(plan, name) for name in SAVING},
     )
     done = int(np.max(np.asarray(begun.step)))
     first, rows, taken = (done, [], 0) if snapshot is None else (snapshot.first, list(snapshot.rows), snapshot.taken)

@@ -10,9 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_lite.core.arguments import INT32_MAX, WrongTypeError, check_bool, check_int
+from jaxopt_lite.train.remat import policy_of
 
 __all__ = ["Plan"]
 
+SAVING = ("accumulate", "eval_batch_size", "remat")  # fields of a plan that shape the program to save memory
 _LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -31,10 +33,13 @@ class Plan:
         metric: the watched metric, such as "valid.loss"; None is the usual one.
         mode: "min", "max", or None where the end of the metric's name decides.
         compute_dtype: floating dtype of the loss; None computes in the dtypes of parameters and data.
+        accumulate: in how many pieces a batch is worked, at least 1.
+        eval_batch_size: examples in a piece of valid or test data, at least 1; None evaluates them whole.
+        remat: what the gradient computes again: False, True, or the name of a policy.
 
     Raises:
         WrongTypeError: if a number is not a number, or metric not a string. It is a TypeError and a ValueError.
-        ValueError: if an argument is out of its range, or metric is one of the test data.
+        ValueError: if an argument is out of its range, metric is one of the test data, or remat is no policy.
     """
 
     steps: int = 2000
@@ -47,16 +52,18 @@ class Plan:
     metric: str | None = None
     mode: str | None = None
     compute_dtype: str | None = None
+    accumulate: int = 1
+    eval_batch_size: int | None = None
+    remat: bool | str = False
 
     who = "fit"  # the function whose arguments these are, for messages
     purpose = "decide when to stop"  # what the metric is for, for messages
 
     def __post_init__(self):
-        for name in ("steps", "eval_every", "batch_size", "patience"):
+        optional = "batch_size", "patience", "eval_batch_size"
+        for name in ("steps", "eval_every", "accumulate", *optional):
             most = INT32_MAX if name in ("steps", "batch_size") else None
-            self._set(
-                name, check_int(self.who, name, getattr(self, name), 1, most, none=name in ("batch_size", "patience"))
-            )
+            self._set(name, check_int(self.who, name, getattr(self, name), 1, most, none=name in optional))
         for name, least in (("target", -np.inf), ("min_grad_norm", 0)):
             if getattr(self, name) is not None:
                 self._set(name, self._score(name, getattr(self, name), least))
@@ -72,6 +79,7 @@ class Plan:
                 f"{self.who}: metric={self.metric!r} cannot {self.purpose}, or it would no longer be a test; split off "
                 "valid data"
             )
+        policy_of(self.remat, self.who)
         self._set("compute_dtype", floating(self.compute_dtype, self.who, "compute_dtype"))
 
     @property

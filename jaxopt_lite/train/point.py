@@ -19,7 +19,9 @@ import numpy as np
 
 from jaxopt_lite import tree
 from jaxopt_lite.core.method import Solver, Status
+from jaxopt_lite.train.pieces import scores_in_pieces
 from jaxopt_lite.train.plan import Plan, is_highest_best, watched
+from jaxopt_lite.train.remat import policy_of
 from jaxopt_lite.train.state import MOST_STEPS, TrainState
 from jaxopt_lite.train.step import StepParts, measure_update, scores_key
 from jaxopt_lite.train.task import Task, loss_of, scores
@@ -120,6 +122,9 @@ class Rules:
         decides: whether the metric decides anything.
         restore_best: whether the parameters of the best point are kept.
         norms: whether learning rates and norms are measured.
+        accumulate: in how many pieces a batch is worked.
+        eval_batch_size: examples in a piece of valid or test data; None evaluates them whole.
+        remat: what the gradient computes again: False, True, or the name of a policy.
     """
 
     loss: Callable
@@ -132,6 +137,9 @@ class Rules:
     decides: bool = False
     restore_best: bool = False
     norms: bool = True
+    accumulate: int = 1
+    eval_batch_size: int | None = None
+    remat: bool | str = False
 
     @functools.cached_property
     def task(self) -> Task:
@@ -141,7 +149,7 @@ class Rules:
     @functools.cached_property
     def step(self) -> StepParts:
         """One step; built once, so that a run traces it as seldom as possible."""
-        return StepParts(self.task, self.compute_dtype)
+        return StepParts(self.task, self.compute_dtype, self.accumulate, policy_of(self.remat, "fit"))
 
     @property
     def static(self) -> tuple:
@@ -151,6 +159,8 @@ class Rules:
     def derivative(self, state: TrainState, batch: Any) -> Any:
         """The loss with all that it returns, and a derivative: by both, its gradient is known."""
         loss = lambda p: loss_of(self.task, self.compute_dtype)(p, state.model_state, batch, state.key)
+        if self.accumulate > 1:  # it sees pieces alone
+            loss = self.step.objective(state, batch).value
         try:
             return jax.jvp(loss, (state.params,), (state.params,), has_aux=True)  # traced faster than the gradient
         except Exception:  # such as a custom_vjp, which has no forward derivative; or the loss itself raises again
@@ -166,7 +176,10 @@ class Rules:
     def score(self, state: TrainState, data: Any) -> dict[str, jax.Array]:
         """The scores of valid or test data, float32 scalars by name."""
         params = eval_params(state.opt_state, state.params)
-        return scores(self.task, params, state.model_state, data, scores_key(state))
+        arguments = self.task, params, state.model_state, data, scores_key(state)
+        return (
+            scores(*arguments) if self.eval_batch_size is None else scores_in_pieces(*arguments, self.eval_batch_size)
+        )
 
     def watch(self, names: Any) -> tuple[str, int]:
         """The watched metric, and the sign that makes its best value the highest."""

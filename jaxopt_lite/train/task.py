@@ -17,7 +17,7 @@ from jaxopt_lite.core.numbers import describe
 __all__ = ["Task"]
 
 # Measured by every step; a loss's own metrics stand beside them.
-_MEASURED = ("loss", "learning_rate", "grad_norm", "update_norm")
+_MEASURED = ("loss", "learning_rate", "grad_norm", "update_norm", "loss_scale")
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -28,7 +28,7 @@ class Task:
         init: init(key) -> params; with `stateful`, init(key) -> (params, model_state).
         loss: loss(params, batch, key) -> scalar or (scalar, metrics), metrics a dict of scalars; with `stateful`,
             loss(params, model_state, batch, key) -> (scalar, (metrics, model_state)). A mean over the batch. Metrics
-            must not be called loss, learning_rate, grad_norm or update_norm, which are always measured.
+            must not be called loss, learning_rate, grad_norm, update_norm or loss_scale, which are measured anyway.
         train: a pytree of arrays [n, ...], from which batches [batch_size, ...] are drawn; or an iterator of batches
             (or a function that returns one), taken as they come; or None: batch is None, and the loss makes its own
             data from the key (on-policy tasks). Arrays of other libraries (tensors, data frames of numbers) are
@@ -36,7 +36,9 @@ class Task:
         valid: a pytree of arrays [m, ...], evaluated whole at each point of the history; stopping looks at it.
         test: likewise, evaluated once, at the end; nothing is decided by it.
         evaluate: evaluate(params, data) -> dict of scalars, reported as valid.<name> and test.<name>; with `stateful`,
-            evaluate(params, model_state, data). None reports the loss and its metrics.
+            evaluate(params, model_state, data). None reports the loss and its metrics. A scalar may be a pair (total,
+            weight) for total / weight, such as a sum over tokens and their number: where data are evaluated in pieces,
+            totals and weights are added up, and all other scalars are taken as means over the examples.
         stateful: whether the model has state beside its parameters, such as running means.
 
     Raises:
@@ -128,11 +130,22 @@ def _is_array(value: Any) -> bool:
 
 def scores(task: Task, params: Any, model_state: Any, data: Any, key: jax.Array) -> dict[str, jax.Array]:
     """What the task's `evaluate` (or its loss) returns for valid or test data, float32 scalars by name."""
-    if task.evaluate is not None:
-        result = task.evaluate(params, model_state, data) if task.stateful else task.evaluate(params, data)
-        return _scalars(result, "evaluate must return", 'return {"loss": ...}')
-    value, (metrics, _) = call_loss(task.loss, task.stateful, params, model_state, data, key)
-    return {"loss": value, **metrics}
+    found = score_parts(task, params, model_state, data, key)
+    return {name: total if weight is None else total / weight for name, (total, weight) in found.items()}
+
+
+def score_parts(task: Task, params: Any, model_state: Any, data: Any, key: jax.Array) -> dict[str, tuple]:
+    """`scores` as pairs (mean, None), or (total, weight) where `evaluate` returns such a pair."""
+    if task.evaluate is None:
+        value, (metrics, _) = call_loss(task.loss, task.stateful, params, model_state, data, key)
+        return {name: (x, None) for name, x in {"loss": value, **metrics}.items()}
+    result = task.evaluate(params, model_state, data) if task.stateful else task.evaluate(params, data)
+    is_pair = lambda x: isinstance(x, tuple) and len(x) == 2
+    pairs = {name: x for name, x in result.items() if is_pair(x)} if isinstance(result, dict) else {}
+    first = {**result, **{name: total for name, (total, _) in pairs.items()}} if pairs else result
+    found = _scalars(first, "evaluate must return", 'return {"loss": ...}')
+    weights = _scalars({name: weight for name, (_, weight) in pairs.items()}, "weights of evaluate must be", "")
+    return {name: (x, weights.get(name)) for name, x in found.items()}
 
 
 def call_loss(loss: Callable, stateful: bool, params: Any, model_state: Any, batch: Any, key: jax.Array) -> tuple:

@@ -278,8 +278,10 @@ RULES = {
     "nested": jo.accumulate(jo.chain(jo.clip(0.3), jo.masked(jo.lookahead(jo.sgd(LINE), 2.5, 0.5), MATRIX)), 1.5),
 }
 
-# Rules that need `value` or `value_fn`: tests/contract/test_fed.py.
+# Rules that need `value`, `value_fn` or `loss_scale`: tests/contract/test_fed.py.
 FED = {
+    "dynamic_loss_scale": jo.dynamic_loss_scale(jo.trace(0.8), 8.0, 3.0, 0.1, 2.5, 1.5),
+    "dynamic_loss_scale_least": jo.dynamic_loss_scale(jo.trace(0.8), 8.0, 3.0, 0.1, 2.5, 30.0),
     "scale_by_polyak": jo.scale_by_polyak(-0.3, 0.5, 0.2),
     "scale_by_polyak_positive": jo.scale_by_polyak(0.3, 0.07, 0.2, variant="sps+"),
     "reduce_on_plateau": jo.reduce_on_plateau(0.7, 1.5, 0.05, 0.1, 1.0, 1.5, 0.6),
@@ -343,6 +345,8 @@ VALUES = TRANSFORMATIONS | SCHEDULES | PENALTIES | LABELS
 
 # Leaves that are there for another choice of a switch.
 IDLE = {
+    "dynamic_loss_scale": (".min_scale",),  # below 21.6, and above it in the other row
+    "dynamic_loss_scale_least": (".backoff_factor", ".init_scale", ".growth_factor"),
     "scale_by_lion": (".smooth_beta",),
     "scale_by_lion_refined": (".smooth_beta",),
     "stable": (".power",),

@@ -1,4 +1,4 @@
-"""Rules that need the value, or its function: the contract of the others, with both at each step; against Optax."""
+"""Rules that need the value, its function or the loss's scale: the contract of the others, with them at each step."""
 
 import pickle
 
@@ -24,10 +24,16 @@ def bowl(params):
 TWICE = jax.tree.map(lambda g: jnp.concatenate([g, g]), GRADS)
 
 
+def fed(optimizer, value):
+    """What the rule needs: the value, or a scale of the loss, zero at one step for a gradient that is not finite."""
+    is_scale = optimizer.factory is jo.dynamic_loss_scale
+    return {"loss_scale": jnp.where(value > 0.81, value, 0)} if is_scale else {"value": value, "value_fn": bowl}
+
+
 def scan(optimizer, params=PARAMS, grads=TWICE, values=VALUES):
     def step(carry, inputs):
         g, value = inputs
-        updates, state = optimizer.update(g, carry[1], carry[0], value=value, value_fn=bowl)
+        updates, state = optimizer.update(g, carry[1], carry[0], **fed(optimizer, value))
         return (jo.apply_updates(carry[0], updates), state), updates
 
     (params, state), path = jax.lax.scan(step, (params, optimizer.init(params)), (grads, values))
@@ -37,7 +43,7 @@ def scan(optimizer, params=PARAMS, grads=TWICE, values=VALUES):
 def run(optimizer, values=VALUES):
     params, state, path = PARAMS, optimizer.init(PARAMS), []
     for t, value in enumerate(values):
-        updates, state = optimizer.update(at(t % 6), state, params, value=value, value_fn=bowl)
+        updates, state = optimizer.update(at(t % 6), state, params, **fed(optimizer, value))
         params = jo.apply_updates(params, updates)
         path.append(updates)
     return jax.tree.map(lambda *u: jnp.stack(u), *path), params, state
@@ -52,7 +58,7 @@ def test_fed_rules_keep_the_contract(name):
     loop = [compiled(member) for member in members]
     assert_close(loop[0], run(optimizer), 2e-5, "jit against no jit")
     check_members(name, optimizer, loop, quick_jit(jax.vmap(scan))(stack(members)))
-    with pytest.raises(ValueError, match=r"needs value(_fn)?, got None"):
+    with pytest.raises(ValueError, match=r"needs (value|value_fn|loss_scale), got None"):
         optimizer.update(at(0), optimizer.init(PARAMS), PARAMS)
 
 

@@ -31,7 +31,9 @@ PROGRAM = """
 @pytest.mark.parametrize("threads", ["1", "2", "16", None])
 def test_no_number_of_threads_hangs(threads):
     env = {name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"}
-    env |= {"PYTHONPATH": str(Path(__file__).parents[2])} | ({} if threads is None else {"OPENBLAS_NUM_THREADS": threads})
+    env |= {"PYTHONPATH": str(Path(__file__).parents[2])} | (
+        {} if threads is None else {"OPENBLAS_NUM_THREADS": threads}
+    )
     command = [sys.executable, "-c", textwrap.dedent(PROGRAM)]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=600)
     assert done.stdout.strip() == "True", done.stderr[-2000:]
