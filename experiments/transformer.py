@@ -35,13 +35,13 @@ def init(key: jax.Array, layers: int, width: int, tokens: int, length: int) -> d
 
 
 def normed(x: jax.Array, scale: jax.Array) -> jax.Array:
-    """x with a root mean square of `scale` along the last axis."""
-    return scale * x * jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + 1e-6)
+    """x [batch, length, width] with a root mean square of `scale` [width] along the last axis."""
+    return scale[None, None] * x * jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + 1e-6)
 
 
 def apply(params: dict[str, Any], tokens: jax.Array, heads: int) -> jax.Array:
     """Logits [batch, length, tokens] of the token that follows each of int32 [batch, length]."""
-    x = params["embed"][tokens] + params["position_embed"]
+    x = params["embed"][tokens] + params["position_embed"][None]
     blocks = [params[name] for name in params if name.startswith("block_")]
     split = lambda y: y.reshape(*y.shape[:-1], heads, y.shape[-1] // heads)
     for block in blocks:
