@@ -1,8 +1,27 @@
-"""Claim to be found.
+"""Of one budget of steps, Prodigy in one run and population-based training do as well as a sweep of AdamW's rate.
 
-Run      python -m experiments.automatic [--quick]          about 4 minutes on two CPU cores
+Run      python -m experiments.automatic [--quick]          about 3 minutes on two CPU cores
 Writes   runs/automatic/{result.json, automatic.png}
 Data     scikit-learn's digits by a network 64-128-10, and Friedman's first function by a network 10-10-1, 60/20/20
+Result   gains over the sweep of AdamW's rate, of 10 seeds with 95 % intervals:
+                                     digits, accuracy         Friedman, R²
+             Prodigy                 +0.001 ± 0.004           +0.016 ± 0.019
+             population-based        +0.001 ± 0.004           +0.018 ± 0.010
+             Mechanic of AdamW       -0.010 ± 0.004           +0.018 ± 0.015
+             DoWG                    -0.356 ± 0.151           +0.016 ± 0.016
+             hypergradient of Adam   +0.001 ± 0.004           -0.055 ± 0.022
+             AdamW at 0.001          -0.000 ± 0.005           -0.049 ± 0.022
+             which optimizer         -0.009 ± 0.009           -0.043 ± 0.063
+
+Each method may take 4,000 gradient steps in all, in batches of 32. A sweep has eight trials of 500 steps, or as many
+members in a population; what it returns is the trial with the least validation loss at its end. A method that finds its
+rate, or that has a usual one, spends the budget in one run, and returns the point with the least validation loss. All
+rates are constant but for what the methods themselves do. The test data judge; seeds are paired.
+
+What loses: DoWG, whose steps grow on the digits until all but a few hidden units are dead; hypergradients and usual
+rates on Friedman's function, where they come to too small a rate; and the sweep over which optimizer, because eight trials
+are two for each of four optimizers. DoG is without the average of its iterates that its authors ask for. After an
+eighth of the steps, a single trial's worth, Prodigy and D-Adaptation are already near their end, and others are not.
 """
 
 import sys
@@ -45,6 +64,7 @@ SEARCHES = {  # the budget in eight trials: space and policy
     "population-based, AdamW": (ADAMW, jo.population_based(interval=EVAL_EVERY)),
 }
 PEER, FIXED = "sweep of AdamW's rate", ("AdamW at 0.001", "SGD at 0.01")
+FEW = ("Prodigy", "AdamW at 0.001", PEER, "population-based, AdamW")  # for --quick
 TASKS = {  # the task, and the score of test metrics, [seeds]: the accuracy, or R² of a standardised target
     "digits": (digits.task, lambda metrics: np.float64(metrics["test.accuracy"])),
     "Friedman": (
@@ -55,9 +75,9 @@ TASKS = {  # the task, and the score of test metrics, [seeds]: the accuracy, or 
 METRICS, SHOWN = {"digits": "accuracy", "Friedman": "R²"}, {"digits": 0.1, "Friedman": 0.3}  # the axis of the picture
 COLORS = {"search": "#0072B2", "free": "#D55E00", "fixed": "0.4"}
 LABELS = {
-    "search": "eight trials or a population",
-    "free": "the rate is found in one run",
-    "fixed": "a usual rate, one run",
+    "search": "eight trials or members",
+    "free": "one run, which finds its rate",
+    "fixed": "one run at a usual rate",
 }
 
 
@@ -79,14 +99,16 @@ def search(task, space, policy, seed, budget):
     return best.metrics, best.config["optimizer"]["name"]
 
 
-def compare(name, budget, seeds):
+def compare(name, methods, budget, seeds):
     """By method: scores with the whole budget, and of those in one run also with an eighth of it; winners' kinds."""
     make, score = TASKS[name]
     found = {}
-    for method, optimizer in ONE_RUN.items():
-        short, whole = (score(one_run(make(), optimizer, steps, seeds)) for steps in (budget // TRIALS, budget))
-        found[method] = {"scores": whole, "short": short}
-    for method, (space, policy) in SEARCHES.items():
+    for method in methods:
+        if method in ONE_RUN:
+            short, whole = (score(one_run(make(), ONE_RUN[method], n, seeds)) for n in (budget // TRIALS, budget))
+            found[method] = {"scores": whole, "short": short}
+            continue
+        space, policy = SEARCHES[method]
         runs = [search(make(), space, policy, seed, budget) for seed in range(seeds)]
         scores = np.concatenate([score(metrics) for metrics, _ in runs])
         found[method] = {"scores": scores, "winners": [kind for _, kind in runs]}
@@ -102,13 +124,16 @@ def compare(name, budget, seeds):
 
 def main(quick=False):
     """Give the budget to each method on each task, judge, draw, and check the claim."""
-    budget, seeds = (BUDGET // 4, 2) if quick else (BUDGET, SEEDS)
-    found = {name: compare(name, budget, seeds) for name in (("Friedman",) if quick else TASKS)}
+    budget, seeds, names = (BUDGET // 2, 2, FEW) if quick else (BUDGET, SEEDS, (*ONE_RUN, *SEARCHES))
+    found = {name: compare(name, names, budget, seeds) for name in (("Friedman",) if quick else TASKS)}
     directory = record.folder("automatic", quick)
     record.write(directory, {"budget": budget, "trials": TRIALS, "tasks": found})
     draw(found, directory / "automatic.png")
     for name, rows in found.items():
-        print(name, {method: row["difference"] for method, row in rows.items()})
+        for method in ("Prodigy", "population-based, AdamW"):
+            gain = rows[method]["difference"]
+            print(f"{name}: {method} {gain:+.4f} over the {PEER}")
+            assert gain > (-0.1 if quick else -0.005), (name, method, gain)
 
 
 def draw(found, path):
@@ -124,8 +149,11 @@ def draw(found, path):
         for kind, label in LABELS.items():
             axes.plot([], [], "o", color=COLORS[kind], label=label)
         axes.plot([], [], "o", color="0.4", markerfacecolor="none", markersize=5, label="after an eighth of the steps")
-        best = rows[order[0]]["mean"]
-        axes.set(xlim=(best - SHOWN[name], best + SHOWN[name] / 12), xlabel=f"test {METRICS[name]}")
+        low, high = (rows[order[0]]["mean"] + SHOWN[name] * part for part in (-1, 1 / 12))
+        for place, method in enumerate(order):
+            if rows[method]["mean"] < low:
+                axes.text(low, place, f" ← {rows[method]['mean']:.2f} ± {rows[method]['half_width']:.2f}", va="center")
+        axes.set(xlim=(low, high), xlabel=f"test {METRICS[name]}")
         axes.set_title(f"{name}: mean of {len(rows[PEER]['scores'])} seeds, 95 % interval")
         axes.set_yticks(range(len(order)), order)
         axes.set_ylim(len(order) - 0.5, -0.5)
