@@ -18,10 +18,11 @@ members in a population; what it returns is the trial with the least validation 
 rate, or that has a usual one, spends the budget in one run, and returns the point with the least validation loss. All
 rates are constant but for what the methods themselves do. The test data judge; seeds are paired.
 
-What loses: DoWG, whose steps grow on the digits until all but a few hidden units are dead; hypergradients and usual
-rates on Friedman's function, where they come to too small a rate; and the sweep over which optimizer, because eight trials
-are two for each of four optimizers. DoG is without the average of its iterates that its authors ask for. After an
-eighth of the steps, a single trial's worth, Prodigy and D-Adaptation are already near their end, and others are not.
+What loses: DoWG, whose steps grow on the digits until all but a few hidden units are dead; hypergradients on Friedman's
+function, where their rates fall to nearly zero while the network could still learn; usual rates there, a tenth of what
+sweeps choose or less; and the sweep over which optimizer: eight trials are but two for each of four optimizers. DoG is
+without the average of its iterates that its authors ask for. After an eighth of the steps, which is what one trial
+has, Prodigy and D-Adaptation are near their end already, and the others are not.
 """
 
 import sys
