@@ -8,7 +8,11 @@ A transformer of 115,000 parameters (2 layers of width 64) reads windows of 64 c
 Of each family (AdamW, Lion, Adafactor, SGD) the float32 form is tuned: of six peak learning rates over a decade and a
 half the one with the least validation loss after 300 steps. Its other forms take that rate as it is. All rates rise
 over a tenth of the steps and fall to zero by a cosine. Counted are the bytes of weights and state; gradients and
-activations are not. All compute in float32: what differs is what is kept from one step to the next.
+activations are not. All compute in float32: what differs is what is kept from one step to the next. Seeds are paired:
+seed i is the same start and the same batches for all forms.
+
+A first build had AdamW's b2 at 0.999 and three seeds. Runs were so unsteady that it decided nothing: the gap between
+8-bit AdamW with stochastic rounding and AdamW was 0.025 ± 0.200. With b2 at 0.99 single seeds are at most 0.03 apart.
 """
 
 import sys
@@ -22,14 +26,24 @@ import optax
 import jaxopt_lite as jo
 from experiments import characters, record
 
-TRIAL_STEPS, STEPS, BATCH_SIZE, EVAL_EVERY, SEEDS, FRESH = 300, 600, 8, 100, 3, 1000
-SIZES = {"layers": 2, "width": 64, "heads": 2}
-adafactor = jo.lift(optax.adafactor)
+TRIAL_STEPS, STEPS, BATCH_SIZE, EVAL_EVERY, SEEDS, FRESH = 300, 600, 8, 100, 5, 1000
+SIZES, SMALLER = (
+    {"layers": 2, "width": 64, "heads": 2},
+    {"layers": 1, "width": 64, "heads": 2},
+)  # the latter for --quick
+adafactor, eight = jo.lift(optax.adafactor), jo.quantize_state
+
+
+def adamw(rate, **given):
+    """AdamW with a mean square of a hundred steps. With one of a thousand these short runs are unsteady."""
+    return jo.adamw(rate, b2=0.99, **given)
+
+
 FAMILIES = {  # the float32 form of a rate, and rates to try
-    "AdamW": (jo.adamw, np.geomspace(1e-3, 3e-2, 6)),
-    "Lion": (jo.lion, np.geomspace(1e-4, 3e-3, 6)),
+    "AdamW": (adamw, np.geomspace(1e-3, 3e-2, 6)),
+    "Lion": (jo.lion, np.geomspace(3e-4, 1e-2, 6)),
     "Adafactor": (lambda rate: adafactor(rate, min_dim_size_to_factor=32), np.geomspace(1e-2, 3e-1, 6)),
-    "SGD": (lambda rate: jo.sgd(rate, momentum=0.9), np.geomspace(3e-2, 1.0, 6)),
+    "SGD": (lambda rate: jo.sgd(rate, momentum=0.9), np.geomspace(1e-2, 3e-1, 6)),
 }
 
 
@@ -41,19 +55,18 @@ class Form(NamedTuple):
     dtype: str = "float32"
 
 
-eight = jo.quantize_state
 FORMS = {
-    "AdamW": Form("AdamW", jo.adamw),
-    "AdamW, bfloat16 mean": Form("AdamW", lambda rate: jo.adamw(rate, mu_dtype="bfloat16")),
-    "AdamW, 8-bit": Form("AdamW", lambda rate: eight(jo.adamw(rate))),
-    "AdamW, rounded to nearest": Form("AdamW", jo.adamw, "bfloat16"),
-    "AdamW, 8-bit, rounded to nearest": Form("AdamW", lambda rate: eight(jo.adamw(rate)), "bfloat16"),
-    "AdamW, stochastic rounding": Form("AdamW", lambda rate: jo.stochastic_rounding(jo.adamw(rate)), "bfloat16"),
+    "AdamW": Form("AdamW", adamw),
+    "AdamW, bfloat16 mean": Form("AdamW", lambda rate: adamw(rate, mu_dtype="bfloat16")),
+    "AdamW, 8-bit": Form("AdamW", lambda rate: eight(adamw(rate))),
+    "AdamW, rounded to nearest": Form("AdamW", adamw, "bfloat16"),
+    "AdamW, 8-bit, rounded to nearest": Form("AdamW", lambda rate: eight(adamw(rate)), "bfloat16"),
+    "AdamW, stochastic rounding": Form("AdamW", lambda rate: jo.stochastic_rounding(adamw(rate)), "bfloat16"),
     "AdamW, 8-bit, stochastic rounding": Form(
-        "AdamW", lambda rate: jo.stochastic_rounding(eight(jo.adamw(rate))), "bfloat16"
+        "AdamW", lambda rate: jo.stochastic_rounding(eight(adamw(rate))), "bfloat16"
     ),
-    "AdamW, 8-bit, Kahan summation": Form("AdamW", lambda rate: jo.kahan_summation(eight(jo.adamw(rate))), "bfloat16"),
-    "AdamW, 8-bit, master weights": Form("AdamW", lambda rate: jo.master_weights(eight(jo.adamw(rate))), "bfloat16"),
+    "AdamW, 8-bit, Kahan summation": Form("AdamW", lambda rate: jo.kahan_summation(eight(adamw(rate))), "bfloat16"),
+    "AdamW, 8-bit, master weights": Form("AdamW", lambda rate: jo.master_weights(eight(adamw(rate))), "bfloat16"),
     "Lion": Form("Lion", jo.lion),
     "Lion, 8-bit": Form("Lion", lambda rate: eight(jo.lion(rate))),
     "Lion, 8-bit, stochastic rounding": Form(
@@ -70,19 +83,19 @@ def schedule(peak, steps):
     return jo.warmup_cosine_decay_schedule(0.0, peak, steps // 10, steps)
 
 
-def tune(family, steps):
+def tune(family, steps, sizes):
     """The peak rates tried, and the validation loss of each."""
     make, rates = FAMILIES[family]
-    trial = lambda config: (characters.task(**SIZES), make(schedule(config["rate"], steps)))
+    trial = lambda config: (characters.task(**sizes), make(schedule(config["rate"], steps)))
     space = {"rate": jo.log_uniform(float(rates[0]), float(rates[-1]))}
     rules = {"eval_every": steps, "metric": "valid.loss", "sampler": jo.grid(len(rates))}
     result = jo.sweep(trial, space, None, steps, BATCH_SIZE, **rules)
     return {"rates": [one.config["rate"] for one in result.trials], "valid": result.curves["valid.loss"][:, 0, -1]}
 
 
-def train(form, rate, steps, seeds):
+def train(form, rate, steps, seeds, sizes):
     """Validation and test losses of all seeds, and bytes a parameter of weights and of state."""
-    task, optimizer = characters.task(**SIZES, dtype=form.dtype), form.make(schedule(rate, steps))
+    task, optimizer = characters.task(**sizes, dtype=form.dtype), form.make(schedule(rate, steps))
     result = jo.fit(task, optimizer, steps, BATCH_SIZE, FRESH, min(EVAL_EVERY, steps), seeds=seeds)
     shapes = jax.eval_shape(task.init, jax.random.key(0))
     count = sum(p.size for p in jax.tree.leaves(shapes))
@@ -94,13 +107,13 @@ def train(form, rate, steps, seeds):
 
 def main(quick=False):
     """Tune the families, train all forms, write, draw, and check the claim."""
-    trial_steps, steps, seeds = (20, 60, 2) if quick else (TRIAL_STEPS, STEPS, SEEDS)
-    names = (PEER, NEAREST, LEAST) if quick else tuple(FORMS)
-    tuned = {family: tune(family, trial_steps) for family in dict.fromkeys(FORMS[name].family for name in names)}
+    trial_steps, steps, seeds, sizes = (20, 60, 2, SMALLER) if quick else (TRIAL_STEPS, STEPS, SEEDS, SIZES)
+    names = (PEER, LEAST) if quick else tuple(FORMS)
+    tuned = {family: tune(family, trial_steps, sizes) for family in dict.fromkeys(FORMS[name].family for name in names)}
     found = {}
     for name in names:
         own = tuned[FORMS[name].family]
-        found[name] = train(FORMS[name], own["rates"][int(np.nanargmin(own["valid"]))], steps, seeds)
+        found[name] = train(FORMS[name], own["rates"][int(np.nanargmin(own["valid"]))], steps, seeds, sizes)
         found[name] |= record.compared(found[name]["valid"], found[PEER]["valid"])
         words = "rate {rate:.2g}   {bytes:5.2f} bytes   valid loss {mean:.4f}   AdamW {difference:+.4f}"
         print(
@@ -111,7 +124,7 @@ def main(quick=False):
     draw(found, directory / "memory.png")
     ratio = found[LEAST]["mean"] / found[PEER]["mean"]
     print(f"{LEAST}: {found[LEAST]['bytes']:.2f} bytes, {ratio:.4f} of AdamW's validation loss")
-    assert found[LEAST]["bytes"] <= 4.3 and ratio <= 1.01, found[LEAST]
+    assert found[LEAST]["bytes"] <= 4.1 and ratio <= (1.03 if quick else 1.01), found[LEAST]
     assert quick or found[LEAST]["mean"] < found[NEAREST]["mean"], found[NEAREST]
 
 
@@ -130,11 +143,16 @@ def draw(found, path):
     left.legend(frameon=False, fontsize=9)
     for place, row in zip(places, rows, strict=True):
         color = "#D55E00" if row["weights"] < 4 else "#0072B2"
-        right.errorbar(row["mean"], place, xerr=row["half_width"], fmt="o", color=color, capsize=3)
-    right.axvline(found[PEER]["mean"], color="0.6", linewidth=0.8, linestyle="--")
+        right.errorbar(row["difference"], place, xerr=row["difference_half_width"], fmt="o", color=color, capsize=3)
+    right.axvline(0, color="0.6", linewidth=0.8, linestyle="--")
     for color, label in (("#0072B2", "float32 weights"), ("#D55E00", "bfloat16 weights")):
         right.plot([], [], "o", color=color, label=label)
-    right.set(xlabel="validation loss, nats a character", title=f"Mean of {len(rows[0]['valid'])} seeds, 95 % interval")
+    loss, seeds = found[PEER]["mean"], len(rows[0]["valid"])
+    right.set_xscale("symlog", linthresh=0.05)
+    ticks = [-0.05, -0.025, 0, 0.025, 0.05, 0.1, 0.2, 0.5]
+    right.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    right.minorticks_off()
+    right.set(xlabel=f"validation loss above AdamW's {loss:.3f}", title=f"Mean of {seeds} seeds, paired, 95 % interval")
     right.legend(frameon=False, fontsize=9)
     for axes in (left, right):
         axes.set_yticks(places, order if axes is left else [])
