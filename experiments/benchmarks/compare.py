@@ -1,6 +1,6 @@
 """Optimizers compared on eleven small workloads: steps and time to a target, equal tuning, fresh seeds, intervals.
 
-Run      python -m experiments.benchmarks.compare [--quick] [WORKLOAD ...]       about 16 minutes on two CPU cores
+Run      python -m experiments.benchmarks.compare [--quick] [WORKLOAD ...]       about 40 minutes on two CPU cores
 Writes   experiments/benchmarks/results/compare-BACKEND.json        (compare-BACKEND-quick.json with --quick)
 Then     python -m experiments.benchmarks.comparison                makes docs/comparison.md and its picture
 
@@ -18,8 +18,10 @@ The protocol, the same for every optimizer and workload, written down before any
 """
 
 import argparse
+import re
 import statistics
 import time
+from typing import Any
 
 import jax
 import numpy as np
@@ -29,17 +31,43 @@ from experiments.benchmarks import timing, verdicts
 from experiments.benchmarks.workloads import WORKLOADS, Workload
 
 DECAY = jo.one_minus_log_uniform
+MOMENTUM, SQUARES = DECAY(0.5, 0.99), DECAY(0.9, 0.999)
+BOTH = {"b1": MOMENTUM, "b2": SQUARES}
+INNER = re.compile(r"hidden/w|encoder/\d/w|decoder/0/w")
+
+
+def hidden(params: Any) -> Any:
+    """The labels of Muon on the workloads: all matrices of networks but that of the last layer; the rest is AdamW's."""
+    path = lambda keys: jax.tree_util.keystr(keys, simple=True, separator="/")
+    label = lambda keys, p: "matrix" if np.ndim(p) == 2 and INNER.fullmatch(path(keys)) else "adam"
+    return jax.tree_util.tree_map_with_path(label, params)
+
+
+def muon(learning_rate: float, momentum: float, b2: float) -> jo.GradientTransformation:
+    """Muon with steps of AdamW's size and one momentum in both; where nothing is a hidden matrix, it is AdamW."""
+    adam = {"adam_b1": momentum, "adam_b2": b2}
+    return jo.muon(learning_rate, beta=momentum, consistent_rms=0.2, labels=hidden, **adam)
+
+
 CONTENDERS = {  # recipe, and what is tuned besides the learning rate
     "SGD": (jo.sgd, {}),
-    "heavy ball": (jo.sgd, {"momentum": DECAY(0.5, 0.99)}),
-    "Nesterov": (lambda **config: jo.sgd(nesterov=True, **config), {"momentum": DECAY(0.5, 0.99)}),
+    "heavy ball": (jo.sgd, {"momentum": MOMENTUM}),
+    "Nesterov": (lambda **config: jo.sgd(nesterov=True, **config), {"momentum": MOMENTUM}),
     "Adagrad": (jo.adagrad, {"initial_accumulator_value": jo.log_uniform(1e-4, 1.0)}),
     "RMSProp": (jo.rmsprop, {"decay": DECAY(0.8, 0.999)}),
-    "Adam": (jo.adam, {"b1": DECAY(0.5, 0.99), "b2": DECAY(0.9, 0.999)}),
-    "AdamW": (jo.adamw, {"b1": DECAY(0.5, 0.99), "b2": DECAY(0.9, 0.999), "weight_decay": jo.log_uniform(1e-5, 1.0)}),
-    "NAdam": (jo.nadam, {"b1": DECAY(0.5, 0.99), "b2": DECAY(0.9, 0.999)}),
-    "AdaBelief": (jo.adabelief, {"b1": DECAY(0.5, 0.99), "b2": DECAY(0.9, 0.999)}),
-    "Lion": (jo.lion, {"b1": DECAY(0.5, 0.99), "b2": DECAY(0.9, 0.999)}),
+    "Adam": (jo.adam, BOTH),
+    "AdamW": (jo.adamw, {**BOTH, "weight_decay": jo.log_uniform(1e-5, 1.0)}),
+    "NAdam": (jo.nadam, BOTH),
+    "AdaBelief": (jo.adabelief, BOTH),
+    "Lion": (jo.lion, BOTH),
+    "Muon": (muon, {"momentum": MOMENTUM, "b2": SQUARES}),
+    "SOAP": (lambda **config: jo.soap(weight_decay=0.0, **config), BOTH),
+    "schedule-free SGD": (jo.schedule_free_sgd, {"b1": MOMENTUM}),
+    "schedule-free AdamW": (jo.schedule_free_adamw, BOTH),
+    "Prodigy": (lambda learning_rate, b1, b2: jo.prodigy(learning_rate, (b1, b2)), BOTH),  # the rate multiplies its own
+    "AdEMAMix": (jo.ademamix, {**BOTH, "b3": DECAY(0.99, 0.9999)}),
+    "ADOPT": (jo.adopt, BOTH),
+    "cautious Adam": (lambda **config: jo.cautious(jo.adam(**config)), BOTH),
 }
 RATES = jo.log_uniform(1e-4, 10.0)
 TRIALS, SEEDS, FRESH, ROUNDS = 32, 10, 1000, 3
@@ -111,7 +139,7 @@ def compare(name: str, trials: int, seeds: int, rounds: int) -> dict:
     rows = judge(workload, chosen, target, seeds, rounds)
     for optimizer, row in rows.items():
         reached = int(np.isfinite(row["steps"]).sum())
-        print(f"{name:14}{optimizer:12}{np.median(row['steps']):>8,.0f} steps   {reached} of {seeds} seeds", flush=True)
+        print(f"{name:14}{optimizer:20}{np.median(row['steps']):>8,.0f} steps   {reached} of {seeds} seeds", flush=True)
     about = {"what": workload.what, "budget": workload.steps, "batch_size": workload.batch_size}
     return {**about, "start": start, "best": best, "target": target, "rows": rows}
 

@@ -164,12 +164,14 @@ def profile_table(result: dict) -> str:
 
 def draw(result: dict, path: Path) -> None:
     """The profiles by steps and by time."""
-    figure = record.figure(11, 4.4)
+    from matplotlib import colormaps
+
+    figure = record.figure(11, 4.8)
     axes = figure.subplots(1, 2, sharey=True)
     for one, key, title in zip(axes, ("steps", "seconds"), ("steps", "time"), strict=True):
         found = verdicts.profile(taken(result, key), RATIOS)
         order = sorted(found, key=lambda name: -found[name].mean())
-        colors = {name: f"C{i}" for i, name in enumerate(taken(result, key))}
+        colors = {name: colormaps["tab20"](i % 20) for i, name in enumerate(taken(result, key))}
         for name in order:
             one.plot(RATIOS, found[name], color=colors[name], label=name, linewidth=1.6)
         one.set_xscale("log", base=2)

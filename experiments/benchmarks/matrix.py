@@ -6,7 +6,7 @@ Writes   experiments/benchmarks/results/matrix-BACKEND.json      (matrix-BACKEND
 The parameters are those of a transformer of 12 layers and width 256 (6 layers with --quick). For Muon a turn is
 `update` and `apply_updates` in one jitted call that donates parameters and state; `memory` is the temporary memory that
 XLA reserves for it, in MB, and `compile` the seconds to compile it. For SOAP a turn is ten whole training steps at
-batch 8 x 128 tokens, in which its basis is refreshed once; the gradients are of the model below.
+batch 8 x 128 tokens, in which its basis is refreshed once; the gradients are of experiments.transformer.
 `ratio` is the time in units of the peer's in the same round, the median over rounds.
 Set OPENBLAS_NUM_THREADS=1: with more threads LAPACK's decompositions of small matrices are slower.
 """
@@ -20,10 +20,10 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
 
 import jaxopt_lite as jo
+from experiments import transformer
 from experiments.benchmarks import timing
 
 LAYERS, QUICK_LAYERS, WIDTH, HEADS, TOKENS, BATCH, LENGTH = 12, 6, 256, 8, 512, 8, 128
@@ -32,44 +32,13 @@ COLUMNS = {"case": "<34s", "contender": "<12s", "ms": ">9.2f", "ratio": ">6.2f",
 
 
 def init(key: jax.Array, layers: int) -> dict[str, Any]:
-    """The parameters of the transformer: matrices are [in, out]."""
-    shapes = {"query": 1, "key": 1, "value": 1, "out": 1, "up": 4, "down": 4}
-
-    def block(key):
-        keys = dict(zip(shapes, jax.random.split(key, len(shapes)), strict=True))
-        sizes = {name: (WIDTH * n, WIDTH) if name == "down" else (WIDTH, WIDTH * n) for name, n in shapes.items()}
-        weights = {name: jax.random.normal(keys[name], size) * size[0] ** -0.5 for name, size in sizes.items()}
-        attention = {name: weights[name] for name in ("query", "key", "value", "out")}
-        mlp = {name: weights[name] for name in ("up", "down")}
-        return {"attention": attention, "mlp": mlp, "norm_1": jnp.ones(WIDTH), "norm_2": jnp.ones(WIDTH)}
-
-    *keys, one, two, three = jax.random.split(key, layers + 3)
-    return {
-        **{f"block_{i}": block(k) for i, k in enumerate(keys)},
-        "embed": jax.random.normal(one, (TOKENS, WIDTH)) * 0.02,
-        "position_embed": jax.random.normal(two, (LENGTH, WIDTH)) * 0.02,
-        "head": jax.random.normal(three, (WIDTH, TOKENS)) * WIDTH**-0.5,
-    }
-
-
-def normed(x: jax.Array, scale: jax.Array) -> jax.Array:
-    """x with a root mean square of `scale` along the last axis."""
-    return scale * x * jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + 1e-6)
+    """The parameters of the transformer."""
+    return transformer.init(key, layers, WIDTH, TOKENS, LENGTH)
 
 
 def loss(params: dict, tokens: jax.Array) -> jax.Array:
     """The mean cross-entropy of the next token, of tokens int32 [batch, length]."""
-    x = params["embed"][tokens] + params["position_embed"]
-    blocks = [params[name] for name in params if name.startswith("block_")]
-    split = lambda y: y.reshape(*y.shape[:-1], HEADS, WIDTH // HEADS)
-    for block in blocks:
-        a, m = block["attention"], block["mlp"]
-        y = normed(x, block["norm_1"])
-        seen = jax.nn.dot_product_attention(*(split(y @ a[name]) for name in ("query", "key", "value")), is_causal=True)
-        x = x + seen.reshape(x.shape) @ a["out"]
-        x = x + jax.nn.gelu(normed(x, block["norm_2"]) @ m["up"]) @ m["down"]
-    logits = (x @ params["head"])[:, :-1]
-    return jnp.mean(optax.losses.softmax_cross_entropy_with_integer_labels(logits, tokens[:, 1:]))
+    return transformer.cross_entropy(transformer.apply(params, tokens, HEADS)[:, :-1], tokens[:, 1:])
 
 
 def contender(optimizer: Any, layers: int, compiling: list[float]) -> tuple[Callable[[], object], float]:
