@@ -21,7 +21,6 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-import optax
 
 import jaxopt_lite as jo
 from experiments import characters, record
