@@ -264,8 +264,9 @@ def test_a_run_killed_while_it_overwrites_is_not_stuck(half, whole, tmp_path, mo
 # Listing and loading -------------------------------------------------------------------------------------------------
 
 
-def test_checkpoints_are_listed_chosen_and_loaded(half, whole):
-    found = jo.checkpoints(half)
+def test_checkpoints_are_listed_chosen_and_loaded(half, whole, monkeypatch):
+    monkeypatch.chdir(half.parent)
+    found = jo.checkpoints(half.name)
     best = min(range(20), key=lambda i: whole.history["valid.loss"][i])
     assert [c.step for c in found][-1] == 20 and 2 <= len(found) <= 3
     assert found[-1].score == whole.history["valid.loss"][9] and whole.history["step"][9] == 20
@@ -277,7 +278,7 @@ def test_checkpoints_are_listed_chosen_and_loaded(half, whole):
     rest = jo.fit(TASK, None, 20, 4, eval_every=2, patience=15, restore_best=True, metric="valid.loss", state=state)
     assert_same((rest.state, rest.params), (whole.state, whole.params))
     with pytest.raises(FileNotFoundError, match="there is no directory"):
-        jo.checkpoints(half / "nowhere")
+        jo.checkpoints(half.name + "nowhere")
     assert jo.checkpoints(half / "checkpoints") == []
 
 

@@ -148,6 +148,7 @@ def read(path: Path, choose: Callable[[dict], Collection[str]] | None = None) ->
     Raises:
         OSError, ValueError, TypeError, KeyError, AttributeError: if a file is missing or has changed.
     """
+    path = path.absolute()  # Orbax finds nothing at a relative one
     for name, digest in read_seal(path).files.items():
         with (path / name).open("rb") as opened:
             if hashlib.file_digest(opened, "sha256").hexdigest() != digest:
