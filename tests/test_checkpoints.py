@@ -294,6 +294,23 @@ def test_parameters_of_an_average_and_of_a_rule_without_a_name(tmp_path):
     assert_same(last.load(like=result.state), result.state)
 
 
+def test_the_shell_shows_how_a_run_stands(half, tmp_path, capsys):
+    main = pytest.importorskip("jaxopt_lite.cli").main
+    copy = shutil.copytree(half, tmp_path / "run")
+
+    def show():
+        with pytest.raises(SystemExit):
+            main(["show", str(copy)])
+        return capsys.readouterr().out
+
+    steps = ", ".join(str(checkpoint.step) for checkpoint in jo.checkpoints(copy))
+    assert f"at step {steps}: 0." in show()
+    about = json.loads((copy / "summary.json").read_text())
+    unfinished = {name: about[name] for name in about if name not in ("metrics", "steps_done")} | {"status": "running"}
+    (copy / "summary.json").write_text(json.dumps(unfinished))
+    assert "it was killed, and the same call resumes it" in show() and f"at step {steps}" in show()
+
+
 # Signals -------------------------------------------------------------------------------------------------------------
 
 

@@ -187,11 +187,12 @@ def test_train_stops_as_it_is_told(run):
 def test_train_writes_a_directory_once(run, tmp_path):
     code, out, _ = run("train", "tiny", "--steps", "4", "--directory", "out/run")
     assert code == 0 and "written to out/run" in out
-    files = {"metrics.jsonl", "metrics.csv", "summary.json", "curves.png"}
+    files = {"metrics.jsonl", "metrics.csv", "summary.json", "curves.png", "checkpoints"}
     assert {p.name for p in (tmp_path / "out" / "run").iterdir()} == files
-    code, _, err = run("train", "tiny", "--steps", "4", "--directory", "out/run")
-    assert code == 2 and "holds a run already (metrics.jsonl); give another, or --overwrite\n" in err
-    assert run("train", "tiny", "--steps", "4", "--directory", "out/run", "--overwrite")[0] == 0
+    assert run("train", "tiny", "--steps", "4", "--directory", "out/run")[:2] == (0, out), "the result is read back"
+    code, _, err = run("train", "tiny", "--steps", "4", "--seed", "1", "--directory", "out/run")
+    assert code == 2 and "or --overwrite. What differs: seed: 0 then, 1 now\n" in err
+    assert run("train", "tiny", "--steps", "4", "--seed", "1", "--directory", "out/run", "--fresh")[0] == 0
 
 
 def test_train_has_trackers(run, tmp_path):
@@ -361,8 +362,8 @@ def test_a_sweep_with_a_policy_of_the_module_is_shown_and_resumed(run, tmp_path)
         (tmp_path / "out" / "sweep.json").write_text(json.dumps({**about, "status": status}))
         code, out, _ = run("show", "out")
         assert code == 0 and out.startswith(f"tiny:trial: {shown}, 2 trials") and "jaxopt-lite resume out" in out
-    with (tmp_path / "out" / "events.jsonl").open("a") as events:
-        assert hold(events)
+    with (tmp_path / "out" / ".lock").open("a") as lock:
+        assert hold(lock)
         (tmp_path / "out" / "sweep.json").write_text(json.dumps({**about, "status": "running"}))
         assert run("show", "out")[1].startswith("tiny:trial: running, 2 trials")
 
@@ -428,7 +429,8 @@ def test_show_tells_how_a_run_ended(run, tmp_path, seeds):
     code, out, err = run("show", "out")
     assert code == 0 and not err and out.startswith("sgd(0.1, momentum=None, ")
     assert re.search(r"\n  status +2 max_steps\n  steps +4\n" if seeds else r"\n  status +max_steps\n  steps +4\n", out)
-    assert [line for line in trained.splitlines() if line.startswith("  ")] == out.splitlines()[3:-1]
+    assert [line for line in trained.splitlines() if line.startswith("  ")] == out.splitlines()[3:-2]
+    assert re.search(r"\n  checkpoints +at step 4: 0\.\d+ MB\n", out)
     (tmp_path / "out" / "summary.json").unlink()
     code, out, _ = run("show", "out")
     assert code == 0 and out == "a run under way, or one that failed: its points so far are in out/metrics.jsonl\n"

@@ -19,6 +19,7 @@ from jaxopt_lite.cli.names import optimizer_of, own_optimizer, task_of, tracker_
 from jaxopt_lite.cli.sweeps import show_sweep
 from jaxopt_lite.core.hyperparameters import rules
 from jaxopt_lite.log.records import read_json
+from jaxopt_lite.run.folder import is_running
 
 __all__ = []
 
@@ -109,8 +110,11 @@ def train(
     accumulate: Annotated[int, Option(min=1, help="pieces in which a batch is worked, to save memory")] = 1,
     eval_batch_size: Annotated[int | None, Option(min=1, help="evaluate in pieces of so many examples")] = None,
     remat: Annotated[bool, Option("--remat", help="compute again what the gradient needs, to save memory")] = False,
-    directory: Annotated[Path | None, Option(help="where metrics.jsonl, summary.json and curves.png go")] = None,
-    overwrite: Annotated[bool, Option("--overwrite", help="replace the files of an earlier run")] = False,
+    directory: Annotated[Path | None, Option(help="where the run is kept; the same command resumes it")] = None,
+    overwrite: Annotated[bool, Option("--overwrite", "--fresh", help="start over, instead of resuming")] = False,
+    save_seconds: Annotated[float, Option(min=0, help="seconds between two checkpoints")] = 60.0,
+    save_steps: Annotated[int | None, Option(min=1, help="steps between two checkpoints")] = None,
+    keep: Annotated[int, Option(min=1, help="how many of the latest checkpoints to keep")] = 2,
     tracker: Annotated[
         list[str] | None, Option(help="console, csv:PATH, tensorboard:DIRECTORY, mlflow[:URI] or wandb[:PROJECT]")
     ] = None,
@@ -139,6 +143,9 @@ def train(
         remat=remat,
         directory=directory,
         overwrite=overwrite,
+        save_seconds=save_seconds,
+        save_steps=save_steps,
+        keep=keep,
         trackers=[tracker_of(text) for text in tracker or []],
         progress=progress,
     )
@@ -153,10 +160,19 @@ def _show_run(directory: Path) -> None:
     if not (directory / "metrics.jsonl").exists():
         raise FileNotFoundError(f"there is no sweep in {directory} (no sweep.json), and no run (no metrics.jsonl)")
     path = directory / "summary.json"
+    rows = f"the points are in {directory / 'metrics.jsonl'}"
     if not path.exists():
         print(f"a run under way, or one that failed: its points so far are in {directory / 'metrics.jsonl'}")
         return
-    about = read_json(path, _SUMMARY, f"the points are in {directory / 'metrics.jsonl'}")
+    about = read_json(path, {"optimizer": str, "status": (str, list)}, rows)
+    if about["status"] == "running":
+        print(about["optimizer"])
+        is_dead = "it was killed, and the same call resumes it"
+        print(f"  {'status':20} {'running' if is_running(directory) else is_dead}")
+        _print_checkpoints(directory)
+        print(rows)
+        return
+    about = read_json(path, _SUMMARY, rows)
     several = isinstance(about["status"], list)
     status = collections.Counter(about["status"] if several else [about["status"]])
     done = sorted(set(about["steps_done"])) if several else [about["steps_done"]]
@@ -164,7 +180,16 @@ def _show_run(directory: Path) -> None:
     print(f"  {'status':20} " + ", ".join(f"{n} {name}" if several else name for name, n in status.items()))
     print(f"  {'steps':20} {' to '.join(map(str, dict.fromkeys((done[0], done[-1]))))}")
     _print_metrics(about["metrics"])
-    print(f"the points are in {directory / 'metrics.jsonl'}")
+    _print_checkpoints(directory)
+    print(rows)
+
+
+def _print_checkpoints(directory: Path) -> None:
+    """Print the steps of the checkpoints, and what they take on the disk."""
+    found = jo.checkpoints(directory)
+    if found:
+        steps, size = ", ".join(str(checkpoint.step) for checkpoint in found), sum(c.bytes for c in found)
+        print(f"  {'checkpoints':20} at step {steps}: {size / 1e6:.3g} MB")
 
 
 def _print_metrics(metrics: dict[str, Any]) -> None:

@@ -53,7 +53,7 @@ def sweep(
     directory: Annotated[
         Path | None, Option(help="where the sweep is saved; the same command again resumes it")
     ] = None,
-    overwrite: Annotated[bool, Option("--overwrite", help="replace the files of an earlier sweep")] = False,
+    overwrite: Annotated[bool, Option("--overwrite", "--fresh", help="start over, instead of resuming")] = False,
 ) -> None:
     """Train many configs side by side, and show the best."""
     trial, home = trial_of(module)
