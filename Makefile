@@ -10,6 +10,9 @@ CANDIDATES := python3 python3.14 python3.13 python3.12 python3.11
 JOBS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1); [ "$$n" -gt 4 ] && echo 4 || echo "$$n")
 PYTEST_FLAGS ?= -n $(JOBS) --dist worksteal
 
+# LAPACK's threads wait for each other and for those of XLA.
+export OPENBLAS_NUM_THREADS ?= 1
+
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:

@@ -195,6 +195,16 @@ def test_train_writes_a_directory_once(run, tmp_path):
     assert run("train", "tiny", "--steps", "4", "--seed", "1", "--directory", "out/run", "--fresh")[0] == 0
 
 
+def test_lapack_gets_one_thread(run, monkeypatch):
+    pools = pytest.importorskip("threadpoolctl")
+    threads = lambda: {pool["num_threads"] for pool in pools.threadpool_info() if pool["user_api"] == "blas"}
+    with pools.threadpool_limits(2, user_api="blas"):
+        monkeypatch.setenv("OPENBLAS_NUM_THREADS", "2")
+        assert run("list")[0] == 0 and threads() == {2}, "unless the user says otherwise"
+        monkeypatch.delenv("OPENBLAS_NUM_THREADS")
+        assert run("list")[0] == 0 and threads() == {1}
+
+
 def test_train_has_trackers(run, tmp_path):
     flags = ["--steps", "4", "--eval-every", "2", "--tracker", "csv:out.csv", "--tracker", "console"]
     code, out, err = run("train", "tiny", *flags, "--progress", "lines")

@@ -21,6 +21,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line, and exit with code 0 on success, 2 after a bad argument, 130 after a second Ctrl-C."""
     sys.path.insert(0, str(Path.cwd()))  # experiments of this folder
     _keep_executables()
+    _one_thread_for_lapack()
     try:
         given = sys.argv[1:] if arguments is None else arguments
         code = app(args=given or ["--help"], prog_name="jaxopt-lite", standalone_mode=False)
@@ -45,6 +46,15 @@ def _keep_executables() -> None:
         with contextlib.suppress(RuntimeError):  # a user without a home directory
             home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
             jax.config.update("jax_compilation_cache_dir", str(home / "jaxopt_lite"))
+
+
+def _one_thread_for_lapack() -> None:
+    """Give LAPACK one thread, unless the user says otherwise: its threads wait for each other and for those of XLA."""
+    if "OPENBLAS_NUM_THREADS" not in os.environ:
+        with contextlib.suppress(ImportError):
+            from threadpoolctl import threadpool_limits
+
+            threadpool_limits(1, user_api="blas")
 
 
 def _fail(message: str, code: int) -> int:
