@@ -73,7 +73,11 @@ PLAN = (
     },  # its hybrids hold solvers
     {
         "solve": ("problem", "solution", "implicit", "batch", "custom"),
-        "train": ("task", "calls", "state", "plan", "step", "data", "source", "point", "result", "loop"),
+        "train": (
+            *("task", "calls", "state", "plan", "step"),
+            *("data", "pipeline", "stacks", "prefetch", "source"),  # batches
+            *("point", "result", "loop"),
+        ),
         "sharding": (),
     },
     {
@@ -101,6 +105,7 @@ PLAN = (
             "contents",
             "folder",
             "saves",
+            "profiling",
             "run_folder",
             "training",
             "checkpoints",
@@ -125,6 +130,7 @@ ALLOWED = {
     "core.text": {"importlib"},  # parse looks names up in the package, which stands below it, when it is called
     "sweeps.adaptive": {"optuna"},  # its samplers, imported when one is asked
     "train.calls": {"threading"},  # it waits for the device in pauses, so that Python can handle signals
+    "train.prefetch": {"threading"},  # it takes batches from the user's pipeline while the device works
     "core.transformation": {"threading"},  # whether a value is the outermost one is known for each thread
 }
 

@@ -108,6 +108,9 @@ def train(
     compute_dtype: Annotated[str | None, Option(help="dtype of the loss, such as bfloat16")] = None,
     directory: Annotated[Path | None, Option(help="where metrics.jsonl, summary.json and curves.png go")] = None,
     overwrite: Annotated[bool, Option("--overwrite", help="replace the files of an earlier run")] = False,
+    profile: Annotated[
+        str | None, Option(metavar="FIRST:LAST", help="write a trace of these steps to DIRECTORY/profile")
+    ] = None,
 ) -> None:
     """Train the task of a module, and print how it ended."""
     task, home = task_of(module)
@@ -129,12 +132,23 @@ def train(
         compute_dtype=compute_dtype,
         directory=directory,
         overwrite=overwrite,
+        profile=_window(profile),
         progress="auto",
     )
     print(f"{rule}: {result.message}" + (f" Mean ± standard deviation of {seeds} runs:" if (seeds or 1) > 1 else ""))
     _print_metrics(result.metrics)
     if directory is not None:
         print(f"written to {directory}")
+
+
+def _window(text: str | None) -> tuple[int, int] | None:
+    """The steps of FIRST:LAST."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+):(\d+)", text)
+    if found is None:
+        raise ValueError(f"--profile takes FIRST:LAST, such as 100:110, got {text!r}")
+    return int(found[1]), int(found[2])
 
 
 def _show_run(directory: Path) -> None:

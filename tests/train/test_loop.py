@@ -403,7 +403,7 @@ def test_a_run_asked_to_stop_after_its_last_step_has_done_all():
 
 
 def test_a_long_order_goes_to_the_device_in_parts(monkeypatch):
-    monkeypatch.setattr("jaxopt_lite.train.loop._INDICES", 4 * 4)
+    monkeypatch.setattr("jaxopt_lite.train.source._INDICES", 4 * 4)
     assert_same(jo.fit(LINEAR, WARMED, 20, 4).state, jo.fit(LINEAR, WARMED, **RUN).state)
 
 
