@@ -277,7 +277,10 @@ def block_picture(path):
 def test_a_result_is_not_lost_where_its_files_cannot_be_written(tmp_path, harm, at):
     folder = tmp_path / "run"
     act = lambda point: harm(folder) if point.step == at else None
-    with pytest.warns(UserWarning, match="fit: .*/(summary.json|curves.png|metrics.jsonl|checkpoints) could not be written .* not changed by it"):
+    with pytest.warns(
+        UserWarning,
+        match="fit: .*/(summary.json|curves.png|metrics.jsonl|checkpoints) could not be written .* not changed by it",
+    ):
         result = jo.fit(RAMP, jo.sgd(1.0), 4, eval_every=2, directory=folder, callbacks=[act])
     assert result.params["w"] == -4 and result.status == "max_steps"
 

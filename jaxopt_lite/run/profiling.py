@@ -71,10 +71,10 @@ class Profiler:
                 self._fail(error)
 
     def close(self) -> None:
-        """Stop, and warn if the run has ended before the window."""
+        """Stop, and warn if the run has ended before the window began."""
         if not self._is_over and not self._is_on:
             assert self._window is not None
-            self._fail(f"the run ended before step {self._window[0]}")
+            self._fail(f"the run has no step after {self._window[0]}")
         self._stop()
 
     def _stop(self) -> None:

@@ -127,7 +127,8 @@ def training(
             batches is brought to its place: by its state where it has one, else the batches taken are left out.
         save_last: yield a `Snapshot` at the end, however the run ends.
         prefetch: how many stacks of an iterator's batches a thread makes ahead, at least 0.
-        pauses: steps, counted as in the history, after which a `Pause` is yielded. Results do not depend on them.
+        pauses: steps, counted as in the history, after which a `Pause` is yielded, except after the last. Results do
+            not depend on them.
 
     Returns:
         The `Result`.
@@ -171,7 +172,7 @@ def training(
             if kind == "stream":
                 sent.append(row["step"])
             done += n
-            if done in pauses:
+            if done in pauses and done < last:
                 fetched(run.tally.steps)
                 yield Pause(done)
             if not ends:
