@@ -180,9 +180,9 @@ class Pipeline:
 def _methods(made: Any) -> tuple[str, Callable, Callable] | None:
     """The name of the method that reads a state, and the two that read and set it."""
     for read, write in _PAIRS:
-        pair = getattr(made, read, None), getattr(made, write, None)
-        if callable(pair[0]) and callable(pair[1]):
-            return read, *pair
+        get, put = getattr(made, read, None), getattr(made, write, None)
+        if callable(get) and callable(put):
+            return read, get, put
     return None
 
 

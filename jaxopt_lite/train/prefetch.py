@@ -22,7 +22,7 @@ class Ahead:
         self._values, self._ready = values, queue.SimpleQueue()
         self._room, self._is_closed = threading.Semaphore(number), False
         # What `with jax.enable_x64(...)` and the like have set holds for one thread only.
-        self._settings = jax.config.jax_enable_x64, jax.config.jax_default_device
+        self._settings = [getattr(jax.config, name) for name in ("jax_enable_x64", "jax_default_device")]
         # A daemon, so that a pipeline that waits for ever does not keep the process from ending.
         self._thread = threading.Thread(target=self._work, name="prefetch", daemon=True)
         self._thread.start()

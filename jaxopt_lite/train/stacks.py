@@ -22,6 +22,9 @@ class Stacks:
     Each batch is copied once, into its place in the stack, so that the iterator may fill the same arrays again. What it
     yields is converted: arrays and tensors of other libraries, and in a dict lists of numbers.
 
+    The first stack holds one batch, and each later one as many as all before it, up to its size, so that the device
+    begins after the first batch.
+
     Args:
         batches: an iterator of batches, pytrees of arrays of equal shapes.
         every: steps of a point; stacks divide it as evenly as they can.
@@ -30,6 +33,7 @@ class Stacks:
     def __init__(self, batches: Iterator[Any], every: int):
         self._batches, self._every = batches, every
         self._size = 0  # of all stacks; known with the first batch
+        self._number = 0  # of batches so far
         self._first: Any = None
         self._shapes: list[tuple] = []
 
@@ -45,7 +49,8 @@ class Stacks:
         """
         stack: list[np.ndarray] = []
         structure, number, more = None, 0, True
-        while number < min(wanted, self._size or 1):
+        most = min(wanted, max(1, self._number), self._size or 1)
+        while number < most:
             try:
                 batch = next(self._batches)
             except StopIteration:
@@ -57,6 +62,7 @@ class Stacks:
             for place, leaf in zip(stack, leaves, strict=True):
                 place[number] = leaf
             number += 1
+        self._number += number
         if structure is None or not number:
             return None, 0, False
         for place in stack:

@@ -151,7 +151,7 @@ def test_evaluate_returns_scalars_and_is_tried_before_any_step(where, wrong, err
     task = jo.Task(init, loss, batches, evaluate=wrong, **{where: VALID})
     with pytest.raises(error, match=message):
         jo.fit(task, jo.sgd(0.1), steps=100, eval_every=100)
-    assert len(list(batches)) == 50, "one stack was taken"
+    assert len(list(batches)) == 99, "one stack was taken, of one batch"
 
 
 def test_init_makes_what_can_be_optimized():
