@@ -76,7 +76,8 @@ class Pipeline:
         made: Any = source() if callable(source) else source
         if not may_give_batches(made):
             raise TypeError(f"Task: train must return an iterator of batches when it is a function, got {made!r:.80}")
-        self._made, self._is_loader = made, not hasattr(made, "__next__")
+        self._made: Any = made
+        self._is_loader = not hasattr(made, "__next__")
         self._is_given = made is source and not self._is_loader
         self._set_epoch = _epoch_setter(made) if self._is_loader else None
         self._epoch, self._batch, self.taken, self.has_ended = 0, 0, 0, False
