@@ -1,6 +1,6 @@
 """Batches that the host makes, made ahead by a thread, cost at most 5 % over the same batches drawn on the device.
 
-Run      python -m experiments.benchmarks.pipelines [--quick]      about 4 minutes on two CPU cores, 1 with --quick
+Run      python -m experiments.benchmarks.pipelines [--quick]      about 5 minutes on two CPU cores, 2 with --quick
 Writes   experiments/benchmarks/results/pipelines-BACKEND.json     (pipelines-BACKEND-quick.json with --quick)
 
 The contenders train on the same batches in the same order, with `jo.fit`, and arrive at the same parameters, which is
@@ -84,7 +84,7 @@ def transformer(key):
 
 # Name, (init, loss, data), batch size, steps, steps of a point.
 CASES = (
-    ("784-256-10, batches of 128", network, 128, 1000, 250),
+    ("784-256-10, batches of 128", network, 128, 3000, 250),
     ("transformer, batches of 16 x 64", transformer, 16, 60, 20),
 )
 

@@ -10,8 +10,9 @@ from jaxopt_lite.train.task import as_array
 
 __all__ = []
 
-_MOST = 64  # batches in a stack
-_BYTES = 2**22  # of a stack, at most, where it holds more than one batch
+# A call costs about four steps of a small network, in copies of its state: so stacks are long.
+_MOST = 256  # batches in a stack
+_BYTES = 2**25  # of a stack, at most, where it holds more than one batch
 _ALIGNED = 64  # bytes: on a CPU, JAX uses memory at multiples of it as it is, and copies any other
 _YIELDS = "Task: what an iterator given as train yields"
 

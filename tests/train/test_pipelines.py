@@ -53,7 +53,7 @@ def test_stacks_have_one_shape_and_the_first_ones_are_short():
 
 
 def test_stacks_hold_some_mebibytes_and_divide_a_point_evenly():
-    sizes = {(4, 100): 50, (4, 64): 64, (4, 129): 43, (2**20, 100): 1, (2**18, 10): 4, (2**30, 3): 1}
+    sizes = {(4, 100): 100, (4, 256): 256, (4, 300): 150, (2**20, 100): 8, (2**22, 10): 2, (2**30, 3): 1}
     for (values, every), size in sizes.items():
         one = np.broadcast_to(np.float32(1), (values,))
         stacks = Stacks(iter([]), every)
