@@ -92,8 +92,8 @@ def fit(
             and once more at the end. None for both this and save_steps keeps none, and needs no Orbax.
         save_steps: steps between two checkpoints, at least 1.
         keep: how many of the latest checkpoints to keep, at least 1; that of the best point is kept too.
-        prefetch: how many stacks of an iterator's batches (at most 32 MiB each, or one batch) a thread makes ahead of the
-            device, at least 0, which makes them between the steps. Results do not depend on it.
+        prefetch: how many stacks of an iterator's batches (32 MiB at most each, or one batch) a thread makes ahead of
+            the device, at least 0, which makes them between the steps. Results do not depend on it.
         profile: (first, last): write a trace of the steps after the first `first`, up to `last`, to directory/profile;
             0 <= first < last, counted as in the history.
 
