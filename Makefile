@@ -43,6 +43,7 @@ bench: $(VENV)/.dev ## time updates, training and sweeps against their peers
 	$(BIN)/python -m experiments.benchmarks.updates
 	$(BIN)/python -m experiments.benchmarks.memory
 	$(BIN)/python -m experiments.benchmarks.training
+	$(BIN)/python -m experiments.benchmarks.pipelines
 	$(BIN)/python -m experiments.benchmarks.sweeps
 	$(BIN)/python -m experiments.benchmarks.page
 

@@ -135,7 +135,7 @@ from jaxopt_lite.sweeps.proposal import space_of
 from jaxopt_lite.sweeps.samplers import Sampler, grid, halton, random, sampler, sobol
 from jaxopt_lite.sweeps.space import Space, space
 from jaxopt_lite.train.data import batch_order
-from jaxopt_lite.train.loop import Point, Reply, Snapshot, training
+from jaxopt_lite.train.loop import Pause, Point, Reply, Snapshot, training
 from jaxopt_lite.train.plan import Plan
 from jaxopt_lite.train.point import Run
 from jaxopt_lite.train.result import Result
@@ -229,6 +229,7 @@ __all__ = [
     "Objective",
     "Part",
     "Parts",
+    "Pause",
     "Penalty",
     "Place",
     "Plan",

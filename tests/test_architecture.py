@@ -75,7 +75,9 @@ PLAN = (
     {
         "solve": ("problem", "solution", "implicit", "batch", "custom"),
         "train": (
-            *("task", "calls", "state", "remat", "plan", "pieces", "step", "data", "source", "point", "result", "loop"),
+            *("task", "calls", "state", "remat", "plan", "pieces", "step"),
+            *("data", "pipeline", "stacks", "prefetch", "source"),  # batches
+            *("point", "result", "loop"),
         ),
         "sharding": (),
     },
@@ -111,6 +113,7 @@ PLAN = (
             "contents",
             "folder",
             "saves",
+            "profiling",
             "run_folder",
             "training",
             "checkpoints",
@@ -140,6 +143,7 @@ ALLOWED = {
     "core.text": {"importlib"},  # parse looks names up in the package, which stands below it, when it is called
     "sweeps.adaptive": {"optuna"},  # its samplers, imported when one is asked
     "train.calls": {"threading"},  # it waits for the device in pauses, so that Python can handle signals
+    "train.prefetch": {"threading"},  # it takes batches from the user's pipeline while the device works
     "core.transformation": {"threading"},  # whether a value is the outermost one is known for each thread
 }
 

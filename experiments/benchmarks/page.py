@@ -51,6 +51,13 @@ SECTIONS = {
         "hand-written `lax.scan` over a given order of the data. `fit` and `scan + order` draw the order themselves.",
         {"case": "case", "contender": "contender", "steps_s": "steps/s", "ratio": "ratio", "target": "target"},
     ),
+    "pipelines": (
+        "Batches made on the host",
+        "`jo.fit` with Adam on the same batches in the same order. `device` takes them from data on the device; "
+        "`ahead` from NumPy in a thread, `between` between the steps; `work` adds a wait of a quarter of a step for "
+        "each batch. `ratio` is the time in units of that of `device`.",
+        {"case": "case", "contender": "contender", "steps_s": "steps/s", "ratio": "ratio", "target": "target"},
+    ),
     "sweeps": (
         "Sweeps",
         "AdamW on the digits, learning rate and weight decay drawn for each trial. `engine` is what `jo.sweep` drives, "

@@ -64,9 +64,9 @@ def _fail(message: str, code: int) -> int:
 
 
 def _notes(error: Exception) -> str:
-    """What a sweep has added to an error."""
-    notes = [note for note in getattr(error, "__notes__", ()) if note.startswith("sweep: ")]
-    return "".join("; " + note.removeprefix("sweep: ") for note in notes)
+    """What a sweep or a run has added to an error."""
+    notes = [note for note in getattr(error, "__notes__", ()) if note.startswith(("sweep: ", "fit: "))]
+    return "".join("; " + note.partition(": ")[2] for note in notes)
 
 
 def _place(error: Exception) -> str:

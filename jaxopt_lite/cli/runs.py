@@ -119,6 +119,9 @@ def train(
         list[str] | None, Option(help="console, csv:PATH, tensorboard:DIRECTORY, mlflow[:URI] or wandb[:PROJECT]")
     ] = None,
     progress: Annotated[str, Option(help="auto (a bar on a terminal), bar, lines or none")] = "auto",
+    profile: Annotated[
+        str | None, Option(metavar="FIRST:LAST", help="write a trace of these steps to DIRECTORY/profile")
+    ] = None,
 ) -> None:
     """Train the task of a module, and print how it ended."""
     task, home = task_of(module)
@@ -148,11 +151,22 @@ def train(
         keep=keep,
         trackers=[tracker_of(text) for text in tracker or []],
         progress=progress,
+        profile=_window(profile),
     )
     print(f"{rule}: {result.message}" + (f" Mean ± standard deviation of {seeds} runs:" if (seeds or 1) > 1 else ""))
     _print_metrics(result.metrics)
     if directory is not None:
         print(f"written to {directory}")
+
+
+def _window(text: str | None) -> tuple[int, int] | None:
+    """The steps of FIRST:LAST."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+):(\d+)", text)
+    if found is None:
+        raise ValueError(f"--profile takes FIRST:LAST, such as 100:110, got {text!r}")
+    return int(found[1]), int(found[2])
 
 
 def _show_run(directory: Path) -> None:

@@ -4,6 +4,7 @@ summary.json    the arguments, versions, hashes of the task's functions and data
 metrics.jsonl   a row for each point of the history, written as it happens; metrics.csv has the same
 curves.png      the picture, at the end
 checkpoints/    the whole run, by step; see `jaxopt_lite.checkpoint`
+profile/        a trace of some steps, where one was asked for
 """
 
 import contextlib
@@ -39,7 +40,7 @@ from jaxopt_lite.transforms.schedule_free import is_averaged
 
 __all__ = []
 
-NAMES = ("metrics.jsonl", "metrics.csv", "curves.png", "checkpoints", "summary.json")
+NAMES = ("metrics.jsonl", "metrics.csv", "curves.png", "checkpoints", "profile", "summary.json")
 _ABOUT = {"arguments": dict, "data": dict, "contents": dict, "versions": dict}
 _REMEDY = "copy it back from a backup, or start again: in another directory, or with overwrite=True"
 

@@ -13,11 +13,12 @@ from jaxopt_lite.core.arguments import check_bool, check_int
 from jaxopt_lite.log.progress import Progress
 from jaxopt_lite.log.trackers import Tracker
 from jaxopt_lite.run.arguments import check_path, check_progress
+from jaxopt_lite.run.profiling import Profiler, check_window
 from jaxopt_lite.run.run_folder import RunFolder, template_of
 from jaxopt_lite.run.saves import Saves
 from jaxopt_lite.run.signals import interruptible
 from jaxopt_lite.run.tracking import check_trackers, examples_of_step, relay_of, summary_of
-from jaxopt_lite.train.loop import Point, Reply, Snapshot, check_arguments, training
+from jaxopt_lite.train.loop import Pause, Point, Reply, Snapshot, check_arguments, training
 from jaxopt_lite.train.plan import Plan
 from jaxopt_lite.train.point import Run
 from jaxopt_lite.train.result import Result
@@ -58,6 +59,8 @@ def fit(
     save_seconds: float | None = 60.0,
     save_steps: int | None = None,
     keep: int = 2,
+    prefetch: int = 2,
+    profile: tuple[int, int] | None = None,
 ) -> Result:
     """Train, in compiled stretches of steps with the data on the device.
 
@@ -111,6 +114,10 @@ def fit(
             and once more at the end. None for both this and save_steps keeps none, and needs no Orbax.
         save_steps: steps between two checkpoints, at least 1.
         keep: how many of the latest checkpoints to keep, at least 1; that of the best point is kept too.
+        prefetch: how many stacks of an iterator's batches (32 MiB at most each, or one batch) a thread makes ahead of
+            the device, at least 0, which makes them between the steps. Results do not depend on it.
+        profile: (first, last): write a trace of the steps after the first `first`, up to `last`, to directory/profile;
+            0 <= first < last, counted as in the history.
 
     Returns:
         The result: params, state, history, status, steps, metrics (test.* too) and a message. A run also ends when the
@@ -136,25 +143,30 @@ def fit(
     overwrite = check_bool("fit", "overwrite", overwrite)
     saves = Saves("fit", save_seconds, save_steps, "save_steps")
     keep = check_int("fit", "keep", keep)
+    prefetch, window = check_int("fit", "prefetch", prefetch, 0), check_window(profile, path)
     began, snapshot = time.perf_counter(), None
     with contextlib.ExitStack() as stack:
         folder = None
         if path is not None:
             folder = stack.enter_context(contextlib.closing(RunFolder(path, overwrite, saves.ever, keep)))
             snapshot = _earlier(folder, task, optimizer, plan, seed, seeds, params, state)
-        events = training(
-            task, optimizer, plan, seed, seeds, params, None if snapshot else state,
-            ahead=not callbacks, snapshot=snapshot, save_last=folder is not None and saves.ever,
-        )  # fmt: skip
         resumed = state.state if isinstance(state, Run) else state
         first = int(steps_done("fit", resumed).max()) if isinstance(resumed, TrainState) else 0
+        profiler = Profiler(window, (path or Path()) / "profile", folder.open if folder is not None else lambda: None)
+        events = training(
+            task, optimizer, plan, seed, seeds, params, None if snapshot else state,
+            ahead=not callbacks, snapshot=snapshot, save_last=folder is not None and saves.ever, prefetch=prefetch,
+            pauses=profiler.pauses,
+        )  # fmt: skip
         interrupted = stack.enter_context(interruptible())
         done = first if snapshot is None else snapshot.rows[-1].step
         rule = resumed.optimizer if optimizer is None and isinstance(resumed, TrainState) else optimizer
         relay = stack.enter_context(relay_of(trackers, rule, plan, seed, seeds, done, interrupted))
         stack.enter_context(contextlib.closing(events))
+        stack.enter_context(contextlib.closing(profiler))
+        profiler.reached(done)
         shown = Progress(first + steps, progress, examples=examples_of_step(task, plan, seeds))
-        result = _drive(events, folder, saves, relay, callbacks, shown, interrupted)
+        result = _drive(events, folder, saves, relay, callbacks, shown, interrupted, profiler)
         seconds = time.perf_counter() - began
         if folder is not None:
             folder.finish(result, seconds)
@@ -174,12 +186,16 @@ def _earlier(folder, task, optimizer, plan, seed, seeds, params, state) -> Snaps
     return snapshot
 
 
-def _drive(events, folder, saves, relay, callbacks, progress, interrupted) -> Result:
+def _drive(events, folder, saves, relay, callbacks, progress, interrupted, profiler) -> Result:
     """Run the generator to its end, passing on its points."""
     last, step, reply = time.perf_counter(), None, None
     try:
         while True:
             event = events.send(reply)
+            if isinstance(event, Pause):
+                profiler.reached(event.step)
+                reply = None
+                continue
             if isinstance(event, Snapshot):
                 if folder is not None:
                     folder.save(event)

@@ -6,9 +6,8 @@ key and the epoch's number; what does not fill a batch at an epoch's end is left
 """
 
 import functools
-import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -17,7 +16,6 @@ import numpy as np
 
 from jaxopt_lite.core.programs import quickly
 from jaxopt_lite.train.state import MOST_STEPS
-from jaxopt_lite.train.task import as_array, may_give_batches
 
 __all__ = ["batch_order"]
 
@@ -118,56 +116,3 @@ def _host() -> Any:
         return jax.local_devices(backend="cpu")[0]
     except RuntimeError:
         return None
-
-
-def stacks(source: Any, size: int, skipped: int = 0) -> Callable[[int], tuple[Any, int]]:
-    """Take batches from an iterator, and give them in stacks.
-
-    Args:
-        source: an iterator of batches (pytrees of arrays of equal shapes), or a function that returns one.
-        size: the largest number of batches in a stack.
-        skipped: how many batches to leave out first.
-
-    Returns:
-        A function of the number wanted: (stack, number), with arrays [size, batch, ...] of which the first `number` are
-        filled. It is less than `size` and the number wanted only where the iterator has ended.
-    """
-    made: Any = source() if callable(source) else source
-    if not may_give_batches(made):
-        raise TypeError(f"Task: train must return an iterator of batches when it is a function, got {made!r:.80}")
-    batches: Iterator[Any] = itertools.islice(iter(made), skipped, None)
-    shapes: set[str] = set()
-
-    def take(wanted: int) -> tuple[Any, int]:
-        taken = [_copied(batch) for batch in itertools.islice(batches, min(size, wanted))]
-        if not taken:
-            return None, 0
-        shapes.update(str(jax.tree.map(lambda leaf: tuple(np.shape(leaf)), batch)) for batch in taken)
-        if len(shapes) > 1:
-            raise ValueError(
-                f"Task: batches of an iterator must have equal shapes, got {' and '.join(sorted(shapes))}; "
-                "leave out one that is not full (drop_last=True in a loader)"
-            )
-        filled = taken + taken[-1:] * (size - len(taken))
-        stack = jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *filled)
-        return jax.device_put(stack), len(taken)
-
-    return take
-
-
-def _copied(batch: Any) -> Any:
-    """A batch in memory of its own, since its iterator may fill the same arrays again for the next one."""
-    leaves = jax.tree.leaves(batch)
-    if leaves and all(isinstance(leaf, (str, complex, float, int)) for leaf in leaves):
-        raise TypeError(
-            f"Task: an iterator given as train must yield batches, pytrees of arrays [batch, ...], got {batch!r:.80}; "
-            "give a whole data set as arrays [n, ...]"
-        )
-
-    def copy(leaf):
-        if isinstance(leaf, jax.Array):
-            return leaf
-        array = np.asarray(leaf) if isinstance(leaf, (complex, float, int)) else leaf
-        return np.array(as_array("Task: what an iterator given as train yields", array))
-
-    return jax.tree.map(copy, batch)

@@ -5,7 +5,7 @@ progress are the driver's. A driver that wants to save is given a `Snapshot`, fr
 """
 
 import functools
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -17,6 +17,7 @@ from jaxopt_lite.core.method import Solver
 from jaxopt_lite.core.numbers import describe
 from jaxopt_lite.core.programs import Program, Same
 from jaxopt_lite.train.calls import fetched
+from jaxopt_lite.train.pipeline import Position
 from jaxopt_lite.train.plan import SAVING, Plan
 from jaxopt_lite.train.point import (
     INTERRUPTED,
@@ -36,7 +37,7 @@ from jaxopt_lite.train.source import Source
 from jaxopt_lite.train.state import MOST_STEPS, Method, TrainState, accept_method, adopted, check_seed, init_state
 from jaxopt_lite.train.task import Task, check_task
 
-__all__ = ["Point", "Reply", "Snapshot", "training"]
+__all__ = ["Pause", "Point", "Reply", "Snapshot", "training"]
 
 
 class Point(NamedTuple):
@@ -61,12 +62,24 @@ class Snapshot(NamedTuple):
         rows: the rows of the history so far.
         first: the step at which the run began, 0 unless it resumed from a state.
         taken: the number of batches taken so far, those of an iterator included.
+        position: the place in an iterator or a loader after them; None where there is none.
     """
 
     run: Run
     rows: tuple[Row, ...]
     first: int
     taken: int
+    position: Position | None = None
+
+
+class Pause(NamedTuple):
+    """The device has done the steps after which a pause was asked for, and nothing more.
+
+    Attributes:
+        step: their number.
+    """
+
+    step: int
 
 
 class Reply(NamedTuple):
@@ -95,7 +108,9 @@ def training(
     ahead: bool = True,
     snapshot: Snapshot | None = None,
     save_last: bool = False,
-) -> Generator[Point | Snapshot, Reply | None, Result]:
+    prefetch: int = 0,
+    pauses: Sequence[int] = (),
+) -> Generator[Point | Snapshot | Pause, Reply | None, Result]:
     """Train, yielding a `Point` for each row of the history, to be answered by a `Reply` or None.
 
     Args:
@@ -108,9 +123,12 @@ def training(
         state: a state or a run to resume from, for plan.steps more steps; it holds the optimizer (give the same or
             None), the key, the parameters and what the stopping rules remember.
         ahead: let the device begin a point before the one before it is read. If false, a point holds the state.
-        snapshot: resume the run that it was taken of, up to plan.steps in all, given the same arguments; batches that
-            were taken from an iterator are skipped.
+        snapshot: resume the run that it was taken of, up to plan.steps in all, given the same arguments; an iterator of
+            batches is brought to its place: by its state where it has one, else the batches taken are left out.
         save_last: yield a `Snapshot` at the end, however the run ends.
+        prefetch: how many stacks of an iterator's batches a thread makes ahead, at least 0.
+        pauses: steps, counted as in the history, after which a `Pause` is yielded, except after the last. Results do
+            not depend on them.
 
     Returns:
         The `Result`.
@@ -133,45 +151,53 @@ def training(
         **{name: getattr(plan, name) for name in SAVING},
     )
     done = int(np.max(np.asarray(begun.step)))
-    first, rows, taken = (done, [], 0) if snapshot is None else (snapshot.first, list(snapshot.rows), snapshot.taken)
+    first, rows = (done, []) if snapshot is None else (snapshot.first, list(snapshot.rows))
     last = first + plan.steps
     if last > MOST_STEPS:
         raise ValueError(
             f"fit: steps must be at most {MOST_STEPS - first} from a state at step {first}, got {plan.steps}"
         )
 
-    source = Source(task, plan, kind, begun, seeds is not None, taken)
-    run, programs, waiting, reply = None, None, [], Reply()
-    for data, order, n, ends in source.stretches(done - first):
-        arguments = (data, task.valid), order, np.int32(n), np.bool_(ends), Limits.of(plan)
-        if run is None or programs is None:
-            programs, run, row = _start(rules, begun, again, arguments, task.test, snapshot)
-        else:
-            if kind == "stream":  # one stack ahead of the device, and no more
+    taken, position = (0, None) if snapshot is None else (snapshot.taken, snapshot.position)
+    cuts = [step - first for step in pauses]
+    run, programs, waiting, sent, reply = None, None, [], [], Reply()
+    with Source(task, plan, kind, begun, seeds is not None, taken, position, prefetch, cuts) as source:
+        for data, order, n, ends in source.stretches(done - first):
+            arguments = (data, task.valid), order, np.int32(n), np.bool_(ends), Limits.of(plan)
+            if run is None or programs is None:
+                programs, run, row = _start(rules, begun, again, arguments, task.test, snapshot)
+            else:
+                if len(sent) == 2:  # one call waits for the device while another runs, and no more
+                    fetched(sent.pop(0))
+                run, row = programs.point(run, *arguments)
+            if kind == "stream":
+                sent.append(row["step"])
+            done += n
+            if done in pauses and done < last:
                 fetched(run.tally.steps)
-            run, row = programs.point(run, *arguments)
-        done += n
-        if not ends:
-            continue
-        waiting.append(row)
-        # Read the point before, while the device works on this one.
-        while waiting and not reply.stop and (len(waiting) > 1 or not ahead or reply.save or reply.wait):
-            reply = yield from _emit(waiting.pop(0), None if ahead else _state_of(plan, run), rows, reply)
-        if reply.stop:
-            break
-        if reply.save:
-            yield Snapshot(run, tuple(rows), first, source.taken)
-            reply = reply._replace(save=False)
-    stopped = reply.stop
-    for row in waiting:
-        reply = yield from _emit(row, None, rows, reply)
-    how = MAX_STEPS if done >= last else INTERRUPTED if stopped else OUT_OF_DATA
-    if run is None:
-        if snapshot is None:
-            raise ValueError("fit: the iterator of batches yielded none")
-        run = Run(begun._replace(monitor=None), snapshot.run.tally, begun.monitor)  # it was taken after the last step
-    if reply.save or save_last:
-        yield Snapshot(run, tuple(rows), first, source.taken)
+                yield Pause(done)
+            if not ends:
+                continue
+            waiting.append(row)
+            # Read the point before, while the device works on this one.
+            while waiting and not reply.stop and (len(waiting) > 1 or not ahead or reply.save or reply.wait):
+                reply = yield from _emit(waiting.pop(0), None if ahead else _state_of(plan, run), rows, reply)
+            if reply.stop:
+                break
+            if reply.save:
+                yield Snapshot(run, tuple(rows), first, source.taken, source.position)
+                reply = reply._replace(save=False)
+        stopped = reply.stop
+        for row in waiting:
+            reply = yield from _emit(row, None, rows, reply)
+        how = MAX_STEPS if done >= last else INTERRUPTED if stopped else OUT_OF_DATA
+        if run is None:
+            if snapshot is None:
+                raise ValueError("fit: the iterator of batches yielded none")
+            # It was taken after the last step.
+            run = Run(begun._replace(monitor=None), snapshot.run.tally, begun.monitor)
+        if reply.save or save_last:
+            yield Snapshot(run, tuple(rows), first, source.taken, source.position)
     return result_of(task, plan, rules, run, rows, how, None if programs is None else programs.test)
 
 

@@ -3,6 +3,7 @@
 Arguments: a folder, the kind of data, and how many children are killed.
 """
 
+import importlib
 import os
 import pickle
 import signal
@@ -38,11 +39,30 @@ def batches():
     return ({name: rows[index] for name, rows in TRAIN.items()} for index in order)
 
 
+def torch():
+    """A loader whose epochs are drawn by a generator of a stated seed."""
+    from torch import Generator
+    from torch.utils.data import DataLoader
+
+    examples = [{"x": x, "y": y} for x, y in zip(TRAIN["x"], TRAIN["y"], strict=True)]
+    return DataLoader(examples, batch_size=4, shuffle=True, drop_last=True, generator=Generator().manual_seed(7))
+
+
+def grain():
+    """A pipeline with a state."""
+    from grain import MapDataset
+
+    examples = MapDataset.range(14).shuffle(seed=7).repeat()
+    return examples.map(lambda i: {"x": TRAIN["x"][i], "y": TRAIN["y"][i]}).batch(4).to_iter_dataset()
+
+
 def training(kind, snapshot=None):
     optimizer = jo.adam(jo.warmup_cosine_decay_schedule(0.0, 0.3, warmup_steps=5, decay_steps=60))
-    task = jo.Task(init, loss, batches if kind == "stream" else TRAIN, VALID, VALID, stateful=True)
+    makes = {"stream": lambda: batches, "torch": torch, "grain": grain}
+    train = makes[kind]() if kind in makes else TRAIN
+    task = jo.Task(init, loss, train, VALID, VALID, stateful=True)
     seeds = 2 if kind == "seeds" else None
-    return jo.training(task, optimizer, jo.Plan(**PLAN), seed=3, seeds=seeds, snapshot=snapshot)
+    return jo.training(task, optimizer, jo.Plan(**PLAN), seed=3, seeds=seeds, snapshot=snapshot, prefetch=2)
 
 
 def plain(tree):
@@ -78,6 +98,8 @@ def child(folder, kind, killed_after):
 
 
 def main(folder, kind, kills):
+    if kind in ("torch", "grain"):
+        importlib.import_module(kind)  # once, for all children
     for i in range(kills + 1):
         number = os.fork()
         if not number:

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 import jaxopt_lite as jo
-from jaxopt_lite.train.data import stacks
 
 KEY = jax.random.key(0)
 
@@ -53,61 +52,3 @@ def test_no_batch_of_that_size(batch_size):
 def test_steps_are_counted_from_zero_in_32_bits(first, steps):
     with pytest.raises(ValueError, match=rf"batch_order: steps must lie in .*, got {steps} from {first} on"):
         jo.batch_order(KEY, 14, 4, first, steps)
-
-
-def test_an_iterator_is_taken_in_stacks_of_one_shape():
-    take = stacks(({"x": np.full(2, i)} for i in range(6)), 4)
-    assert take(10)[1] == 4
-    stack, number = take(1)
-    assert number == 1 and stack["x"].shape == (4, 2) and stack["x"][0].tolist() == [4, 4]
-    assert take(3)[1] == 1 and take(3) == (None, 0)
-
-
-def test_batches_of_an_iterator_have_equal_shapes():
-    take = stacks(iter([np.zeros((4, 2)), np.zeros((3, 2))]), 1)
-    take(1)
-    with pytest.raises(ValueError, match=r"equal shapes, got \(3, 2\) and \(4, 2\).*drop_last"):
-        take(1)
-
-
-@pytest.mark.parametrize("made", [{"x": np.zeros((4, 2))}, np.zeros((4, 2)), 3, None, "data.npz", range(3)])
-def test_a_function_returns_an_iterator(made):
-    with pytest.raises(TypeError, match="train must return an iterator of batches"):
-        stacks(lambda: made, 4)
-
-
-@pytest.mark.parametrize("kind", ["one array", "one dict", "a view", "64-bit"])
-def test_an_iterator_may_fill_the_same_memory_again(kind):
-    def batches():
-        buffer, same = np.zeros((4, 2), np.float64 if kind == "64-bit" else np.float32), {}
-        for i in range(6):
-            if kind == "one dict":
-                same["x"] = np.full((4, 2), i, np.float32)
-                yield same
-            else:
-                buffer[:] = i
-                yield {"x": buffer[:] if kind == "a view" else buffer}
-
-    take, found = stacks(batches(), 4), []
-    for wanted in (4, 2):
-        stack, number = take(wanted)
-        found += stack["x"][:number, 0, 0].tolist()
-    assert found == [0, 1, 2, 3, 4, 5]
-
-
-@pytest.mark.parametrize("source", [range(5), ["a", "b"], [1.0, 2.0], [[0.5, 1], [1, 2]]], ids=str)
-def test_examples_one_by_one_are_no_batches(source):
-    with pytest.raises(TypeError, match=r"must yield batches, pytrees of arrays \[batch, ...\], got"):
-        stacks(iter(source), 4)(2)
-
-
-def test_batches_hold_numbers():
-    with pytest.raises(TypeError, match="yields must be an array of numbers, got dtype <U1"):
-        stacks(iter([{"x": np.zeros(2), "word": np.array(["a", "b"])}]), 4)(1)
-
-
-def test_batches_of_other_libraries_are_converted():
-    pandas = pytest.importorskip("pandas")
-    frame = pandas.DataFrame({"a": [1.0, 2.0], "b": [3.0, 4.0]})
-    stack, _ = stacks(iter([frame, frame + 1]), 4)(2)
-    assert stack[1].tolist() == [[2, 4], [3, 5]]

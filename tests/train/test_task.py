@@ -147,11 +147,11 @@ def test_a_stateful_init_returns_a_pair():
     ],
 )
 def test_evaluate_returns_scalars_and_is_tried_before_any_step(where, wrong, error, message):
-    batches = iter([TRAIN] * 40)
+    batches = iter([TRAIN] * 100)
     task = jo.Task(init, loss, batches, evaluate=wrong, **{where: VALID})
     with pytest.raises(error, match=message):
-        jo.fit(task, jo.sgd(0.1), steps=40, eval_every=40)
-    assert len(list(batches)) == 24, "one stack of 16 was taken"
+        jo.fit(task, jo.sgd(0.1), steps=100, eval_every=100)
+    assert len(list(batches)) == 99, "one stack was taken, of one batch"
 
 
 def test_init_makes_what_can_be_optimized():
