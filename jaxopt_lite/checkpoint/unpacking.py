@@ -22,7 +22,11 @@ _LEAVES = ("leaf", "array", "numpy", "scalar", "key", "strings")
 
 
 def unpack(
-    description: Any, arrays: Mapping[str, Any], like: Mapping[str, Any] | None = None, who: str = "load"
+    description: Any,
+    arrays: Mapping[str, Any],
+    like: Mapping[str, Any] | None = None,
+    who: str = "load",
+    path: str = "",
 ) -> Any:
     """Make a value again.
 
@@ -32,12 +36,13 @@ def unpack(
         like: pytrees by path, "" being the whole: what stands there gets its structure, its classes and (of leaves with
             a sharding) its placement from them, and its leaves from the arrays.
         who: the caller, in messages.
+        path: where the description stands in the one that was packed.
 
     Raises:
         ValueError: if the structure, a shape or a dtype differs from `like`, with the paths; or if a class or
             a function is not found, or has changed.
     """
-    return _Unpacker(arrays, like or {}, who).make(description, "")
+    return _Unpacker(arrays, like or {}, who).make(description, path)
 
 
 class _Unpacker:

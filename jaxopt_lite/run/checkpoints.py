@@ -10,6 +10,7 @@ import jax
 from jaxopt_lite.checkpoint.saving import read
 from jaxopt_lite.checkpoint.store import complete
 from jaxopt_lite.checkpoint.unpacking import unpack
+from jaxopt_lite.core.numbers import describe
 from jaxopt_lite.train.state import TrainState
 from jaxopt_lite.transforms.schedule_free import eval_params
 
@@ -46,6 +47,7 @@ class Checkpoint:
                 functions that cannot be found by name, such as Equinox's modules, or a mask that is a lambda.
 
         Raises:
+            TypeError: if `like` is no state.
             ValueError: if it is damaged, or of another structure than `like`; the message has the paths that differ.
         """
         return read(self.path, lambda arrays, content: _state(arrays, content, like))
@@ -67,7 +69,8 @@ class Checkpoint:
 
         def make(arrays, content):
             fields = content["value"]["fields"]["run"]["fields"]["state"]["fields"]
-            params = unpack(fields["params"], arrays, None if like is None else {"": like})
+            place = f"{_STATE}.params"
+            params = unpack(fields["params"], arrays, None if like is None else {place: like}, path=place)
             if not content["averaged"]:
                 return params
             average = eval_params if content["seeds"] is None else jax.vmap(eval_params)
@@ -97,6 +100,8 @@ def checkpoints(directory: Path | str) -> list[Checkpoint]:
 def _state(arrays: dict[str, Any], content: dict[str, Any], like: TrainState | None) -> TrainState:
     given = {}
     if like is not None:
+        if not isinstance(like, TrainState):
+            raise TypeError(f"load: like must be a TrainState, or the shapes of one, got {describe(like)}")
         given[_STATE] = like._replace(monitor=None)
         given[_KEPT] = (like.params, like.model_state) if content["kept"] else ()
     run = unpack(content["value"], arrays, given).run
