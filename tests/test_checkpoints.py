@@ -11,7 +11,9 @@ import sys
 import textwrap
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
+import optax
 import pytest
 
 pytest.importorskip("orbax.checkpoint")
@@ -136,6 +138,35 @@ def test_a_run_resumes_from_a_given_state_only_in_its_own_directory(whole, tmp_p
         on(whole.state, directory=tmp_path)
 
 
+def test_saves_are_counted_from_the_first_step(tmp_path):
+    run = lambda steps: jo.fit(
+        RAMP, jo.sgd(1.0), steps, eval_every=1, directory=tmp_path, save_seconds=None, save_steps=2, keep=9,
+        callbacks=[lambda point: None],
+    )  # fmt: skip
+    for steps, saved in ((5, [2, 4, 5]), (8, [2, 4, 5, 7, 8])):
+        run(steps)
+        assert [c.step for c in jo.checkpoints(tmp_path)] == saved
+
+
+NOTES = []
+
+
+def noted(params, batch, key):
+    NOTES.append("a trace")
+    return params["w"]
+
+
+def test_a_run_with_an_optimizer_of_optax_and_a_loss_that_takes_notes_resumes(tmp_path):
+    task = lambda: jo.Task(RAMP.init, noted)
+    run = lambda rate, steps: jo.fit(task(), optax.adam(rate), steps, eval_every=2, directory=tmp_path)
+    run(0.1, 2)
+    about = json.loads((tmp_path / "summary.json").read_text())
+    assert " at 0x" not in about["optimizer"], "an address differs in another process"
+    assert run(0.1, 4).steps == 4
+    with pytest.raises(ValueError, match=r"What differs:\n  optimizer: what it holds has changed$"):
+        run(0.2, 4)
+
+
 def test_another_machine_is_told_and_no_obstacle(half, whole, tmp_path):
     copy = shutil.copytree(half, tmp_path / "run")
     about = json.loads((copy / "summary.json").read_text())
@@ -154,6 +185,12 @@ def test_what_cannot_be_resumed_is_refused(tmp_path, half):
     assert not (tmp_path / "checkpoints").exists()
     with pytest.raises(FileExistsError, match=r"holds a run already .* keeps no checkpoints; give"):
         run(save_seconds=None)
+    before = contents(tmp_path)
+    with pytest.raises(
+        FileExistsError, match=r"run that has ended \(max_steps\), and no checkpoints of it; .*overwrite"
+    ):
+        run()
+    assert contents(tmp_path) == before
     (tmp_path / "summary.json").write_text('{"optimizer": "sgd(1.0)", "status": "max_steps"}')
     with pytest.raises(FileExistsError, match=r"of an earlier version, which cannot be resumed; .* overwrite=True"):
         run()
@@ -275,6 +312,11 @@ def test_checkpoints_are_listed_chosen_and_loaded(half, whole, monkeypatch):
     assert found[-1].bytes == size and found[-1].saved.year >= 2026
     state = found[-1].load()
     assert_same(state.params, found[-1].params())
+    assert_same(state.params, found[-1].params(like=state.params))
+    shapes = jax.eval_shape(lambda: jo.init_state(TASK, jo.adam(jo.cosine_decay_schedule(0.3, 40))))
+    assert_same(state._replace(monitor=None), found[-1].load(like=shapes)._replace(monitor=None))
+    with pytest.raises(TypeError, match="like must be a TrainState"):
+        found[-1].load(like=state.params)
     rest = jo.fit(TASK, None, 20, 4, eval_every=2, patience=15, restore_best=True, metric="valid.loss", state=state)
     assert_same((rest.state, rest.params), (whole.state, whole.params))
     with pytest.raises(FileNotFoundError, match="there is no directory"):

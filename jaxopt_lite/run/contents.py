@@ -18,6 +18,7 @@ import dis
 import functools
 import hashlib
 import inspect
+import re
 import sys
 import types
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 
 from jaxopt_lite.core.programs import digest
 from jaxopt_lite.core.values import Value
@@ -34,6 +36,7 @@ __all__ = []
 
 COMPILED_BY = str(sys.implementation.cache_tag)
 
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")  # in the text of an object that has no name, such as a partial
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, type(...))
 _BOUND = (types.MethodType, staticmethod, classmethod, property)
 _NAMESPACES = (types.ModuleType, types.SimpleNamespace, argparse.Namespace)
@@ -48,12 +51,22 @@ def contents(value: Any) -> dict[str, str]:
         value: a function, or a remembered call such as a policy; None has no hashes.
 
     Returns:
-        An empty dict for a remembered call that is built of this package alone, since its text is compared.
+        An empty dict for a remembered call that is built of this package alone, since its text is compared; of Optax's
+        pairs the text does not show the numbers.
     """
     reader = _Reader(_home(value))
     whole = reader.token(value)
-    known = value is None or (isinstance(value, Value) and not reader.found)
+    known = value is None or (isinstance(value, Value) and not reader.found and not reader.is_foreign)
     return {} if known else {**reader.found, "itself": _hash(whole)}
+
+
+def nameless(value: Any) -> Any:
+    """A plain argument without what differs from process to process."""
+    if isinstance(value, dict):
+        return {key: nameless(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [nameless(inner) for inner in value]
+    return _ADDRESS.sub("", value) if isinstance(value, str) else value
 
 
 class _Reader:
@@ -65,6 +78,7 @@ class _Reader:
 
     def __init__(self, home: str | None):
         self.found: dict[str, str] = {}
+        self.is_foreign = False  # whether there is one of Optax's pairs
         self._home = home
         self._known: dict[int, Any] = {}  # tokens by identity
         self._kept: list[Any] = []  # so that no identity is used twice
@@ -110,6 +124,9 @@ class _Reader:
             return "wrapped", self.token(inner)
         if self._is_own(kind.__module__) or kind.__module__.partition(".")[0] in {*sys.stdlib_module_names, "numpy"}:
             return "object", self.token(kind), tokens(_parts(value))
+        if isinstance(value, optax.GradientTransformation):  # two functions; what they close over are its numbers
+            self.is_foreign = True
+            return "pair", *tokens(value)
         return "installed", self.token(kind), str(getattr(value, "__name__", ""))
 
     def _class(self, value: type) -> tuple:
@@ -173,7 +190,7 @@ def _home(value: Any) -> str | None:
 
 
 def _is_ours(module: str) -> bool:
-    return module.partition(".")[0] in {*sys.stdlib_module_names, "jaxopt_lite"}
+    return module.partition(".")[0] in {*sys.stdlib_module_names, "jaxopt_lite", "optax"}
 
 
 def _parts(value: Any) -> list[Any]:

@@ -29,7 +29,7 @@ from jaxopt_lite.log.records import JsonLines, read_json, versions, write_json
 from jaxopt_lite.log.tables import CsvTable
 from jaxopt_lite.log.trackers import Spread
 from jaxopt_lite.report.curves import plot_history
-from jaxopt_lite.run.contents import COMPILED_BY, contents
+from jaxopt_lite.run.contents import COMPILED_BY, contents, nameless
 from jaxopt_lite.run.folder import Folder, InUseError
 from jaxopt_lite.train.loop import Point, Snapshot
 from jaxopt_lite.train.plan import Plan, is_highest_best, watched
@@ -72,6 +72,7 @@ class RunFolder(Folder):
         self._spread = Spread(0)
         self._begun, self._given_up = False, set()
         self._about: dict[str, Any] = {}
+        self._functions: dict[str, Any] = {}
         self._decides = False
         self._resumed: list[Row] | None = None
         self._seconds = 0.0  # that the run took before
@@ -88,7 +89,7 @@ class RunFolder(Folder):
             seeds: the number of runs side by side, or None.
             start: the parameters or the state to begin with, or None.
         """
-        functions = {"loss": task.loss, "init": task.init, "evaluate": task.evaluate, "optimizer": optimizer}
+        self._functions = {"loss": task.loss, "init": task.init, "evaluate": task.evaluate, "optimizer": optimizer}
         data = {name: getattr(task, name) for name in ("train", "valid", "test")}
         held = {name: arrays for name, arrays in data.items() if arrays is not None and not callable(arrays)}
         if task.train_is_iterator:
@@ -96,14 +97,14 @@ class RunFolder(Folder):
         self._decides, self._spread = plan.decides, Spread(seed)
         self._about = {
             "arguments": {
-                "optimizer": spell(optimizer, defaults=True),
+                "optimizer": nameless(spell(optimizer, defaults=True)),
                 **dataclasses.asdict(plan),
                 "seed": int(seed),
                 "seeds": seeds,
                 "begins_with": None if start is None else digest(_arrays_of(start)),
             },
             "data": {name: digest(arrays) for name, arrays in held.items()},
-            "contents": {"python": COMPILED_BY, **{name: contents(f) for name, f in functions.items()}},
+            "contents": {"python": COMPILED_BY, **{name: contents(f) for name, f in self._functions.items()}},
             "versions": versions(),
         }
 
@@ -132,7 +133,12 @@ class RunFolder(Folder):
             )
         found = latest(self.path / "checkpoints")
         if found is None:
-            return None
+            if was.get("status") != "running":
+                raise FileExistsError(
+                    f"fit: {self.path} holds a run that has ended ({was.get('status')}), and no checkpoints of it; "
+                    "give another directory, or overwrite=True to train again"
+                )
+            return None  # it was killed before the first one
         path, saved, faults = found
         self.warnings += faults
         shapes = template()
@@ -171,7 +177,7 @@ class RunFolder(Folder):
         changed = [
             f"  {name}: {then.get(name)!r} then, {value!r} now"
             for name, value in now["arguments"].items()
-            if name != "steps" and then.get(name) != value
+            if name != "steps" and nameless(then.get(name)) != value
         ]
         if now["arguments"]["steps"] < was["arguments"]["steps"]:
             changed.append(f"  steps: {was['arguments']['steps']} then, {now['arguments']['steps']} now")
@@ -294,6 +300,10 @@ class RunFolder(Folder):
                 plot_history(result.history, self.path / "curves.png", title=title)
 
     def _write_about(self, facts: dict[str, Any]) -> None:
+        # What changes while the run goes on, such as a list of notes or a cache, is not code, and is not compared.
+        for name, function in self._functions.items():
+            now, was = contents(function), self._about["contents"][name]
+            self._about["contents"][name] = {n: hashed for n, hashed in was.items() if now.get(n) == hashed}
         write_json(self.path / "summary.json", {**self._about["arguments"], **facts, **self._about})
 
 

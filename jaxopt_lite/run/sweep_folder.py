@@ -14,7 +14,6 @@ import importlib
 import importlib.util
 import json
 import os
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,7 @@ from jaxopt_lite.log.records import JsonLines, read_json, versions, write_json
 from jaxopt_lite.report.analysis import ended, over_seeds
 from jaxopt_lite.report.exports import write_curves, write_trials
 from jaxopt_lite.report.result import SweepResult
-from jaxopt_lite.run.contents import COMPILED_BY, contents
+from jaxopt_lite.run.contents import COMPILED_BY, contents, nameless
 from jaxopt_lite.run.folder import Folder
 from jaxopt_lite.sweeps.events import Snapshot
 
@@ -56,7 +55,6 @@ SINCE = {
 }  # not in those of 0.1.0, and saved where they are not the default
 _ABOUT = {"arguments": _ARGUMENTS, "versions": {"jax": str, "backend": str, "threads": str}, "status": str}
 _SINCE = {"contents": {"python": str, "sampler": dict, "policy": dict, "where": dict}}  # not in those of 0.1.0
-_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")  # in the text of an object that has no name, such as a partial
 
 
 class SweepFolder(Folder):
@@ -129,7 +127,7 @@ class SweepFolder(Folder):
         changed = [
             f"  {name}: {then.get(name)!r} then, {now!r} now"
             for name, now in (SINCE | plain_arguments(self.arguments)).items()
-            if name not in _LATER and not name.endswith("_from") and _nameless(then.get(name)) != now
+            if name not in _LATER and not name.endswith("_from") and nameless(then.get(name)) != now
         ]
         if self.arguments["trials"] < was["arguments"]["trials"]:
             changed.append(f"  trials: {was['arguments']['trials']} then, {self.arguments['trials']} now")
@@ -234,15 +232,6 @@ def _is_empty(path: Path) -> bool:
     return path.name == "events.jsonl" and path.stat().st_size == 0
 
 
-def _nameless(value: Any) -> Any:
-    """A plain argument without what differs from process to process."""
-    if isinstance(value, dict):
-        return {key: _nameless(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_nameless(inner) for inner in value]
-    return _ADDRESS.sub("", value) if isinstance(value, str) else value
-
-
 def _contents(arguments: dict[str, Any]) -> dict[str, dict[str, str]]:
     """Hashes of the user's functions that decide which configs are tried and how far; `trial` is in the programs."""
     values = {"sampler": arguments["sampler"], "policy": arguments["policy"], "where": arguments["space"].where}
@@ -263,7 +252,7 @@ def plain_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
             plain[name] = [space.encode(row) for row in space.table(list(value), "initial")] if value else []
         else:
             plain[name] = named(value) if callable(value) else value
-    return _nameless(json.loads(json.dumps(plain)))
+    return nameless(json.loads(json.dumps(plain)))
 
 
 def read_about(path: Path) -> dict[str, Any]:

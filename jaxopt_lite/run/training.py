@@ -166,7 +166,7 @@ def fit(
         stack.enter_context(contextlib.closing(profiler))
         profiler.reached(done)
         shown = Progress(first + steps, progress, examples=examples_of_step(task, plan, seeds))
-        result = _drive(events, folder, saves, relay, callbacks, shown, interrupted, profiler)
+        result = _drive(events, done, folder, saves, relay, callbacks, shown, interrupted, profiler)
         seconds = time.perf_counter() - began
         if folder is not None:
             folder.finish(result, seconds)
@@ -186,9 +186,9 @@ def _earlier(folder, task, optimizer, plan, seed, seeds, params, state) -> Snaps
     return snapshot
 
 
-def _drive(events, folder, saves, relay, callbacks, progress, interrupted, profiler) -> Result:
-    """Run the generator to its end, passing on its points."""
-    last, step, reply = time.perf_counter(), None, None
+def _drive(events, step, folder, saves, relay, callbacks, progress, interrupted, profiler) -> Result:
+    """Run the generator to its end, passing on its points; `step` steps were done before."""
+    last, reply = time.perf_counter(), None
     try:
         while True:
             event = events.send(reply)
@@ -207,8 +207,7 @@ def _drive(events, folder, saves, relay, callbacks, progress, interrupted, profi
             progress.update(event.step, event.metrics)
             stop = any([_is_true(callback(event)) for callback in callbacks])
             now = time.perf_counter()
-            done = 0 if step is None else event.step - step
-            due = folder is not None and saves.ever and saves.due(now, done)
+            due = folder is not None and saves.ever and saves.due(now, event.step - step)
             reply = Reply(due, stop or interrupted.is_set(), now - last > _LONG)
             last, step = now, event.step
     except StopIteration as end:
