@@ -134,6 +134,8 @@ def test_a_run_resumes_from_a_given_state_only_in_its_own_directory(whole, tmp_p
     stop = [lambda point: point.step >= 8]
     on(state, directory=tmp_path, callbacks=stop)
     assert_same(on(state, directory=tmp_path).state, on(state).state)
+    begun = lambda steps: train(tmp_path / "params", steps=steps, params=state.params, patience=None).steps
+    assert (begun(2), begun(4)) == (2, 4), "those of the checkpoint take the place of those that were given"
     with pytest.raises(ValueError, match="begins_with"):
         on(whole.state, directory=tmp_path)
 
@@ -194,7 +196,8 @@ def test_what_cannot_be_resumed_is_refused(tmp_path, half):
     (tmp_path / "summary.json").write_text('{"optimizer": "sgd(1.0)", "status": "max_steps"}')
     with pytest.raises(FileExistsError, match=r"of an earlier version, which cannot be resumed; .* overwrite=True"):
         run()
-    for damage in ("", "[]", '{"arguments": 1, "data": {}, "contents": {}, "versions": {}}'):
+    rest = '"data": {}, "contents": {}, "versions": {}}'
+    for damage in ("", "[]", '{"arguments": 1, ' + rest, '{"arguments": {"steps": "2"}, ' + rest):
         (tmp_path / "summary.json").write_text(damage)
         with pytest.raises(ValueError, match=r"summary.json is damaged: .*; copy it back .*overwrite=True"):
             run()

@@ -77,14 +77,13 @@ class _Packer:
         return self._node(value, {key: self.describe(child, _under(path, key)) for key, child in children.items()})
 
     def _array(self, value: Any, path: str | None) -> dict[str, Any]:
-        if value.dtype == object or getattr(value, "is_deleted", bool)():
-            what = "an array of objects" if value.dtype == object else "used up (donated)"
-            raise TypeError(f"{self._who}: {path or 'the array'} is {what}")
+        if fault := _fault(value):
+            raise TypeError(f"{self._who}: {path or 'the array'} {fault}")
         name = str(len(self.arrays))
         if tree.is_random_key(value):
             self.arrays[name] = jax.random.key_data(value)
             return {"key": name, "impl": str(jax.random.key_impl(value)), "path": path}
-        if not (jnp.issubdtype(value.dtype, np.number) or jnp.issubdtype(value.dtype, np.bool_)):
+        if value.dtype.kind == "U":
             return {"strings": value.tolist(), "dtype": value.dtype.str, "path": path}
         self.arrays[name] = value
         kind = "array" if isinstance(value, jax.Array) else "numpy" if isinstance(value, np.ndarray) else "scalar"
@@ -129,6 +128,8 @@ class _Packer:
         """What is no node of a pytree."""
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             return self._fields(value, lambda name: None, path)
+        if isinstance(value, enum.Flag):  # several members together have no name
+            return {"flags": value.value, "of": _place(type(value))}
         if isinstance(value, enum.Enum):
             return {"member": value.name, "of": _place(type(value))}
         if isinstance(value, np.dtype):
@@ -142,12 +143,27 @@ class _Packer:
         if named:
             return {"named": named}
         if self._strict:
-            what = f"the function {name_of(value)}" if callable(value) else f"a {type(value).__name__}"
-            raise TypeError(
-                f"{self._who}: {path or 'the value'} is {what}, which has no name to find it by again; use a function "
-                "of a module, or save the parts that are arrays"
-            )
+            what = f"of type {type(value).__name__}, which has no description; save the arrays, numbers and text in it"
+            if callable(value):
+                which = "which has no name to find it by again; use a function of a module"
+                what = f"the function {name_of(value)}, {which}"
+            raise TypeError(f"{self._who}: {path or 'the value'} is {what}")
         return {"unnamed": repr(value)[:200]}
+
+
+def _fault(array: Any) -> str | None:
+    """Why an array cannot be kept."""
+    if getattr(array, "is_deleted", bool)():
+        return "is used up (donated)"
+    if isinstance(array, np.ma.MaskedArray):
+        return "is a masked array; save its data and its mask"
+    if tree.is_random_key(array):
+        return None
+    kind, is_number = array.dtype.kind, any(jnp.issubdtype(array.dtype, t) for t in (np.number, np.bool_))
+    if kind == "U" or (is_number and kind != "m" and array.dtype.char not in "gG"):
+        return None
+    what = "is an array of objects" if kind == "O" else f"has the dtype {array.dtype}"
+    return f"{what}, which cannot be kept; convert it to numbers of at most 64 bits, or text"
 
 
 def _plain(value: Any) -> Any:

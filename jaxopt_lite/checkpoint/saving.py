@@ -11,6 +11,7 @@ from jaxopt_lite.checkpoint import folder
 from jaxopt_lite.checkpoint.folder import DAMAGE, Saved, orbax, quiet, reachable
 from jaxopt_lite.checkpoint.packing import pack
 from jaxopt_lite.checkpoint.unpacking import named_arrays, unpack
+from jaxopt_lite.core.arguments import check_bool
 
 __all__ = ["load", "save"]
 
@@ -35,16 +36,18 @@ def save(path: Path | str, value: Any, overwrite: bool = False) -> Path:
 
     Raises:
         ImportError: if Orbax is not installed.
-        TypeError: if the value holds a tracer, or something that has no description; the path in it is named.
+        TypeError: if the value holds a tracer, a dtype that cannot be kept (dates, bytes, more than 64 bits), or
+            something that has no description; the path in it is named.
         FileExistsError: if there is something at the path already.
         OSError: if it cannot be written.
     """
-    package, target = orbax(), Path(path).absolute()
+    package, target = orbax(), _target(path)
+    check_bool("save", "overwrite", overwrite)
     arrays, description = pack(value)
+    if target.exists() and not (target / folder.SEAL).exists():
+        raise FileExistsError(f"save: {path} exists, and save did not write it; give another path")
     if target.exists() and not overwrite:
         raise FileExistsError(f"save: {path} exists already; give another path, or overwrite=True")
-    if target.exists() and not (target / folder.SEAL).exists():
-        raise FileExistsError(f"save: {path} was not written by save, and is not replaced; give another path")
     saved = Saved(folder.on_host(arrays), described(description))
     target.parent.mkdir(parents=True, exist_ok=True)
     beside, before = _beside(target, "new"), _beside(target, "old")
@@ -79,11 +82,15 @@ def load(path: Path | str, like: Any = None) -> Any:
         FileNotFoundError: if there is nothing.
         ValueError: if it is damaged, or differs from `like`; the message has the paths that differ.
     """
-    target = Path(path).absolute()
-    before = _beside(target, "old")
-    if not target.exists() and (before / folder.SEAL).exists():
-        target = before  # the process was killed while it replaced this one
+    target = _target(path)
+    if not target.exists() and (before := _beside(target, "old") / folder.SEAL).exists():
+        target = before.parent  # the process was killed while it replaced this one
     return read(target, lambda arrays, content: unpack(content["value"], arrays, {} if like is None else {"": like}))
+
+
+def _target(path: Path | str) -> Path:
+    """The folder itself: a symbolic link to it stays when it is replaced."""
+    return Path(os.path.realpath(path))
 
 
 def _beside(target: Path, word: str) -> Path:

@@ -5,6 +5,7 @@ already: nothing is imported, and nothing evaluated, because a file says so.
 """
 
 import collections
+import dataclasses
 import importlib
 import inspect
 from collections.abc import Iterator, Mapping
@@ -104,9 +105,13 @@ class _Unpacker:
         kind = self._find(node["of"], path)
         fields = {name: self.make(child, f"{path}.{name}") for name, child in node["fields"].items()}
         try:
-            return kind(**fields)
+            made = kind(**fields)
         except TypeError as error:
             raise self._changed(node["of"], path, error) from None
+        if dataclasses.is_dataclass(made):  # __init__ and __post_init__ may have changed what they were given
+            for name, field in fields.items():
+                object.__setattr__(made, name, field)
+        return made
 
     def _call(self, node, path):
         return self._remember(self._find(node["call"], path), node, path)
@@ -139,6 +144,9 @@ class _Unpacker:
 
     def _member(self, node, path):
         return self._find(node["of"], path)[node["member"]]
+
+    def _flags(self, node, path):
+        return self._find(node["of"], path)(node["flags"])
 
     def _dtype(self, node, path):
         return jnp.dtype(node["dtype"])
@@ -188,7 +196,8 @@ class _Unpacker:
 
     def _changed(self, place: str, path: str, why: Any) -> ValueError:
         return ValueError(
-            f"{self._who}: {path or 'the value'}: {place} has changed since it was saved ({why}); give like="
+            f"{self._who}: {path or 'the value'}: {place} has changed since it was saved, or is not made of its fields "
+            f"alone ({why}); give like="
         )
 
 

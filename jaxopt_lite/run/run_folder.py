@@ -41,7 +41,7 @@ from jaxopt_lite.transforms.schedule_free import is_averaged
 __all__ = []
 
 NAMES = ("metrics.jsonl", "metrics.csv", "curves.png", "checkpoints", "profile", "summary.json")
-_ABOUT = {"arguments": dict, "data": dict, "contents": dict, "versions": dict}
+_ABOUT = {"arguments": {"steps": int}, "data": dict, "contents": dict, "versions": dict}
 _REMEDY = "copy it back from a backup, or start again: in another directory, or with overwrite=True"
 
 
@@ -148,7 +148,7 @@ class RunFolder(Folder):
             snapshot = unpack(saved.content["value"], saved.arrays, like, "fit")
         except ValueError as error:
             raise ValueError(
-                f"{error}\nin {path}: the task is another one; give another directory, or overwrite=True"
+                f"{error}\nin {path}: the task or jax_enable_x64 is another; give another directory, or overwrite=True"
             ) from None
         set_aside(self.path / "checkpoints", path)
         self._resumed = _rows_of(snapshot.rows)

@@ -113,7 +113,7 @@ def fit(
         save_seconds: seconds between two checkpoints, at least 0. They are taken at points, written in the background,
             and once more at the end. None for both this and save_steps keeps none, and needs no Orbax.
         save_steps: steps between two checkpoints, at least 1.
-        keep: how many of the latest checkpoints to keep, at least 1; that of the best point is kept too.
+        keep: how many of the latest checkpoints to keep, at least 1; the one with the best metric is kept too.
         prefetch: how many stacks of an iterator's batches (32 MiB at most each, or one batch) a thread makes ahead of
             the device, at least 0, which makes them between the steps. Results do not depend on it.
         profile: (first, last): write a trace of the steps after the first `first`, up to `last`, to directory/profile;

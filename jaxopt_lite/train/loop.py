@@ -138,7 +138,8 @@ def training(
             solver is given mini-batches, an iterator or a task with a model state.
     """
     check_arguments(task, plan, seed, seeds)
-    state = state if snapshot is None else snapshot.run
+    if snapshot is not None:
+        state, params = snapshot.run, None
     again = functools.partial(_begun, task, optimizer, seed, seeds, params, state)
     begun = again()
     kind = "stream" if task.train_is_iterator else "whole" if task.rows is None or plan.batch_size is None else "drawn"

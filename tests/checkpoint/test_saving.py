@@ -26,6 +26,19 @@ class Colour(enum.Enum):
     RED = 1
 
 
+class Rights(enum.Flag):
+    READ = 1
+    WRITE = 2
+
+
+@dataclasses.dataclass
+class Doubled:
+    data: Any
+
+    def __post_init__(self):
+        self.data = 2 * self.data
+
+
 class Pair(NamedTuple):
     first: Any
     second: Any = 5
@@ -94,7 +107,7 @@ VALUES = {
     },
     "named tuple": Pair(jnp.ones(2), Pair(1, "x")),
     "dataclass": Record("x", {"w": jnp.ones(2)}),
-    "enum and dtype": [Colour.RED, jnp.dtype("bfloat16")],
+    "enums and dtype": [Colour.RED, Rights.READ | Rights.WRITE, Rights(0), jnp.dtype("bfloat16")],
     "functions": {"optax": optax.adam, "own": clip_all},
     "solver": jo.solvers.lbfgs(memory=3),
     "lifted": jo.lift(optax.contrib.muon)(0.1),
@@ -109,6 +122,7 @@ def test_values_of_every_sort_come_back():
             assert type(again) is Record and again.name == "x"
             again, value = again.data, value.data
         assert_equal(again, value), name
+    assert through(Doubled(jnp.ones(2))).data.tolist() == [2, 2], "what __post_init__ has done is not done again"
     assert list(through(VALUES["keys of dicts"])) == [3, 1], "a dict keeps its order"
 
 
@@ -169,7 +183,16 @@ def test_what_cannot_be_saved_is_named():
         ({"a": [lambda x: x]}, r"save: \['a'\]\[0\] is the function <lambda>, which has no name"),
         (jo.masked(jo.sgd(0.1), lambda p: p), "save: the value is the function <lambda>"),
         ({"a": np.array([None])}, r"\['a'\] is an array of objects"),
-        ({"a": object()}, r"\['a'\] is a object, which has no name"),
+        ({"a": object()}, r"\['a'\] is of type object, which has no description; save the arrays"),
+        (
+            {"a": np.array(["2026-01-01"], "datetime64[D]")},
+            r"\['a'\] has the dtype datetime64\[D\], which",
+        ),
+        (np.timedelta64(3, "s"), "has the dtype timedelta64"),
+        (np.array([b"x"]), r"the array has the dtype \|S1"),
+        (np.ones(2, np.longdouble), "has the dtype float128|has the dtype longdouble"),
+        (np.zeros(2, jax.dtypes.float0), "has the dtype"),
+        (np.ma.array([1, 2], mask=[0, 1]), "is a masked array; save its data and its mask"),
     ):
         with pytest.raises(TypeError, match=message):
             packing.pack(value)
@@ -187,7 +210,7 @@ def test_a_later_version_reads_what_an_earlier_one_saved():
     del description["fields"]["second"]
     assert unpacking.unpack(description, arrays) == Pair(1, 5)
     description["fields"]["third"] = 3
-    with pytest.raises(ValueError, match=r"Pair has changed since it was saved .*third.*give like="):
+    with pytest.raises(ValueError, match=r"Pair has changed since it was saved.*third.*give like="):
         unpacking.unpack(description, arrays)
     arrays, description = packing.pack(jo.adam(0.1))
     del description["arguments"]["eps"]
@@ -210,8 +233,13 @@ def test_files_are_refused_or_replaced_in_words(tmp_path, monkeypatch):
     with pytest.raises(FileExistsError, match=r"exists already; give another path, or overwrite=True"):
         jo.save(tmp_path / "it", 2)
     (tmp_path / "mine").mkdir()
-    with pytest.raises(FileExistsError, match="was not written by save, and is not replaced"):
+    with pytest.raises(FileExistsError, match="exists, and save did not write it; give another path"):
         jo.save(tmp_path / "mine", 2, overwrite=True)
+    with pytest.raises(TypeError, match="save: overwrite must be True or False, got the string 'yes'"):
+        jo.save(tmp_path / "it", 2, overwrite="yes")
+    (tmp_path / "link").symlink_to(tmp_path / "it")
+    jo.save(tmp_path / "link", 1, overwrite=True)
+    assert (tmp_path / "link").is_symlink() and jo.load(tmp_path / "it") == jo.load(tmp_path / "link") == 1
     with monkeypatch.context() as patched:  # killed while it replaces
         patched.setattr(saving.Path, "rename", lambda self, to: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
