@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
+import time
 from pathlib import Path
 
 import jax
@@ -20,6 +22,8 @@ pytest.importorskip("orbax.checkpoint")
 
 import jaxopt_lite as jo
 from jaxopt_lite.checkpoint import folder
+from jaxopt_lite.checkpoint.store import Store
+from jaxopt_lite.run import run_folder
 from jaxopt_lite.run.folder import LOCK, is_running
 from tests import killed_runs
 from tests.train.tasks import RAMP, TRAIN, VALID, assert_same, init, loss
@@ -377,6 +381,38 @@ def test_a_signal_in_the_middle_of_a_point_ends_with_a_checkpoint(tmp_path):
     )
     status, steps, saved = done.stdout.split()
     assert status == "interrupted" and steps == saved and int(steps) <= 4000, done.stderr
+
+
+def test_names_are_synced_to_the_disk(tmp_path, monkeypatch):
+    synced, fsync = set(), os.fsync
+    monkeypatch.setattr(os, "fsync", lambda number: (synced.add(os.fstat(number).st_ino), fsync(number)))
+    directory = tmp_path / "a" / "b"
+    jo.fit(RAMP, jo.sgd(1.0), 2, directory=directory)
+    inside = [p for p in (directory / "checkpoints").rglob("*")]
+    needed = [tmp_path, directory.parent, directory, directory / "checkpoints", directory / "summary.json", *inside]
+    assert [str(p) for p in needed if p.stat().st_ino not in synced] == []
+
+
+def test_a_second_signal_does_not_wait_for_a_stuck_disk(tmp_path, monkeypatch):
+    stuck, write = threading.Event(), Store._write
+    monkeypatch.setattr(Store, "_write", lambda *args: (stuck.wait(60), write(*args)))
+    monkeypatch.setattr(run_folder, "_AT_ONCE", 0.1)
+
+    def interrupt(point):
+        if point.step == 6:
+            raise KeyboardInterrupt  # as the second one does
+
+    run = lambda **more: jo.fit(RAMP, jo.sgd(1.0), 8, eval_every=1, save_steps=4, directory=tmp_path, **more)
+    before = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        run(callbacks=[interrupt])
+    assert time.monotonic() - before < 30
+    with pytest.raises(FileExistsError, match="another call in this one, runs in"):
+        run()
+    stuck.set()
+    while is_running(tmp_path):
+        time.sleep(0.01)
+    assert [c.step for c in jo.checkpoints(tmp_path)] == [4] and run().steps == 8
 
 
 def test_sweeps_and_runs_do_not_mix(tmp_path):

@@ -116,6 +116,14 @@ def seal(path: Path, score: float | None = None) -> Seal:
     return made
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder, and those above it, where they are missing; their names are synced to the disk."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in missing:
+        sync_folder(folder.parent)
+
+
 def sync_folder(path: Path) -> None:
     """Sync the names in a folder to the disk, where the system can."""
     with contextlib.suppress(OSError):  # Windows opens no folders, and syncs them by itself

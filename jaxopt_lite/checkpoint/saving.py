@@ -49,7 +49,7 @@ def save(path: Path | str, value: Any, overwrite: bool = False) -> Path:
     if target.exists() and not overwrite:
         raise FileExistsError(f"save: {path} exists already; give another path, or overwrite=True")
     saved = Saved(folder.on_host(arrays), described(description))
-    target.parent.mkdir(parents=True, exist_ok=True)
+    folder.make_folder(target.parent)
     beside, before = _beside(target, "new"), _beside(target, "old")
     for leftover in (beside, before) if target.exists() else (beside,):
         if leftover.exists():

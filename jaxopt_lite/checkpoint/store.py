@@ -92,7 +92,7 @@ class Store:
         package, target = orbax(), self.path / f"{step:0{_DIGITS}d}"
         if (target / folder.SEAL).exists():
             return
-        self.path.mkdir(parents=True, exist_ok=True)
+        folder.make_folder(self.path)
         for path in self.path.iterdir():  # what was being written when the process was killed, or the disk was full
             if _UNFINISHED.fullmatch(path.name) and not (path / folder.SEAL).exists():
                 shutil.rmtree(path)

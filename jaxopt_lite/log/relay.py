@@ -1,6 +1,7 @@
 """Hands the points of a run to its trackers, off the run's critical path."""
 
 import atexit
+import copy
 import queue
 import threading
 import time
@@ -64,7 +65,7 @@ class Relay:
             return
         for worker in self._workers:
             worker.start()
-            worker.put("begin", about)
+            worker.put("begin", copy.deepcopy(about))  # a tracker may change what it is given
 
     def end(self, summary: dict[str, Any]) -> None:
         """End the trackers, and wait until they have taken everything, a minute at most.
@@ -77,7 +78,7 @@ class Relay:
         self._ended = True
         summary = {**summary, "metrics": Spread(self._seed)(summary.get("metrics", {}))}
         for worker in self._workers:
-            worker.put("end", summary)
+            worker.put("end", copy.deepcopy(summary))
         _join([worker for worker in self._workers if not worker.left_out], _PATIENCE, self._interrupted)
         for worker in self._workers:
             if worker.is_alive() and not worker.left_out:

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any
 
+from jaxopt_lite.checkpoint.folder import make_folder
 from jaxopt_lite.log.records import hold
 
 __all__ = []
@@ -59,7 +60,7 @@ class Folder:
         """Make the directory, and become the one who writes to it."""
         if self._lock is not None:
             return
-        self.path.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path)
         while self._lock is None:
             file = (self.path / LOCK).open("a")
             if not hold(file):

@@ -10,6 +10,7 @@ profile/        a trace of some steps, where one was asked for
 import contextlib
 import dataclasses
 import importlib.util
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxopt_lite.checkpoint.folder import require_orbax
+from jaxopt_lite.checkpoint.folder import require_orbax, sync_folder
 from jaxopt_lite.checkpoint.packing import pack
 from jaxopt_lite.checkpoint.saving import described
 from jaxopt_lite.checkpoint.store import Store, latest, set_aside
@@ -42,6 +43,7 @@ __all__ = []
 
 NAMES = ("metrics.jsonl", "metrics.csv", "curves.png", "checkpoints", "profile", "summary.json")
 _ABOUT = {"arguments": {"steps": int}, "data": dict, "contents": dict, "versions": dict}
+_AT_ONCE = 1.0  # seconds that the directory may take to close after a second Ctrl-C
 _REMEDY = "copy it back from a backup, or start again: in another directory, or with overwrite=True"
 
 
@@ -267,6 +269,18 @@ class RunFolder(Folder):
                     file.close()
         super().close()
 
+    def __enter__(self) -> "RunFolder":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        if not isinstance(error, KeyboardInterrupt):
+            self.close()
+            return
+        # A second Ctrl-C does not wait for a disk that is slow or stuck; the directory stays held until that is done.
+        closing = threading.Thread(target=self.close, name="closing", daemon=True)
+        closing.start()
+        closing.join(_AT_ONCE)
+
     @contextlib.contextmanager
     def _tried(self, name: str) -> Iterator[None]:
         """Turn an error in writing into a warning, once for each file, so that the steps done are not lost."""
@@ -305,6 +319,7 @@ class RunFolder(Folder):
             now, was = contents(function), self._about["contents"][name]
             self._about["contents"][name] = {n: hashed for n, hashed in was.items() if now.get(n) == hashed}
         write_json(self.path / "summary.json", {**self._about["arguments"], **facts, **self._about})
+        sync_folder(self.path)
 
 
 def template_of(task: Task, method: Method, seeds: int | None, params: Any, state: TrainState | None) -> TrainState:

@@ -21,7 +21,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxopt_lite.checkpoint.folder import require_orbax
+from jaxopt_lite.checkpoint.folder import require_orbax, sync_folder
 from jaxopt_lite.checkpoint.packing import pack
 from jaxopt_lite.checkpoint.saving import described
 from jaxopt_lite.checkpoint.store import Store, latest, set_aside
@@ -197,6 +197,7 @@ class SweepFolder(Folder):
         known = {"python": COMPILED_BY, **self._contents}
         content = {"arguments": plain_arguments(self.arguments), "versions": self._circumstances(), "contents": known}
         write_json(self.path / "sweep.json", {**content, **facts})
+        sync_folder(self.path)
 
     def finish(self, result: SweepResult, groups: list[dict[str, Any]]) -> None:
         """Write the result, or the result so far."""

@@ -148,7 +148,7 @@ def fit(
     with contextlib.ExitStack() as stack:
         folder = None
         if path is not None:
-            folder = stack.enter_context(contextlib.closing(RunFolder(path, overwrite, saves.ever, keep)))
+            folder = stack.enter_context(RunFolder(path, overwrite, saves.ever, keep))
             snapshot = _earlier(folder, task, optimizer, plan, seed, seeds, params, state)
         resumed = state.state if isinstance(state, Run) else state
         first = int(steps_done("fit", resumed).max()) if isinstance(resumed, TrainState) else 0
