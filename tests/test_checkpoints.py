@@ -311,6 +311,7 @@ def test_a_run_killed_while_it_overwrites_is_not_stuck(half, whole, tmp_path, mo
 def test_checkpoints_are_listed_chosen_and_loaded(half, whole, monkeypatch):
     monkeypatch.chdir(half.parent)
     found = jo.checkpoints(half.name)
+    monkeypatch.chdir("/")
     best = min(range(20), key=lambda i: whole.history["valid.loss"][i])
     assert [c.step for c in found][-1] == 20 and 2 <= len(found) <= 3
     assert found[-1].score == whole.history["valid.loss"][9] and whole.history["step"][9] == 20

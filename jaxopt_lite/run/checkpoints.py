@@ -88,7 +88,7 @@ def checkpoints(directory: Path | str) -> list[Checkpoint]:
     Raises:
         FileNotFoundError: if there is no such directory.
     """
-    directory = Path(directory)
+    directory = Path(directory).absolute()
     if not directory.is_dir():
         raise FileNotFoundError(f"checkpoints: there is no directory {directory}")
     return [

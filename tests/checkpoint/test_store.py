@@ -65,7 +65,7 @@ def write(directory, *contents, keep=2, **arguments):
     return directory / f"{len(contents):06d}"
 
 
-def test_everything_comes_back(tmp_path):
+def test_everything_comes_back(tmp_path, monkeypatch):
     directory = tmp_path / "a b%20ü#?" / "saves"
     writer = Store(directory)
     writer.save(7, ARRAYS, CONTENT)
@@ -75,7 +75,8 @@ def test_everything_comes_back(tmp_path):
     assert bits(saved.arrays) == bits(ARRAYS)
     assert all(type(x) is np.ndarray for x in saved.arrays.values())
     assert json.dumps(saved.content) == json.dumps(CONTENT)
-    some = folder.read(path, lambda content: ["int8", "no rows"])
+    monkeypatch.chdir(directory)
+    some = folder.read(Path(path.name), lambda content: ["int8", "no rows"])
     assert bits(some.arrays) == bits({name: ARRAYS[name] for name in ("no rows", "int8")})
 
 
