@@ -120,7 +120,7 @@ class _Packer:
         return {"node": _place(kind), "children": inner}
 
     def _fields(self, value: Any, known: Callable[[str], Any], path: str | None = None) -> dict[str, Any]:
-        names = [field.name for field in dataclasses.fields(value) if field.init]
+        names = [field.name for field in dataclasses.fields(value)]
         inner = lambda name: self.describe(getattr(value, name), _under(path, f".{name}"))
         return {"fields": {name: known(name) or inner(name) for name in names}, "of": _place(type(value))}
 
@@ -139,6 +139,8 @@ class _Packer:
                 [self.describe(key, None), self.describe(v, _under(path, f"[{key!r}]"))] for key, v in value.items()
             ]
             return {"dict": items}
+        if isinstance(value, (set, frozenset)) and type(value) in (set, frozenset):
+            return {"set": [self.describe(x, None) for x in sorted(value, key=repr)], "of": type(value).__name__}
         named = optax_path(value) or (_place(value) if _is_found(value) else None)
         if named:
             return {"named": named}

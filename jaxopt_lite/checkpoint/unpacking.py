@@ -95,6 +95,9 @@ class _Unpacker:
             made[key] = self.make(child, f"{path}[{key!r}]")
         return made
 
+    def _set(self, node, path):
+        return {"set": set, "frozenset": frozenset}[node["of"]](self.make(node["set"], ""))
+
     def _list(self, node, path):
         return self.make(node["list"], path)
 
@@ -102,10 +105,12 @@ class _Unpacker:
         return tuple(self.make(node["tuple"], path))
 
     def _fields(self, node, path):
-        kind = self._find(node["of"], path)
+        kind: Any = self._find(node["of"], path)
         fields = {name: self.make(child, f"{path}.{name}") for name, child in node["fields"].items()}
+        inner = getattr(kind, "__dataclass_fields__", {})
+        made_inside = {name for name, field in inner.items() if not field.init}
         try:
-            made = kind(**fields)
+            made = kind(**{name: field for name, field in fields.items() if name not in made_inside})
         except TypeError as error:
             raise self._changed(node["of"], path, error) from None
         if dataclasses.is_dataclass(made):  # __init__ and __post_init__ may have changed what they were given

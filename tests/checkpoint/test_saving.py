@@ -34,9 +34,10 @@ class Rights(enum.Flag):
 @dataclasses.dataclass
 class Doubled:
     data: Any
+    counts: list = dataclasses.field(init=False)
 
     def __post_init__(self):
-        self.data = 2 * self.data
+        self.data, self.counts = 2 * self.data, []
 
 
 class Pair(NamedTuple):
@@ -97,6 +98,7 @@ VALUES = {
     "numbers": (1, 2.5, "x", True, None, float("nan"), float("-inf"), 1j, -0.0),
     "containers": {"b": [1, (2,)], "a": {}, "c": []},
     "keys of dicts": {3: 1, 1: 2},
+    "sets": [{1, "a"}, frozenset({(1, 2)})],
     "ordered": collections.OrderedDict(b=1, a=2),
     "arrays": {"np": np.arange(3), "scalar": np.float32(3), "jax": jnp.arange(2.0), "bf16": jnp.ones(2, jnp.bfloat16)},
     "empty": {"rows": np.empty((0, 3)), "strings": np.array(["a", "bc"])},
@@ -122,7 +124,10 @@ def test_values_of_every_sort_come_back():
             assert type(again) is Record and again.name == "x"
             again, value = again.data, value.data
         assert_equal(again, value), name
-    assert through(Doubled(jnp.ones(2))).data.tolist() == [2, 2], "what __post_init__ has done is not done again"
+    doubled = Doubled(jnp.ones(2))
+    doubled.counts.append(3)
+    again = through(doubled)
+    assert (again.data.tolist(), again.counts) == ([2, 2], [3]), "what __post_init__ has done is not done again"
     assert list(through(VALUES["keys of dicts"])) == [3, 1], "a dict keeps its order"
 
 
