@@ -162,7 +162,7 @@ def read(path: Path, choose: Callable[[dict], Collection[str]] | None = None) ->
             if hashlib.file_digest(opened, "sha256").hexdigest() != digest:
                 raise ValueError(f"the file {name} has changed since it was written")
     package = orbax()
-    with quiet(), reachable(path.absolute()) as folder:  # Orbax finds no metadata by a relative path
+    with quiet(), reachable(path) as folder:
         with package.Checkpointer(package.JsonCheckpointHandler()) as checkpointer:
             written = checkpointer.restore(folder / "content")
         names = None if choose is None else choose(written["content"])

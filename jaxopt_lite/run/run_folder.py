@@ -250,14 +250,15 @@ class RunFolder(Folder):
             self._checkpoints.save(step, arrays, described(description, **facts), self._score(snapshot.rows[-1]))
 
     def _score(self, row: Row) -> float | None:
-        """The watched metric of a point, lower is better; the mean over seeds. None where the best is not known."""
+        """The watched metric of a point, lower is better; the mean over seeds that have one. None without one."""
         arguments = self._about["arguments"]
         try:
             metric = watched("fit", arguments["metric"], row.values, decides=False)
             sign = -1 if is_highest_best("fit", metric, arguments["mode"]) else 1
         except ValueError:
             return None
-        return sign * float(np.mean(row.values[metric]))
+        scores = row.values[metric]
+        return sign * float(np.mean(scores[np.isfinite(scores)])) if np.isfinite(scores).any() else None
 
     def close(self) -> None:
         """Wait for what is being written, and let the directory go."""

@@ -68,6 +68,10 @@ def quantize_state(inner: GradientTransformation, bits: int = 8, block_size: int
 
     On CPU the step takes several times longer; what it saves there is the stored state.
 
+    In a block, a second moment below 1.6e-7 of the largest one becomes zero, and its weight then takes steps without a
+    bound. That happens where gradients of neighbours differ by more than 1e3, as in embeddings and output layers with
+    rare words: keep these in 32 bits, by `min_size` or `partition`.
+
     Args:
         inner: a rule that acts on coordinates; see `transformation`. In a chain with others, such as
             `scale_by_trust_ratio`, quantise the rules that have moments: `chain(quantize_state(scale_by_adam()), ...)`.
