@@ -3,14 +3,18 @@
 Run      python -m experiments.char_transformer [--quick]          about 38 minutes on two CPU cores
 Writes   runs/char_transformer/{result.json, curves.png}, and parts/*.json, from which a killed run resumes
 Data     the text of experiments.characters, 5 % of it to validate and 5 % to test
-Result   see the gallery
+Result   8-bit AdamW ends at 0.997 of AdamW's validation loss, bfloat16 weights at 1.000. Muon is far ahead, 1.315
+         against AdamW's 1.526 nats, also in AdamW's time, 1.436; then SOAP, 1.414 and 1.489; schedule-free AdamW is
+         level with AdamW, 1.512 and 1.531; 8 bits and bfloat16 lose in equal time, 1.565 and 1.551
 
 A transformer of a million parameters (5 layers of width 128, contexts of 64 characters) in batches of 8 windows. AdamW,
 Muon, SOAP and schedule-free AdamW are tuned by one vmapped sweep each, over the same 16 points of one space: the
 learning rate, and the momentum (b1, beta), all else alike: b2 = 0.99, weight decay 0.1, a warm-up over a tenth of the
 steps and then a cosine to zero; schedule-free AdamW has the warm-up alone. A trial takes 300 steps. The config with the
 least validation loss trains for 1,000 steps with three seeds that no trial has seen. AdamW's config is used again with
-its state in 8 bits, and with weights in bfloat16 that are rounded stochastically.
+its state in 8 bits, and with weights in bfloat16 that are rounded stochastically. Embeddings and the last layer keep
+32 bits (`min_size`): in 8 bits second moments of rare characters become zero beside those of frequent ones, and of
+three seeds one was not finite and two ended at 1.78 and 1.84.
 
 Equal time is that of AdamW's 1,000 steps. The seconds of a step are measured with all methods in turns; each method
 trains anew for as many steps as fit, to the nearest 50, its schedule as much shorter; schedule-free AdamW, which has
@@ -79,7 +83,7 @@ def schedule_free(rate, momentum, steps):
 
 TUNED = {"AdamW": adamw, "Muon": muon, "SOAP": soap, "schedule-free AdamW": schedule_free}
 SMALL = {  # at AdamW's config: what is put around it, and the dtype of the weights
-    "8-bit AdamW": (jo.quantize_state, "float32"),
+    "8-bit AdamW": (functools.partial(jo.quantize_state, min_size=2**14), "float32"),
     "bfloat16, stochastic rounding": (jo.stochastic_rounding, "bfloat16"),
 }
 COLORS = dict(zip([*TUNED, *SMALL], ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00"), strict=True))

@@ -3,6 +3,8 @@
 Run      python -m experiments.low_memory [--quick]          about 5 minutes on two CPU cores
 Writes   runs/low_memory/{result.json, memory.png}
 Data     the text of experiments.characters, 5 % of it to validate and 5 % to test
+Result   AdamW in 12 bytes 1.795 nats; 8 bits and stochastic rounding, 4.04 bytes, 1.0039 of that; rounding to nearest
+         1.0064; Adafactor in 4.1 bytes 1.887; Lion and SGD with momentum 2.15 and 2.17
 
 A transformer of 115,000 parameters (2 layers of width 64) reads windows of 64 characters for 600 steps in batches of 8.
 Of each family (AdamW, Lion, Adafactor, SGD) the float32 form is tuned: of six peak learning rates over a decade and a
@@ -12,7 +14,8 @@ activations are not. All compute in float32: what differs is what is kept from o
 seed i is the same start and the same batches for all forms.
 
 A first build had AdamW's b2 at 0.999 and three seeds. Runs were so unsteady that it decided nothing: the gap between
-8-bit AdamW with stochastic rounding and AdamW was 0.025 ± 0.200. With b2 at 0.99 single seeds are at most 0.03 apart.
+8-bit AdamW with stochastic rounding and AdamW was 0.025 ± 0.200. The setting was changed after that: b2 0.99, at which
+single seeds are at most 0.03 apart, five seeds, and wider grids of rates for Lion and SGD.
 """
 
 import sys
