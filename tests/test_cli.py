@@ -328,7 +328,7 @@ def test_a_sweep_takes_what_the_function_takes(run):
     names = inspect.signature(jo.sweep).parameters.keys() - {"trial", "devices", "progress"}
     code, out, _ = run("sweep", "--help")
     assert code == 0 and not [name for name in names if f"--{name.replace('_', '-')}" not in out]
-    names = inspect.signature(jo.fit).parameters.keys() - {"task", "params", "state", "callbacks", "progress"}
+    names = inspect.signature(jo.fit).parameters.keys() - {"task", "params", "state", "callbacks", "trackers"}
     code, out, _ = run("train", "--help")
     assert code == 0 and not [name for name in names if f"--{name.replace('_', '-')}" not in out]
 

@@ -119,6 +119,7 @@ def train(
         list[str] | None, Option(help="console, csv:PATH, tensorboard:DIRECTORY, mlflow[:URI] or wandb[:PROJECT]")
     ] = None,
     progress: Annotated[str, Option(help="auto (a bar on a terminal), bar, lines or none")] = "auto",
+    prefetch: Annotated[int, Option(min=0, help="stacks of an iterator's batches that are made ahead")] = 2,
     profile: Annotated[
         str | None, Option(metavar="FIRST:LAST", help="write a trace of these steps to DIRECTORY/profile")
     ] = None,
@@ -151,6 +152,7 @@ def train(
         keep=keep,
         trackers=[tracker_of(text) for text in tracker or []],
         progress=progress,
+        prefetch=prefetch,
         profile=_window(profile),
     )
     print(f"{rule}: {result.message}" + (f" Mean ± standard deviation of {seeds} runs:" if (seeds or 1) > 1 else ""))

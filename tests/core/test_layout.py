@@ -28,7 +28,8 @@ def fits(place, leaf, params) -> bool:
         if axis == "concat":
             lengths.append(sum(shape[0] for shape in members) == n)
         else:
-            lengths.append(all(shape[axis] == n for shape in members) if axis is not None else n == 1)
+            is_cut = leaf.ndim == 4  # into blocks, [stack, blocks, side, side]: their number and size are of no axis
+            lengths.append(all(shape[axis] == n for shape in members) if axis is not None else n == 1 or is_cut)
     return all(lengths)
 
 
