@@ -115,7 +115,8 @@ def test_methods_of_the_transformer_have_the_size_and_the_bytes_that_they_are_sa
         assert 0.95e6 < count < 1.05e6
         found[name] = jo.state_bytes(optimizer, shapes) / count
         assert shapes["head"].dtype == ("bfloat16" if "bfloat16" in name else "float32")
-    assert found["8-bit AdamW"] <= 2.1 and found["AdamW"] == pytest.approx(8, abs=1e-3)
+    # Of 8-bit AdamW, embeddings and the last layer keep 32 bits.
+    assert found["8-bit AdamW"] <= 2.25 and found["AdamW"] == pytest.approx(8, abs=1e-3)
     assert found["bfloat16, stochastic rounding"] == pytest.approx(8, abs=1e-3) and 4 < found["Muon"] < 4.5
 
 
