@@ -105,11 +105,15 @@ def _in_parts(jaxpr: Any, given: list, policy: Callable) -> list:
 def _scan(eqn: Any, values: dict, policy: Callable) -> dict:
     """The results of a scan whose body is recomputed, by variable."""
     p, given = eqn.params, _read(values, eqn.invars)
-    first, carried = p["num_consts"], p["num_carry"]
+    if "num_consts" in p:
+        first, carried = p["num_consts"], p["num_carry"]
+    else:  # JAX 0.12 tells them by trees: of the constants, the carry and the rest
+        first, carried = (len(part) for part in p["ft_in"].unpack()[:2])
+    inner = p["jaxpr"]
 
     @functools.partial(jax.checkpoint, policy=policy, prevent_cse=False)  # a loop keeps the two passes apart by itself
     def body(carry, x):
-        results = jax.core.eval_jaxpr(p["jaxpr"].jaxpr, p["jaxpr"].consts, *given[:first], *carry, *x)
+        results = jax.core.eval_jaxpr(getattr(inner, "jaxpr", inner), inner.consts, *given[:first], *carry, *x)
         return results[:carried], results[carried:]
 
     settings = {name: p[name] for name in ("length", "reverse", "unroll")}
