@@ -10,7 +10,6 @@ Hugging Face's IterableDataset). Without them it is a count: a resumed run takes
 
 import base64
 import copy
-import importlib
 import inspect
 import itertools
 import warnings
@@ -228,7 +227,7 @@ def _restored(state: Any) -> Any:
     if isinstance(state, Bytes):
         return base64.b64decode(state.text)
     if isinstance(state, Tensor):
-        torch: Any = importlib.import_module("torch")  # it is there: the pipeline's own state held a tensor
+        import torch  # pyright: ignore[reportMissingImports]  (it is there: the state held a tensor)
 
         return torch.from_numpy(np.array(state.array))
     if isinstance(state, dict):
