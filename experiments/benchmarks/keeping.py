@@ -11,10 +11,10 @@ the time to write the last one, at the end, is counted. With trackers, a point c
 the history, the summary, and the picture, which alone takes a second.
 """
 
-import argparse
 import itertools
 import statistics
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -66,17 +66,16 @@ def measure(steps: int, every: int, rounds: int, form) -> list[dict]:
     return rows
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Measure, print, and write."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="a small model and few steps")
-    quick = parser.parse_args(arguments).quick
-    steps, every, rounds = QUICK if quick else (STEPS, EVERY, ROUNDS)
-    timing.header(COLUMNS)
-    rows = timing.show(
-        measure(steps, every, rounds, char_transformer.QUICK if quick else char_transformer.FULL), COLUMNS
+def cases(quick: bool) -> Iterator[list[dict]]:
+    """The rows of all cases; the quick ones are of a small model and few steps."""
+    yield measure(
+        *(QUICK if quick else (STEPS, EVERY, ROUNDS)), char_transformer.QUICK if quick else char_transformer.FULL
     )
-    print(f"wrote {timing.write('keeping', quick, {'rows': rows})}")
+
+
+def main() -> None:
+    """Time every case, print the table, write the JSON."""
+    timing.command(__doc__, "keeping", COLUMNS, cases)
 
 
 if __name__ == "__main__":

@@ -11,12 +11,11 @@ batch 8 x 128 tokens, in which its basis is refreshed once; the gradients are of
 Set OPENBLAS_NUM_THREADS=1: with more threads LAPACK's decompositions of small matrices are slower.
 """
 
-import argparse
 import functools
 import os
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -122,21 +121,25 @@ def soap_rows(layers: int, rounds: int) -> list[dict]:
     return rows
 
 
+def cases(quick: bool) -> Iterator[list[dict]]:
+    """The rows of Muon, and of SOAP."""
+    layers, rounds = (QUICK_LAYERS, QUICK_ROUNDS) if quick else (LAYERS, ROUNDS)
+    yield muon_rows(layers, rounds)
+    yield soap_rows(layers, rounds // 4)
+
+
+def facts(quick: bool) -> dict:
+    """Layers, and LAPACK's threads."""
+    return {
+        "layers": QUICK_LAYERS if quick else LAYERS,
+        "openblas_num_threads": os.environ.get("OPENBLAS_NUM_THREADS", ""),
+    }
+
+
 def main() -> None:
     """Time both cases, print the table, write the JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="fewer layers and rounds")
-    quick = parser.parse_args().quick
     jax.config.update("jax_enable_compilation_cache", False)
-    layers, rounds = (QUICK_LAYERS, QUICK_ROUNDS) if quick else (LAYERS, ROUNDS)
-    start = time.perf_counter()
-    print(", ".join(f"{key} {value}" for key, value in timing.machine().items()), flush=True)
-    timing.header(COLUMNS)
-    rows = timing.show(muon_rows(layers, rounds), COLUMNS)
-    rows += timing.show(soap_rows(layers, rounds // 4), COLUMNS)
-    threads = os.environ.get("OPENBLAS_NUM_THREADS", "")
-    path = timing.write("matrix", quick, {"layers": layers, "openblas_num_threads": threads, "rows": rows})
-    print(f"\nwrote {path} after {time.perf_counter() - start:.0f} s")
+    timing.command(__doc__, "matrix", COLUMNS, cases, facts)
 
 
 if __name__ == "__main__":

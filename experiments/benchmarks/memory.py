@@ -10,9 +10,9 @@ target: 8 bits save stored bytes there, not time. `temporary` is the memory that
 arguments and results, in bytes for each parameter, by XLA's own account; `compile` the seconds to compile `init`.
 """
 
-import argparse
 import statistics
 import time
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -82,22 +82,18 @@ def time_steps(case: str, shapes: list, rounds: int) -> list[dict]:
     return rows
 
 
-def main() -> None:
-    """Measure every case, print the table, write the JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="fewer parameters and rounds")
-    quick = parser.parse_args().quick
-    jax.config.update("jax_enable_compilation_cache", False)
+def cases(quick: bool) -> Iterator[list[dict]]:
+    """The rows for one large leaf, and for 25."""
     values, rounds = QUICK if quick else (VALUES, ROUNDS)
-    start = time.perf_counter()
-    print(", ".join(f"{key} {value}" for key, value in timing.machine().items()), flush=True)
-    timing.header(COLUMNS)
-    rows = []
     for leaves in (1, 25):
         case = f"{values / 1e6:g}M parameters, {leaves} {'leaf' if leaves == 1 else 'leaves'}"
-        rows += timing.show(time_steps(case, shapes_of(values, leaves), rounds), COLUMNS)
-    path = timing.write("memory", quick, {"rows": rows})
-    print(f"\nwrote {path} after {time.perf_counter() - start:.0f} s")
+        yield time_steps(case, shapes_of(values, leaves), rounds)
+
+
+def main() -> None:
+    """Measure every case, print the table, write the JSON."""
+    jax.config.update("jax_enable_compilation_cache", False)
+    timing.command(__doc__, "memory", COLUMNS, cases)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ checked. Compiling is not counted.
 quarter of a step, as a loader waits for a disk: on a CPU, work that computes would take the cores from the steps.
 """
 
-import argparse
 import itertools
 import statistics
 import time
@@ -137,17 +136,8 @@ def time_case(case: str, make, batch_size: int, steps: int, eval_every: int, rou
 
 def main() -> None:
     """Time every case, print the table, write the JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="fewer rounds")
-    quick = parser.parse_args().quick
-    began = time.perf_counter()
-    print(", ".join(f"{key} {value}" for key, value in timing.machine().items()), flush=True)
-    timing.header(COLUMNS)
-    rows = []
-    for case in CASES:
-        rows += timing.show(time_case(*case, 3 if quick else ROUNDS), COLUMNS)
-    path = timing.write("pipelines", quick, {"rows": rows})
-    print(f"\nwrote {path} after {time.perf_counter() - began:.0f} s")
+    cases = lambda quick: (time_case(*case, 3 if quick else ROUNDS) for case in CASES)
+    timing.command(__doc__, "pipelines", COLUMNS, cases)
 
 
 if __name__ == "__main__":

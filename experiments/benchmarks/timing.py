@@ -5,6 +5,7 @@ in an order of its own, so that what slows the machine for a while slows all of 
 follows the one that empties the caches.
 """
 
+import argparse
 import json
 import os
 import platform
@@ -13,7 +14,7 @@ import re
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib import metadata
 from pathlib import Path
 
@@ -22,7 +23,7 @@ import jax.numpy as jnp
 
 from jaxopt_lite.log.records import plain
 
-__all__ = ["alternate", "copy_turn", "header", "machine", "ratio", "show", "verdict", "write"]
+__all__ = ["alternate", "command", "copy_turn", "header", "machine", "ratio", "show", "verdict", "write"]
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("jax", "jaxlib", "optax", "numpy", "scipy", "torch", "optuna", "hyperoptax", "jaxopt", "optimistix", "cma")
@@ -78,6 +79,32 @@ def copy_turn(values: int) -> tuple[Callable[[], object], int]:
         array = jax.block_until_ready(negate(array))
 
     return turn, 2 * array.nbytes
+
+
+def command(
+    description: str,
+    name: str,
+    columns: dict[str, str],
+    cases: Callable[[bool], Iterable[list[dict[str, object]]]],
+    facts: Callable[[bool], dict[str, object]] = lambda quick: {},
+) -> None:
+    """A benchmark's command: print the machine and the rows of each case as they come, and write them.
+
+    Args:
+        description: the module's docstring.
+        name: of the file of results.
+        columns: of the table, as for `header`.
+        cases: from whether it is to be quick, the rows of each case.
+        facts: what the result holds beside the rows.
+    """
+    parser = argparse.ArgumentParser(description=description.partition("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="less of everything")
+    quick, began = parser.parse_args().quick, time.perf_counter()
+    print(", ".join(f"{key} {value}" for key, value in machine().items()), flush=True)
+    header(columns)
+    rows = [row for found in cases(quick) for row in show(found, columns)]
+    path = write(name, quick, {**facts(quick), "rows": rows})
+    print(f"\nwrote {path} after {time.perf_counter() - began:.0f} s")
 
 
 def machine() -> dict[str, object]:

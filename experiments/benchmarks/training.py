@@ -16,10 +16,8 @@ a second) would show. The contenders:
 `ratio` is the time in units of the scan's in the same round, the median over rounds.
 """
 
-import argparse
 import functools
 import statistics
-import time
 
 import jax
 import jax.numpy as jnp
@@ -126,17 +124,8 @@ def time_case(batch_size: int, steps: int, rounds: int) -> list[dict]:
 
 def main() -> None:
     """Time every case, print the table, write the JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="fewer rounds")
-    quick = parser.parse_args().quick
-    began = time.perf_counter()
-    print(", ".join(f"{key} {value}" for key, value in timing.machine().items()), flush=True)
-    timing.header(COLUMNS)
-    rows = []
-    for batch_size in BATCH_SIZES:
-        rows += timing.show(time_case(batch_size, STEPS, 4 if quick else ROUNDS), COLUMNS)
-    path = timing.write("training", quick, {"steps": STEPS, "rows": rows})
-    print(f"\nwrote {path} after {time.perf_counter() - began:.0f} s")
+    cases = lambda quick: (time_case(batch_size, STEPS, 4 if quick else ROUNDS) for batch_size in BATCH_SIZES)
+    timing.command(__doc__, "training", COLUMNS, cases, lambda quick: {"steps": STEPS})
 
 
 if __name__ == "__main__":

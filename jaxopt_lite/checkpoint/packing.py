@@ -1,4 +1,4 @@
-"""A pytree as arrays and a description in JSON, from which it is made again, in a later version too.
+"""A pytree as arrays and a description in JSON, from which it is restored, in a later version too.
 
     {"array": "3", "path": ".params['w']"}     an array, under its name among the arrays; "numpy" for one of NumPy's
     {"key": "4", "impl": "fry", "path": ...}   a random key
@@ -6,7 +6,7 @@
     {"dict": [[key, child], ...]}, {"list": [...]}, {"tuple": [...]}
     {"fields": {name: child}, "of": "module:Class"}     a named tuple or a dataclass
     {"call": "module:adamw", "arguments": {...}}        a value of this package: an optimizer, a schedule, a solver
-    {"node": "module:Class", "children": [...]}         another node of a pytree: it needs `like` to be made again
+    {"node": "module:Class", "children": [...]}         another node of a pytree: it needs `like` to be restored
     {"unnamed": "..."}                                  a function without a name, and the like: it needs `like` too
 
 What JAX does not see as a leaf, such as a static argument, stands for itself, or has no path. Paths are JAX's
@@ -44,7 +44,7 @@ def pack(value: Any, who: str = "save", strict: bool = True) -> tuple[dict[str, 
     Args:
         value: a pytree, a dataclass, a named tuple, or a value of this package.
         who: the caller, in messages.
-        strict: raise for what can be made again only with `like`, and cannot be a leaf: functions without a name.
+        strict: raise for what can be restored only with `like`, and cannot be a leaf: functions without a name.
 
     Raises:
         TypeError: for a tracer, and for what has no description; it names the path.

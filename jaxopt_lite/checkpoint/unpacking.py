@@ -1,4 +1,4 @@
-"""A value made again from its description, see `packing`, or its leaves put into a structure that is given.
+"""A value restored from its description, see `packing`, or its leaves put into a structure that is given.
 
 Classes and functions are looked up by name in this package, in Optax, JAX and NumPy, and in modules that are imported
 already: nothing is imported, and nothing evaluated, because a file says so.
@@ -29,7 +29,7 @@ def unpack(
     who: str = "load",
     path: str = "",
 ) -> Any:
-    """Make a value again.
+    """Restore a value.
 
     Args:
         description: from `pack`.
@@ -161,7 +161,7 @@ class _Unpacker:
 
     def _node(self, node, path):
         raise ValueError(
-            f"{self._who}: {path or 'the value'} is a {node['node'].rpartition(':')[2]}, which cannot be made again "
+            f"{self._who}: {path or 'the value'} is a {node['node'].rpartition(':')[2]}, which cannot be restored "
             "from a file; give like=, a value of the same structure (its shapes suffice: jax.eval_shape gives them)"
         )
 

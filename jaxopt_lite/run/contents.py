@@ -60,6 +60,21 @@ def contents(value: Any) -> dict[str, str]:
     return {} if known else {**reader.found, "itself": _hash(whole)}
 
 
+def changed(was: dict[str, dict[str, str]], now: dict[str, dict[str, str]]) -> list[str]:
+    """What differs between two `contents` by name, a line each. What only the latter has is not compared."""
+    return [
+        f"  {what}: {'what it holds' if name == 'itself' else name} has changed"
+        for what, found in now.items()
+        for name, hashed in was.get(what, {}).items()
+        if found.get(name) != hashed
+    ]
+
+
+def unchanged(was: dict[str, dict[str, str]], now: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
+    """The former without what differs: what changes during a run, such as a list of notes or a cache, is not code."""
+    return {what: {n: h for n, h in found.items() if now[what].get(n) == h} for what, found in was.items()}
+
+
 def nameless(value: Any) -> Any:
     """A plain argument without what differs from process to process."""
     if isinstance(value, dict):

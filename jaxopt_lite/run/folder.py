@@ -1,16 +1,17 @@
 """What the directory of a run and that of a sweep have in common: one process at a time writes to it.
 
-A file `.lock` is held by the process that writes. The system lets it go when the process ends, however it ends.
+A file `.lock` is held by the process that writes. The system releases it when the process ends, however it ends.
 """
 
 import contextlib
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import IO, Any
 
-from jaxopt_lite.checkpoint.folder import make_folder
+from jaxopt_lite.checkpoint.folder import Saved, make_folder
+from jaxopt_lite.checkpoint.store import latest, set_aside
 from jaxopt_lite.log.records import hold
 
 __all__ = []
@@ -41,6 +42,7 @@ class Folder:
     def __init__(self, path: Path):
         self.path = path.absolute()  # a callback may change the working directory
         self._lock: IO | None = None
+        self.warnings: list[str] = []
         exists = next(p for p in (path, *self.path.parents) if p.exists())
         if not exists.is_dir():
             raise FileExistsError(f"{self.who}: directory {path} cannot be made, {exists} is a file")
@@ -76,7 +78,7 @@ class Folder:
         _held.append(self._lock)
 
     def close(self) -> None:
-        """Let the directory go."""
+        """Release the directory."""
         if self._lock is not None:
             with contextlib.suppress(OSError):
                 if _is_at(self._lock, self.path / LOCK):
@@ -91,6 +93,20 @@ class Folder:
         for name in names:
             there = self.path / name
             shutil.rmtree(there) if there.is_dir() else there.unlink(missing_ok=True)
+
+    def last_checkpoint(self, make: Callable[[Saved], Any]) -> tuple[Path, Any] | None:
+        """The folder of the last whole checkpoint, and what `make` makes of it; later ones, damaged, are set aside.
+
+        What was wrong with these is added to the warnings.
+        """
+        found = latest(self.path / "checkpoints")
+        if found is None:
+            return None
+        path, saved, faults = found
+        made = make(saved)
+        self.warnings += faults
+        set_aside(self.path / "checkpoints", path)
+        return path, made
 
     def check_there(self) -> None:
         """Raise a FileNotFoundError if the directory was removed or replaced since it was opened."""

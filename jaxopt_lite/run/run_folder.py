@@ -19,10 +19,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxopt_lite.checkpoint.folder import require_orbax, sync_folder
+from jaxopt_lite.checkpoint.folder import Saved, require_orbax, sync_folder
 from jaxopt_lite.checkpoint.packing import pack
 from jaxopt_lite.checkpoint.saving import described
-from jaxopt_lite.checkpoint.store import Store, latest, set_aside
+from jaxopt_lite.checkpoint.store import Store
 from jaxopt_lite.checkpoint.unpacking import unpack
 from jaxopt_lite.core.programs import digest
 from jaxopt_lite.core.text import spell
@@ -30,7 +30,7 @@ from jaxopt_lite.log.records import JsonLines, read_json, versions, write_json
 from jaxopt_lite.log.tables import CsvTable
 from jaxopt_lite.log.trackers import Spread
 from jaxopt_lite.report.curves import plot_history
-from jaxopt_lite.run.contents import COMPILED_BY, contents, nameless
+from jaxopt_lite.run.contents import COMPILED_BY, changed, contents, nameless, unchanged
 from jaxopt_lite.run.folder import Folder, InUseError
 from jaxopt_lite.train.loop import Point, Snapshot
 from jaxopt_lite.train.plan import Plan, is_highest_best, watched
@@ -75,13 +75,13 @@ class RunFolder(Folder):
         self._begun, self._given_up = False, set()
         self._about: dict[str, Any] = {}
         self._functions: dict[str, Any] = {}
+        self._contents: dict[str, dict[str, str]] = {}
         self._decides = False
         self._resumed: list[Row] | None = None
         self._seconds = 0.0  # that the run took before
-        self.warnings: list[str] = []
 
     def describe(self, task: Task, optimizer: Any, plan: Plan, seed: int, seeds: int | None, start: Any) -> None:
-        """Take down what the run is, by which a later call knows it again.
+        """Record what the run is, by which a later call recognises it.
 
         Args:
             task: what is learned.
@@ -106,9 +106,13 @@ class RunFolder(Folder):
                 "begins_with": None if start is None else digest(_arrays_of(start)),
             },
             "data": {name: digest(arrays) for name, arrays in held.items()},
-            "contents": {"python": COMPILED_BY, **{name: contents(f) for name, f in self._functions.items()}},
             "versions": versions(),
         }
+        self._contents = self._hashed()
+
+    def _hashed(self) -> dict[str, dict[str, str]]:
+        """Hashes of the user's functions."""
+        return {name: contents(function) for name, function in self._functions.items()}
 
     def earlier(self, template: Callable[[], TrainState]) -> Snapshot | None:
         """The last checkpoint of the same run; None where nothing was saved.
@@ -128,12 +132,12 @@ class RunFolder(Folder):
                 "another directory, or overwrite=True"
             )
         was = self._read()
-        if changed := self._changed(was):
+        if differs := self._differences(was):
             raise ValueError(
                 f"fit: {self.path} holds another run; give another directory, or overwrite=True. What differs:\n"
-                + "\n".join(changed)
+                + "\n".join(differs)
             )
-        found = latest(self.path / "checkpoints")
+        found = self.last_checkpoint(lambda saved: _snapshot_of(saved, template()))
         if found is None:
             if was.get("status") != "running":
                 raise FileExistsError(
@@ -141,21 +145,9 @@ class RunFolder(Folder):
                     "give another directory, or overwrite=True to train again"
                 )
             return None  # it was killed before the first one
-        path, saved, faults = found
-        self.warnings += faults
-        shapes = template()
-        kept = (shapes.params, shapes.model_state) if saved.content["kept"] else ()
-        like = {".run.state": shapes, ".run.monitor.kept": kept}
-        try:
-            snapshot = unpack(saved.content["value"], saved.arrays, like, "fit")
-        except ValueError as error:
-            raise ValueError(
-                f"{error}\nin {path}: the task or jax_enable_x64 is another; give another directory, or overwrite=True"
-            ) from None
-        set_aside(self.path / "checkpoints", path)
-        self._resumed = _rows_of(snapshot.rows)
-        self._seconds = float(was.get("seconds_so_far", 0.0))
-        return snapshot._replace(rows=tuple(self._resumed))
+        snapshot = found[1]
+        self._resumed, self._seconds = list(snapshot.rows), float(was.get("seconds_so_far", 0.0))
+        return snapshot
 
     def _read(self) -> dict[str, Any]:
         path = self.path / "summary.json"
@@ -172,35 +164,29 @@ class RunFolder(Folder):
             )
         return read_json(path, _ABOUT, _REMEDY)
 
-    def _changed(self, was: dict[str, Any]) -> list[str]:
+    def _differences(self, was: dict[str, Any]) -> list[str]:
         """What differs from the run in the directory, a line each. The number of steps may, if it is not lower."""
         now = self._about
         then = {field.name: field.default for field in dataclasses.fields(Plan)} | was["arguments"]
-        changed = [
+        differs = [
             f"  {name}: {then.get(name)!r} then, {value!r} now"
             for name, value in now["arguments"].items()
             if name != "steps" and nameless(then.get(name)) != value
         ]
         if now["arguments"]["steps"] < was["arguments"]["steps"]:
-            changed.append(f"  steps: {was['arguments']['steps']} then, {now['arguments']['steps']} now")
+            differs.append(f"  steps: {was['arguments']['steps']} then, {now['arguments']['steps']} now")
         for name in sorted({*was["data"], *now["data"]}):
             if was["data"].get(name) != now["data"].get(name):
-                changed.append(f"  the {name} data have changed")
+                differs.append(f"  the {name} data have changed")
         if was["contents"].get("python") != COMPILED_BY:
             self.warnings.append("it was saved by another Python, so whether the task's code changed was not checked")
         else:
-            changed += [
-                f"  {what}: {'what it holds' if name == 'itself' else name} has changed"
-                for what, found in now["contents"].items()
-                if what != "python"
-                for name, hashed in was["contents"].get(what, {}).items()
-                if found.get(name) != hashed
-            ]
+            differs += changed(was["contents"], self._contents)
         for name in ("jax", "backend", "device", "cpus"):
             then, here = was["versions"].get(name), now["versions"][name]
             if then != here:
                 self.warnings.append(f"it began with {name} {then} and resumes with {here}: last bits may differ")
-        return changed
+        return differs
 
     def add(self, point: Point) -> None:
         """Write a point to metrics.jsonl."""
@@ -315,12 +301,23 @@ class RunFolder(Folder):
                 plot_history(result.history, self.path / "curves.png", title=title)
 
     def _write_about(self, facts: dict[str, Any]) -> None:
-        # What changes while the run goes on, such as a list of notes or a cache, is not code, and is not compared.
-        for name, function in self._functions.items():
-            now, was = contents(function), self._about["contents"][name]
-            self._about["contents"][name] = {n: hashed for n, hashed in was.items() if now.get(n) == hashed}
-        write_json(self.path / "summary.json", {**self._about["arguments"], **facts, **self._about})
+        self._contents = unchanged(self._contents, self._hashed())
+        known = {"contents": {"python": COMPILED_BY, **self._contents}}
+        write_json(self.path / "summary.json", {**self._about["arguments"], **facts, **self._about, **known})
         sync_folder(self.path)
+
+
+def _snapshot_of(saved: Saved, shapes: TrainState) -> Snapshot:
+    """The snapshot in a checkpoint, in the structure of the run's first state."""
+    kept = (shapes.params, shapes.model_state) if saved.content["kept"] else ()
+    like = {".run.state": shapes, ".run.monitor.kept": kept}
+    try:
+        snapshot = unpack(saved.content["value"], saved.arrays, like, "fit")
+    except ValueError as error:
+        raise ValueError(
+            f"{error}\nthe task or jax_enable_x64 is another; give another directory, or overwrite=True"
+        ) from None
+    return snapshot._replace(rows=tuple(_rows_of(snapshot.rows)))
 
 
 def template_of(task: Task, method: Method, seeds: int | None, params: Any, state: TrainState | None) -> TrainState:

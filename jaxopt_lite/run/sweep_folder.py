@@ -24,7 +24,7 @@ import numpy as np
 from jaxopt_lite.checkpoint.folder import require_orbax, sync_folder
 from jaxopt_lite.checkpoint.packing import pack
 from jaxopt_lite.checkpoint.saving import described
-from jaxopt_lite.checkpoint.store import Store, latest, set_aside
+from jaxopt_lite.checkpoint.store import Store
 from jaxopt_lite.checkpoint.unpacking import unpack
 from jaxopt_lite.core.text import parse, spell
 from jaxopt_lite.core.values import Value
@@ -32,7 +32,7 @@ from jaxopt_lite.log.records import JsonLines, read_json, versions, write_json
 from jaxopt_lite.report.analysis import ended, over_seeds
 from jaxopt_lite.report.exports import write_curves, write_trials
 from jaxopt_lite.report.result import SweepResult
-from jaxopt_lite.run.contents import COMPILED_BY, contents, nameless
+from jaxopt_lite.run.contents import COMPILED_BY, changed, contents, nameless, unchanged
 from jaxopt_lite.run.folder import Folder
 from jaxopt_lite.sweeps.events import Snapshot
 
@@ -78,7 +78,6 @@ class SweepFolder(Folder):
         self._contents = _contents(arguments)
         self._events, self._early, self._begun = None, [], False
         self._saved = 0  # the number of the last checkpoint
-        self.warnings: list[str] = []
         super().__init__(path)
         self._checkpoints = Store(self.path / "checkpoints")
         present = [name for name in self.present if not _is_empty(path / name)]
@@ -124,18 +123,18 @@ class SweepFolder(Folder):
             return None
         was = read_about(self.path)
         then = SINCE | was["arguments"]
-        changed = [
+        differs = [
             f"  {name}: {then.get(name)!r} then, {now!r} now"
             for name, now in (SINCE | plain_arguments(self.arguments)).items()
             if name not in _LATER and not name.endswith("_from") and nameless(then.get(name)) != now
         ]
         if self.arguments["trials"] < was["arguments"]["trials"]:
-            changed.append(f"  trials: {was['arguments']['trials']} then, {self.arguments['trials']} now")
-        changed += self._changed_contents(was.get("contents"))
-        if changed:
+            differs.append(f"  trials: {was['arguments']['trials']} then, {self.arguments['trials']} now")
+        differs += self._changed_contents(was.get("contents"))
+        if differs:
             raise ValueError(
                 f"sweep: {self.path} holds another sweep; give another directory, or overwrite=True. What differs:\n"
-                + "\n".join(changed)
+                + "\n".join(differs)
             )
         here = self._circumstances()
         for name in ("jax", "backend"):
@@ -149,14 +148,14 @@ class SweepFolder(Folder):
                 f"it began with {was['versions']['threads']} CPU threads and resumes with {here['threads']}: the last "
                 "bits of new results may differ"
             )
-        found = latest(self.path / "checkpoints")
+        found = self.last_checkpoint(
+            lambda saved: Snapshot(unpack(saved.content["value"], saved.arrays), saved.content["facts"])
+        )
         if found is None:
             return None
-        path, saved, faults = found
-        self.warnings += faults
-        set_aside(self.path / "checkpoints", path)
+        path, snapshot = found
         self._saved = int(path.name)
-        return Snapshot(unpack(saved.content["value"], saved.arrays), saved.content["facts"])
+        return snapshot
 
     def _changed_contents(self, was: Any) -> list[str]:
         """What differs in the user's functions that are not part of a program, a line each."""
@@ -166,12 +165,7 @@ class SweepFolder(Folder):
             if names:
                 self.warnings.append(f"it was saved by {by}, so whether the code of {names} changed was not checked")
             return []
-        return [
-            f"  {what}: {name if name != 'itself' else 'what it holds'} has changed"
-            for what, now in self._contents.items()
-            for name, hashed in was[what].items()
-            if now.get(name) != hashed
-        ]
+        return changed(was, self._contents)
 
     def save(self, snapshot: Snapshot) -> None:
         """Save what is needed to resume."""
@@ -190,10 +184,7 @@ class SweepFolder(Folder):
 
     def about(self, facts: dict[str, Any]) -> None:
         """Write sweep.json."""
-        # What changes while the sweep runs, such as a list of notes or a cache, is not code, and is no longer compared.
-        now = _contents(self.arguments)
-        for what, found in self._contents.items():
-            self._contents[what] = {n: hashed for n, hashed in found.items() if now[what].get(n) == hashed}
+        self._contents = unchanged(self._contents, _contents(self.arguments))
         known = {"python": COMPILED_BY, **self._contents}
         content = {"arguments": plain_arguments(self.arguments), "versions": self._circumstances(), "contents": known}
         write_json(self.path / "sweep.json", {**content, **facts})

@@ -119,7 +119,7 @@ class Pipeline:
         return Position(self._epoch, self._batch, self._by, None if read is None else copy.deepcopy(read()))
 
     def leave(self, position: Position, taken: int) -> None:
-        """Let go of the iterator. The user's own is put back to the position after `taken` batches, if it can be."""
+        """Release the iterator. The user's own is put back to the position after `taken` batches, if it can be."""
         self.has_ended = True
         if self._is_given and self._methods is not None:
             if taken != self.taken:
