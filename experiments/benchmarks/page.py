@@ -58,6 +58,12 @@ SECTIONS = {
         "each batch. `ratio` is the time in units of that of `device`.",
         {"case": "case", "contender": "contender", "steps_s": "steps/s", "ratio": "ratio", "target": "target"},
     ),
+    "keeping": (
+        "What checkpoints and trackers cost",
+        "The character transformer, about a million parameters, 500 steps: a checkpoint every 100 steps, or a point "
+        "for the trackers every 10. `ratio` is the time in units of the first of its case; `again` is the noise.",
+        {"case": "case", "contender": "contender", "ratio": "ratio", "target": "target"},
+    ),
     "sweeps": (
         "Sweeps",
         "AdamW on the digits, learning rate and weight decay drawn for each trial. `engine` is what `jo.sweep` drives, "
