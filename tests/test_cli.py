@@ -476,7 +476,7 @@ def test_ctrl_c_ends_a_run_with_what_was_measured(tmp_path):
             out, err = process.communicate(timeout=60)
         finally:
             process.kill()
-    assert process.returncode == 0 and "The run was interrupted" in out and "Traceback" not in err
+    assert process.returncode == 130 and "The run was interrupted" in out and "Traceback" not in err
     rows = metrics.read_text().splitlines()
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["status"] == "interrupted" and summary["steps_done"] == 200 * len(rows)

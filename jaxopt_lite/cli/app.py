@@ -9,6 +9,8 @@ except ImportError:  # pragma: no cover
 
 __all__ = []
 
+INTERRUPTED = 130  # the exit code of a command that Ctrl-C or SIGTERM ended, as that of shells after Ctrl-C
+
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 

@@ -10,7 +10,7 @@ import jax
 
 import jaxopt_lite as jo
 from jaxopt_lite.cli import runs, sweeps
-from jaxopt_lite.cli.app import app
+from jaxopt_lite.cli.app import INTERRUPTED, app
 
 __all__ = ["main"]
 
@@ -18,7 +18,7 @@ COMMANDS = (runs, sweeps)  # each adds its own to the app
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line, and exit with code 0 on success, 2 after a bad argument, 130 after a second Ctrl-C."""
+    """Run the command line, and exit: with code 0 on success, 2 after a bad argument, 130 after Ctrl-C or SIGTERM."""
     sys.path.insert(0, str(Path.cwd()))  # experiments of this folder
     _keep_executables()
     _one_thread_for_lapack()
@@ -26,7 +26,7 @@ def main(arguments: list[str] | None = None) -> None:
         given = sys.argv[1:] if arguments is None else arguments
         code = app(args=given or ["--help"], prog_name="jaxopt-lite", standalone_mode=False)
     except KeyboardInterrupt:
-        code = _fail("interrupted", 130)
+        code = _fail("interrupted", INTERRUPTED)
     except (ValueError, TypeError, ImportError, OSError) as error:
         code = _fail(f"{_place(error)}{error}{_notes(error)}", 2)
     except Exception as error:

@@ -14,7 +14,7 @@ from typer import Argument, Option
 
 import jaxopt_lite as jo
 from jaxopt_lite import optimizers
-from jaxopt_lite.cli.app import app
+from jaxopt_lite.cli.app import INTERRUPTED, app
 from jaxopt_lite.cli.names import optimizer_of, own_optimizer, task_of, tracker_of
 from jaxopt_lite.cli.sweeps import show_sweep
 from jaxopt_lite.core.hyperparameters import rules
@@ -123,7 +123,7 @@ def train(
     profile: Annotated[
         str | None, Option(metavar="FIRST:LAST", help="write a trace of these steps to DIRECTORY/profile")
     ] = None,
-) -> None:
+) -> int:
     """Train the task of a module, and print how it ended."""
     task, home = task_of(module)
     rule = optimizer_of(optimizer, home) if optimizer else own_optimizer(home)
@@ -159,6 +159,7 @@ def train(
     _print_metrics(result.metrics)
     if directory is not None:
         print(f"written to {directory}")
+    return INTERRUPTED if "interrupted" in result.status else 0  # a status, or a list of them
 
 
 def _window(text: str | None) -> tuple[int, int] | None:

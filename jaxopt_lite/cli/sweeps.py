@@ -6,7 +6,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 import jaxopt_lite as jo
-from jaxopt_lite.cli.app import app
+from jaxopt_lite.cli.app import INTERRUPTED, app
 from jaxopt_lite.cli.names import called, config_of_text, space_of_text, trial_of
 from jaxopt_lite.run.folder import is_running
 from jaxopt_lite.run.sweep_folder import read_about
@@ -54,7 +54,7 @@ def sweep(
         Path | None, Option(help="where the sweep is saved; the same command again resumes it")
     ] = None,
     overwrite: Annotated[bool, Option("--overwrite", "--fresh", help="start over, instead of resuming")] = False,
-) -> None:
+) -> int:
     """Train many configs side by side, and show the best."""
     trial, home = trial_of(module)
     chosen = space_of_text(space, home) if space else getattr(home, "SPACE", None)
@@ -88,17 +88,17 @@ def sweep(
         overwrite=overwrite,
         progress="auto",
     )
-    _show(result, directory)
+    return _show(result, directory)
 
 
 @app.command()
 def resume(
     directory: Annotated[Path, Argument(help="of a sweep that was interrupted")],
     trial: Annotated[str | None, Option(metavar="MODULE[:TRIAL]", help="where its function is now")] = None,
-) -> None:
+) -> int:
     """Resume a sweep, from the middle of its trials."""
     function = None if trial is None else trial_of(trial)[0]
-    _show(jo.resume(directory, function, progress="auto"), directory)
+    return _show(jo.resume(directory, function, progress="auto"), directory)
 
 
 def show_sweep(directory: Path) -> None:
@@ -117,7 +117,9 @@ def show_sweep(directory: Path) -> None:
         print(f"resume with: jaxopt-lite resume {directory}")
 
 
-def _show(result: jo.SweepResult, directory: Path | None) -> None:
+def _show(result: jo.SweepResult, directory: Path | None) -> int:
+    """Print how a sweep ended, and return the exit code."""
     print(result.summary())
     if directory is not None:
         print(f"written to {directory}")
+    return INTERRUPTED if result.status == "interrupted" else 0
