@@ -1,6 +1,6 @@
 """Optimizers compared on eleven small workloads: steps and time to a target, equal tuning, fresh seeds, intervals.
 
-Run      python -m experiments.benchmarks.compare [--quick] [WORKLOAD ...]       about 40 minutes on two CPU cores
+Run      python -m experiments.benchmarks.compare [--quick] [WORKLOAD ...]       about 20 minutes on two CPU cores
 Writes   experiments/benchmarks/results/compare-BACKEND.json        (compare-BACKEND-quick.json with --quick)
 Then     python -m experiments.benchmarks.comparison                makes docs/comparison.md and its picture
 

@@ -58,6 +58,7 @@ LIMITS = """## What this does not show
 - Where the target is not reached, the budget counts in its place, which favours the one that did not reach it.
 - Tuning is one draw of {trials} configs with one seed: intervals cover the seeds of training, not those of tuning.
   Other ranges, or a smaller budget, may favour optimizers with fewer hyperparameters.
+  The config that came to the target first there is chosen: where that was luck, few of the fresh seeds come to it.
 - Intervals are not corrected for their number.
   Of {comparisons:,}, one in twenty would exclude zero if nothing differed.
 - The loss is the validation data's, so memorising is punished, but test accuracy is not compared.
@@ -166,20 +167,20 @@ def draw(result: dict, path: Path) -> None:
     """The profiles by steps and by time."""
     from matplotlib import colormaps
 
-    figure = record.figure(11, 4.8)
+    figure = record.figure(13.5, 5)
     axes = figure.subplots(1, 2, sharey=True)
+    colors, names = colormaps["tab10"], list(taken(result, "steps"))
     for one, key, title in zip(axes, ("steps", "seconds"), ("steps", "time"), strict=True):
         found = verdicts.profile(taken(result, key), RATIOS)
-        order = sorted(found, key=lambda name: -found[name].mean())
-        colors = {name: colormaps["tab20"](i % 20) for i, name in enumerate(taken(result, key))}
-        for name in order:
-            one.plot(RATIOS, found[name], color=colors[name], label=name, linewidth=1.6)
+        for name in sorted(found, key=lambda name: -found[name].mean()):
+            dashes, color = divmod(names.index(name), 10)
+            one.plot(RATIOS, found[name], color=colors(color), linestyle=("-", "--")[dashes], label=name, linewidth=1.6)
         one.set_xscale("log", base=2)
         one.set(title=f"{title} to the target", xlabel="times what the best needed", ylim=(0, 1.02), xlim=(1, 32))
         one.set_xticks([1, 2, 4, 8, 16, 32], ["1", "2", "4", "8", "16", "32"])
         one.grid(alpha=0.25)
         one.spines[["top", "right"]].set_visible(False)
-        one.legend(frameon=False, fontsize=8, loc="lower right")
+        one.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     axes[0].set_ylabel("share of runs (workload and seed)")
     figure.savefig(path, dpi=110)
 
