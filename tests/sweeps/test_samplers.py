@@ -211,5 +211,3 @@ def test_a_sampler_of_ones_own_is_a_function():
 
     with pytest.raises(ValueError, match=r"wrong\(\) must return 3 points of the unit cube"):
         propose(wrong(), SQUARE, 0, 0, 3)
-    with pytest.raises(ValueError, match="there are 1 past trials, but 0 scores"):
-        propose(random(), SQUARE, 0, 0, 3, table=np.zeros((1, 2)))
