@@ -13,8 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxopt_lite.core.programs import Program
-from jaxopt_lite.sweeps.program import FRESH, KEEP, RESET, Group, Measured, run_key, unpack
+from jaxopt_lite.sweeps.program import FRESH, KEEP, RESET, Group, Rows, run_key, unpack
 from jaxopt_lite.train.calls import fetched
 from jaxopt_lite.train.data import orders
 
@@ -36,10 +35,10 @@ class Pool:
     def __init__(self, shapes: Sequence[jax.ShapeDtypeStruct], seeds: int, devices: Sequence[Any], spilled: bool):
         self._shapes = [((seeds, *s.shape), s.dtype) for s in shapes]
         self._devices, self._spilled = devices, spilled
-        homes = [HOST] if spilled else range(len(devices))
-        self._rows: dict[int, list] = {home: self._blank(home, 0) for home in homes}
-        self._size = dict.fromkeys(homes, 0)
-        self._free: dict[int, list[int]] = {home: [] for home in homes}
+        self._homes = [HOST] * len(devices) if spilled else list(range(len(devices)))  # where a device's rows lie
+        self._rows: dict[int, list] = {home: self._blank(home, 0) for home in self._homes}
+        self._size = dict.fromkeys(self._homes, 0)
+        self._free: dict[int, list[int]] = {home: [] for home in self._homes}
         self._place: dict[int, tuple[int, int]] = {}
 
     @property
@@ -49,12 +48,10 @@ class Pool:
 
     def reserve(self, device: int, n: int) -> None:
         """Make room for n more rows of a device."""
-        home = self._home(device)
-        missing = n - len(self._free[home])
+        home = self._homes[device]
+        missing, old = n - len(self._free[home]), self._size[home]
         if missing > 0:
-            old = self._size[home]
-            more = max(missing, old)
-            join = np.concatenate if self._spilled else jnp.concatenate
+            join, more = np.concatenate if self._spilled else jnp.concatenate, max(missing, old)
             self._rows[home] = [join(pair) for pair in zip(self._rows[home], self._blank(home, more))]
             self._free[home] += range(old, old + more)
             self._size[home] += more
@@ -64,12 +61,9 @@ class Pool:
 
         A trial that has no row gets one, with anything in it; one that ran on another device moves.
         """
-        home = self._home(device)
+        home = self._homes[device]
         elsewhere = [trial for trial in trials if self._place.get(trial, (home,))[0] != home]
-        if elsewhere:
-            moved = self.read(elsewhere)
-            self.drop(elsewhere)
-            self._put(elsewhere, moved, device)
+        self._put(elsewhere, self.read(elsewhere), device)
         rows = self._places(trials, device)
         rows = np.array(rows + rows[:1] * (width - len(rows)), np.int32)
         if self._spilled:
@@ -78,7 +72,7 @@ class Pool:
 
     def scatter(self, trials: Sequence[int], packed: list, device: int) -> None:
         """Put the first slots back as the rows of trials."""
-        home, rows = self._home(device), np.array(self._places(trials, device), np.int32)
+        home, rows = self._homes[device], np.array(self._places(trials, device), np.int32)
         if self._spilled:
             for array, new in zip(self._rows[home], packed):
                 array[rows] = np.asarray(new)[: len(rows)]
@@ -105,25 +99,21 @@ class Pool:
     def write(self, trials: Sequence[int], arrays: Sequence[np.ndarray]) -> None:
         """Give trials rows with these values, on the devices in turn."""
         n = len(self._rows)
-        self.drop(trials)
         for device in range(n):
             self._put(trials[device::n], [a[device::n] for a in arrays], device)
 
     def _put(self, trials: Sequence[int], arrays: Sequence[np.ndarray], device: int) -> None:
+        """Give trials rows with these values on one device."""
         if len(trials):
+            self.drop(trials)
             self.scatter(trials, [jax.device_put(array, self._devices[device]) for array in arrays], device)
 
     def _places(self, trials: Sequence[int], device: int) -> list[int]:
         """The rows of trials on a device; those that have none get one."""
-        for trial in trials:
-            if trial not in self._place:
-                home = self._home(device)
-                self.reserve(device, 1)
-                self._place[trial] = home, self._free[home].pop()
+        home, new = self._homes[device], [trial for trial in trials if trial not in self._place]
+        self.reserve(device, len(new))
+        self._place.update((trial, (home, self._free[home].pop())) for trial in new)
         return [self._place[trial][1] for trial in trials]
-
-    def _home(self, device: int) -> int:
-        return HOST if self._spilled else device
 
     def _blank(self, home: int, n: int) -> list:
         blank = [np.zeros((n, *shape), dtype) for shape, dtype in self._shapes]
@@ -152,7 +142,7 @@ class Call(NamedTuple):
     trials: np.ndarray
     step: int
     points: int
-    measured: Measured
+    measured: list  # curves and whether they are finite: see `Group`
 
 
 class Runner:
@@ -165,6 +155,10 @@ class Runner:
         trials: how many trials there are now.
         devices: on which it runs.
         stored: data on devices by (hash, device), shared by the groups of a sweep.
+
+    Attributes:
+        program: the traced program.
+        points: the most points of one call.
     """
 
     def __init__(
@@ -180,16 +174,8 @@ class Runner:
             self.pool.reserve(device, math.ceil(min(trials, max(width, _ROOM // max(group.bytes, 1))) / len(devices)))
         self._orders = functools.lru_cache(maxsize=4096)(self._order_of)
         self._segments = functools.lru_cache(maxsize=4)(self._segment)
-
-    @functools.cached_property
-    def program(self) -> Program:
-        """The traced program."""
-        return self.group.program(self.width)
-
-    @property
-    def points(self) -> int:
-        """The most points of one call."""
-        return self.group.points(self.width)
+        self.program = group.program(width)
+        self.points = group.points(width)
 
     @property
     def hashes(self) -> dict[str, str]:
@@ -210,45 +196,29 @@ class Runner:
         width, m = self.width, len(trials)
         slots = np.concatenate([np.arange(m), np.zeros(width - m, np.int64)])  # the rest repeats the first
         mode = np.where(reset, RESET, KEEP) if step else np.full(m, FRESH)
-        own = tuple(trials[slots].tolist()) if self.group.plan.independent else ()
-        order = self._segments(own, step, points)
-        packed = self.pool.gather(trials.tolist(), width, device)
         on, plan = self.devices[device], self.group.plan
+        own = tuple(trials[slots].tolist()) if plan.independent else ()
         if (self.group.digest, on) not in self._stored:
             self._stored[self.group.digest, on] = jax.device_put(self.group.data, on)
-        packed, measured = self.program.run_on(
-            on,
-            packed,
-            numbers[slots].astype(np.float32),
-            mode[slots].astype(np.int8),
-            self._stored[self.group.digest, on],
-            order,
-            _keys(plan.seed, plan.seeds, own),
-            np.int32(step),
-            np.int32(points),
-        )
+        given = numbers[slots].astype(np.float32), mode[slots].astype(np.int8), self._stored[self.group.digest, on]
+        drawn = self._segments(own, step, points), _keys(plan.seed, plan.seeds, own)
+        packed = self.pool.gather(trials.tolist(), width, device)
+        packed, *measured = self.program.run_on(on, packed, *given, *drawn, np.int32(step), np.int32(points))
         self.pool.scatter(trials.tolist(), packed, device)
         return Call(trials, step, points, measured)
 
     def collect(self, call: Call) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """Wait for a call: curves [points, m, seeds] by name, and finite [points, m]."""
         m = len(call.trials)
-        curves, finite = fetched((call.measured.curves, call.measured.finite))
+        curves, finite = fetched(call.measured)
         self.begun = True
         return {name: x[: call.points, :m] for name, x in curves.items()}, finite[: call.points, :m]
 
-    def state(self, trial: int) -> Any:
-        """The parameters, optimizer's state and model's state of one trial, with a leading axis of seeds."""
-        return unpack(self._packed(trial), self.group.row_shapes)
-
-    def test_scores(self, trial: int, numbers: np.ndarray, step: int) -> dict[str, np.ndarray]:
-        """The scores of one trial on the test data, float32 [seeds] by name."""
-        plan = self.group.plan
+    def result(self, trial: int, numbers: np.ndarray, step: int) -> tuple[Rows, dict[str, np.ndarray]]:
+        """The state of one trial, with a leading axis of seeds, and its scores on the test data, float32 [seeds]."""
+        plan, packed = self.group.plan, [jnp.asarray(array[0]) for array in self.pool.read([trial])]
         keys = _keys(plan.seed, plan.seeds, (trial,))[0] if plan.independent else _keys(plan.seed, plan.seeds, ())
-        return self.group.test_scores(numbers, self._packed(trial), keys, step)
-
-    def _packed(self, trial: int) -> list:
-        return [jnp.asarray(array[0]) for array in self.pool.read([trial])]
+        return unpack(packed, self.group.row_shapes), self.group.test_scores(numbers, packed, keys, step)
 
     def _order_of(self, seed: int, trial: int | None) -> Any:
         key = run_key(seed)
