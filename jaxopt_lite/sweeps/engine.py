@@ -206,6 +206,9 @@ class Engine:
         alive = self.ledger.running[call.trials]  # the others diverged in the call before
         trials = call.trials[alive]
         self.ledger.record(trials, {name: curve[:, alive] for name, curve in curves.items()}, finite[:, alive])
+        waiting = trials[self.ledger.step[trials] == self.ledger.target[trials]]
+        if 0 < len(waiting) < runner.width:  # empty slots would take memory as long as they wait
+            runner.pool.settle(waiting.tolist())
         if not self.ledger.running[trials].all():
             self.groups.forget(4 * runner.width)
         yield from self._tell(Advanced(trials, call.step, call.points * self.ledger.eval_every))

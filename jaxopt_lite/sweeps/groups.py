@@ -151,7 +151,7 @@ class Groups:
         for copy, runner, state in zip(copies, sources, states, strict=True):
             if self.static[copy.trial] != runner.group.static:
                 raise ValueError("sweep: a copy must keep the static values of its source, which shape its state")
-            runner.pool.write([copy.trial], state)
+            runner.pool.hold([copy.trial], state)
 
     def forget(self, least: int = 2) -> None:
         """Once at least `least` ended trials hold states, free all but the best trial's."""
@@ -162,6 +162,7 @@ class Groups:
             best = min(ended, key=lambda trial: place[trial])
             for pool in pools:
                 pool.drop([trial for trial in ended if trial != best])
+            self.runner(best).pool.settle([best])
 
     def unread(self) -> tuple[list[str], str]:
         """The dimensions that `trial` never reads, and a message that tells what it reads.
@@ -237,6 +238,6 @@ class Groups:
                 )
             held = np.asarray(pool["trials"]).tolist()
             if held:
-                runner.pool.write(held, [np.asarray(pool["leaves"][str(j)]) for j in range(len(pool["leaves"]))])
+                runner.pool.hold(held, [np.asarray(pool["leaves"][str(j)]) for j in range(len(pool["leaves"]))])
                 runner.begun = True
         ledger.metric, ledger.highest = facts["metric"], facts["highest"]
