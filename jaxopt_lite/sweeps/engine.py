@@ -18,7 +18,7 @@ from jaxopt_lite.sweeps.groups import Groups
 from jaxopt_lite.sweeps.ledger import STOPPED
 from jaxopt_lite.sweeps.policies import Policy
 from jaxopt_lite.sweeps.pool import Call, Runner
-from jaxopt_lite.sweeps.samplers import Sampler, propose
+from jaxopt_lite.sweeps.samplers import Sampler
 from jaxopt_lite.transforms.schedule_free import eval_params
 
 __all__ = []
@@ -99,7 +99,7 @@ class Engine:
         ledger, n = self.ledger, len(self.ledger)
         count = min(self.sampler.batch(ledger.space) or self.trials, self.trials - n)
         scores = ledger.last_scores()
-        table = propose(self.sampler, ledger.space, ledger.seed, n, count, self.initial, ledger.table, scores)
+        table = self.sampler.propose(ledger.space, ledger.seed, n, count, self.initial, ledger.table, scores)
         new = ledger.extend(table)
         self.groups.assign(new)
         groups = self.groups.listed(self.max_groups)
@@ -143,19 +143,14 @@ class Engine:
         It ends early when the driver wants to save or stop, or a group's cohorts became narrower.
         """
         for leg, device in self._in_turn(self._legs()):
-            if self._is_asked or leg.runner not in self.groups.runners.values():
+            if self._reply.save or self._reply.stop or leg.runner not in self.groups.runners.values():
                 break
             yield from self._call(leg, device)
         while self._flying:
             yield from self._land()
-        if self._is_asked:
+        if self._reply.save or self._reply.stop:
             self._reply = self._reply._replace(save=False)
             yield self.groups.snapshot()
-
-    @property
-    def _is_asked(self) -> bool:
-        """Whether the driver wants to save or stop."""
-        return self._reply.save or self._reply.stop
 
     def _in_turn(self, legs: list[Leg]) -> Iterator[tuple[Leg, int]]:
         """The cohort of the next call, and its device."""

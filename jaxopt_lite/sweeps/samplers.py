@@ -86,6 +86,34 @@ class Sampler(Value):
             raise ValueError(f"{self!r} must return {count} points of the unit cube [0, 1]^{d}, got {describe(asked)}")
         return asked
 
+    def propose(
+        self, space: Space, seed: int, start: int, count: int, initial: Any = (), table: Any = (), scores: Any = ()
+    ) -> np.ndarray:
+        """The rows of trials `start` to `start + count - 1`: first those of `initial`, then what the sampler asks for.
+
+        Batches begin where the ones before them ended; `batch(space)` is their length (of the last, what is left), or
+        None for all at once. Those of `initial` are a batch of their own, or the beginning of the first.
+
+        Args:
+            space: the space.
+            seed: the seed of the sweep.
+            start: the number of the first trial.
+            count: how many.
+            initial: configs that go first; see `initial_table`.
+            table: rows [m, d] of past trials, in the order of their numbers; those that still run are left out.
+            scores: their scores [m], lower is better, NaN where failed.
+
+        Returns:
+            A table, float64 [count, d]; `space.configs` makes configs of it.
+        """
+        first = initial_table(space, initial)
+        given = first[start : start + count]
+        if len(given) == count:
+            return given
+        past = space.to_unit(np.reshape(table, (len(table), len(space.dimensions))))
+        points = self.ask(space, seed, max(start - len(first), 0), count - len(given), past, scores)
+        return np.concatenate([given, space.from_unit(points)])
+
     def batch(self, space: Space) -> int | None:
         """How many trials it wants to be asked for at once; None where it does not look at results."""
         return self.asking.batch(space)
@@ -157,8 +185,6 @@ def grid(points: Any = _POINTS):
         ValueError: if one is below 1 or above a million; when used, if it names no number, or there are more than a
             million combinations.
     """
-    if not isinstance(points, (int, dict)):
-        raise TypeError(f"grid: points must be an int, or a dict of ints by name, got {describe(points)}")
     for name, size in points.items() if isinstance(points, dict) else [("", points)]:
         check_int("grid", f"points[{name!r}]" if name else "points", size, most=_MOST_GRID_POINTS)
     all_points = functools.lru_cache(maxsize=1)(lambda space: _grid(space, points))
@@ -271,39 +297,3 @@ def trial_count(sampler: Sampler, space: Space, trials: int | None, initial: Seq
     if total is not None and count != total + first:
         raise ValueError(f"sweep: {sampler!r} has {total} points in this space, got trials={count}; leave trials out")
     return count
-
-
-def propose(
-    sampler: Sampler,
-    space: Space,
-    seed: int,
-    start: int,
-    count: int,
-    initial: Any = (),
-    table: Any = (),
-    scores: Any = (),
-) -> np.ndarray:
-    """The rows of trials `start` to `start + count - 1`: first those of `initial`, then what the sampler asks for.
-
-    Args:
-        sampler: asked for batches that begin where the ones before it ended; `sampler.batch(space)` is their length
-            (of the last, what is left), or None for all at once. Those of `initial` are a batch of their own, or the
-            beginning of the first.
-        space: the space.
-        seed: the seed of the sweep.
-        start: the number of the first trial.
-        count: how many.
-        initial: configs that go first; see `initial_table`.
-        table: rows [m, d] of past trials, in the order of their numbers; those that still run are left out.
-        scores: their scores [m], lower is better, NaN where failed.
-
-    Returns:
-        A table, float64 [count, d]; `space.configs` makes configs of it.
-    """
-    first = initial_table(space, initial)
-    given = first[start : start + count]
-    if len(given) == count:
-        return given
-    past = space.to_unit(np.reshape(table, (len(table), len(space.dimensions))))
-    points = sampler.ask(space, seed, max(start - len(first), 0), count - len(given), past, scores)
-    return np.concatenate([given, space.from_unit(points)])
