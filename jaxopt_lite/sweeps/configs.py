@@ -34,6 +34,12 @@ class _Leaves:
     treedef: Any
     shapes: tuple[tuple[int, ...], ...]
 
+    def join(self, numbers: Iterator[Any]) -> Any:
+        """The value, with leaves taken from the numbers that come next."""
+        if self.treedef == _NUMBER:
+            return next(numbers)
+        return jax.tree.unflatten(self.treedef, [_leaf(numbers, shape) for shape in self.shapes])
+
 
 @dataclasses.dataclass(frozen=True)
 class StaticPart:
@@ -54,7 +60,7 @@ class StaticPart:
     def join(self, numbers: Any) -> Config:
         """The config that has this static part and the given numbers [k]: an array of NumPy or JAX, or scalars."""
         rest = iter([numbers[i] for i in range(len(self.names))])
-        return _map(lambda path, part: _join(part, rest), self.skeleton)
+        return _map(lambda path, part: part.join(rest) if isinstance(part, _Leaves) else copied(part), self.skeleton)
 
 
 def split(config: Config) -> tuple[StaticPart, np.ndarray]:
@@ -96,14 +102,6 @@ def _map(function: Any, node: Any, path: tuple = ()) -> Any:
     if not isinstance(node, dict):
         return function(path, node)
     return {key: _map(function, child, (*path, key)) for key, child in node.items()}
-
-
-def _join(part: Any, numbers: Iterator[Any]) -> Any:
-    if not isinstance(part, _Leaves):
-        return copied(part)
-    if part.treedef == _NUMBER:
-        return next(numbers)
-    return jax.tree.unflatten(part.treedef, [_leaf(numbers, shape) for shape in part.shapes])
 
 
 def _leaf(numbers: Iterator[Any], shape: tuple[int, ...]) -> Any:

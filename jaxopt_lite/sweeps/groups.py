@@ -76,8 +76,7 @@ class Groups:
                     return message
                 self._fail([trial], message)
             else:
-                width = self.width or usual_width(group, self.static.count(static), self.devices[0])
-                self.add(group, self.ledger.table[trial].copy(), width)
+                self.add(group, self.ledger.table[trial].copy())
                 return None
         return None
 
@@ -112,14 +111,15 @@ class Groups:
                 return True
         return False
 
-    def add(self, group: Group, row: np.ndarray, width: int) -> Runner:
-        """The runner of a group, a row of whose trials is given."""
+    def add(self, group: Group, row: np.ndarray, width: int | None = None) -> Runner:
+        """The runner of a group, a row of whose trials is given; without a width, of the one asked for, or usual."""
         ledger = self.ledger
         ledger.metric = watched("sweep", self.plan.metric or ledger.metric or None, group.metrics)
         ledger.highest = is_highest_best("sweep", ledger.metric, self.plan.mode)
         active = zip(ledger.space.dimensions, ledger.space.active(row[None])[0], strict=True)
         ledger.decays |= {d.name for d, is_active in active if is_active and ".".join(d.path) in group.decays}
         trials = self.static.count(group.static)
+        width = width or self.width or usual_width(group, trials, self.devices[0])
         runner = self.runners[group.static] = Runner(group, row, width, trials, self.devices, self._stored)
         return runner
 

@@ -196,10 +196,8 @@ def _keys(seed: int, seeds: int, trials: tuple[int, ...]) -> jax.Array:
 
 def usual_width(group: Group, trials: int, device: Any) -> int:
     """The width of a group's cohorts, a power of 2: of backend, bytes of a trial's state and number of trials alone."""
-    if device.platform == "cpu":
-        most, room = _CPU_WIDTH, _CPU_BYTES
-    else:
-        most, room = _WIDTH, _SHARE * (_memory(device) or 2**32)
+    on_cpu = device.platform == "cpu"
+    most, room = (_CPU_WIDTH, _CPU_BYTES) if on_cpu else (_WIDTH, _SHARE * (_memory(device) or 2**32))
     most = max(1, min(most, int(room // max(group.bytes, 1))))
     return min(2 ** int(math.log2(most)), 2 ** math.ceil(math.log2(trials)))
 

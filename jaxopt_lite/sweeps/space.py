@@ -293,9 +293,7 @@ def _tree(node: Any) -> Any:
 
 def _constant(node: Any) -> Any:
     """A constant as a config holds it; a dict is empty at first."""
-    if isinstance(node, dict):
-        return {}
-    node = copied(node)
+    node = {} if isinstance(node, dict) else copied(node)
     return np.float32(node) if isinstance(node, float) else node
 
 
