@@ -152,13 +152,13 @@ class Engine:
             self._reply = self._reply._replace(save=False)
             yield self.groups.snapshot()
 
-    def _in_turn(self, legs: list[Leg]) -> Iterator[tuple[Leg, int]]:
+    def _in_turn(self, legs: list[Leg]) -> Iterator[tuple[Leg, Any]]:
         """The cohort of the next call, and its device."""
         n = len(self.groups.devices)
         for i in range(0, len(legs), n):
-            together = legs[i : i + n]
-            while any(leg.step < leg.target for leg in together):
-                yield from ((leg, device) for device, leg in enumerate(together) if leg.step < leg.target)
+            together = list(zip(legs[i : i + n], self.groups.devices))
+            while any(leg.step < leg.target for leg, _ in together):
+                yield from ((leg, device) for leg, device in together if leg.step < leg.target)
 
     def _legs(self) -> list[Leg]:
         """Pending trials by group, step and target, in cohorts of at most a width."""
@@ -172,7 +172,7 @@ class Engine:
             for i in range(0, len(trials), runner.width)
         ]
 
-    def _call(self, leg: Leg, device: int) -> Events[None]:
+    def _call(self, leg: Leg, device: Any) -> Events[None]:
         """Begin the next call of a cohort, and wait for an earlier one."""
         ledger, runner = self.ledger, leg.runner
         trials = leg.trials[ledger.running[leg.trials]]  # those not known to have diverged
@@ -216,14 +216,14 @@ class Engine:
         width = self.groups.add(runner.group, runner.row, runner.width // 2).width
         yield from self._tell(Happened("narrowed", {"group": runner.group.static.label, "width": width}))
 
-    def _announce(self, runner: Runner, device: int) -> Events[None]:
+    def _announce(self, runner: Runner, device: Any) -> Events[None]:
         """Compile, and tell so, the first time."""
         if device not in runner.compiled:
             runner.compiled.add(device)
-            static, on = runner.group.static, runner.devices[device]
-            facts = {"group": static.label, "width": runner.width, "device": str(on)}
+            static = runner.group.static
+            facts = {"group": static.label, "width": runner.width, "device": str(device)}
             facts |= {"trials": self.groups.static.count(static), "state_bytes": runner.group.bytes}
-            yield from self._tell(Happened("compiled", {**facts, "temporary_bytes": runner.program.memory_on(on)}))
+            yield from self._tell(Happened("compiled", {**facts, "temporary_bytes": runner.program.memory_on(device)}))
 
     def _outcome(self, complete: bool) -> Outcome:
         ledger, best = self.ledger, None

@@ -114,9 +114,9 @@ class Runner:
     def __init__(
         self, group: Group, row: np.ndarray, width: int, trials: int, devices: Sequence[Any], stored: dict[tuple, Any]
     ):
-        self.group, self.row, self.width, self.devices, self._stored = group, row, width, devices, stored
+        self.group, self.row, self.width, self._stored = group, row, width, stored
         self.begun = False  # whether any trial has advanced
-        self.compiled: set[int] = set()  # the devices on which it has been compiled
+        self.compiled: set[Any] = set()  # the devices on which it has been compiled
         memory = _memory(devices[0])
         spilled = memory is not None and group.bytes * trials > _SPILL * memory * len(devices)
         self.pool = Pool(group.packed_shapes, group.plan.seeds, spilled)
@@ -130,7 +130,7 @@ class Runner:
         """Of what must be the same for trials to be comparable."""
         return {**self.group.test_hashes, "program": self.program.fingerprint, "data": self.group.digest}
 
-    def launch(self, trials: np.ndarray, numbers: np.ndarray, step: int, points: int, reset: Any, device: int) -> Call:
+    def launch(self, trials: np.ndarray, numbers: np.ndarray, step: int, points: int, reset: Any, device: Any) -> Call:
         """Begin to advance some trials, int [m], with numbers [m, k], which all stand at one step.
 
         Args:
@@ -139,19 +139,19 @@ class Runner:
             step: where they stand.
             points: how far they go.
             reset: whether the optimizer's state is to be made anew, bool [m].
-            device: on which, by index.
+            device: on which.
         """
         width, m = self.width, len(trials)
         slots = np.concatenate([np.arange(m), np.zeros(width - m, np.int64)])  # the rest repeats the first
         mode = np.where(reset, RESET, KEEP) if step else np.full(m, FRESH)
-        on, plan = self.devices[device], self.group.plan
+        plan, place = self.group.plan, (self.group.digest, device)
         own = tuple(trials[slots].tolist()) if plan.independent else ()
-        if (self.group.digest, on) not in self._stored:
-            self._stored[self.group.digest, on] = jax.device_put(self.group.data, on)
-        given = numbers[slots].astype(np.float32), mode[slots].astype(np.int8), self._stored[self.group.digest, on]
+        if place not in self._stored:
+            self._stored[place] = jax.device_put(self.group.data, device)
+        given = numbers[slots].astype(np.float32), mode[slots].astype(np.int8), self._stored[place]
         drawn = self._segments(own, step, points), _keys(plan.seed, plan.seeds, own)
-        packed = self.pool.gather(trials.tolist(), width, on)
-        packed, *measured = self.program.run_on(on, packed, *given, *drawn, np.int32(step), np.int32(points))
+        packed = self.pool.gather(trials.tolist(), width, device)
+        packed, *measured = self.program.run_on(device, packed, *given, *drawn, np.int32(step), np.int32(points))
         self.pool.hold(trials.tolist(), packed)
         return Call(trials, step, points, measured)
 
