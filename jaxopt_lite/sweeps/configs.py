@@ -83,10 +83,11 @@ def split(config: Config) -> tuple[StaticPart, np.ndarray]:
             return copied(node)
         leaves, treedef = jax.tree_util.tree_flatten_with_path(node)
         for inner, leaf in leaves:
-            if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+            if not jnp.issubdtype(np.asarray(leaf).dtype, jnp.floating):
                 raise TypeError(f"a config holds {node!r}, of which {describe(leaf)} is a leaf; it must be a float")
             numbers.extend(np.ravel(leaf))
-            at = jax.tree_util.keystr((*path, *inner), simple=True, separator=".")
+            inside = [jax.tree_util.keystr(inner, simple=True, separator=".")] if inner else []
+            at = ".".join([*path, *inside])
             names.extend([f"{at}.{i}" for i in range(np.size(leaf))] if np.ndim(leaf) else [at])
         part = _Leaves(treedef, tuple(np.shape(leaf) for _, leaf in leaves))
         keys.append((path, part))

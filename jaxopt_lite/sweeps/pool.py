@@ -43,18 +43,18 @@ class Pool:
         return sorted(self._held)
 
     def gather(self, trials: list[int], width: int, device: Any) -> list:
-        """The states of trials, [width, seeds, ...] on a device; slots beyond the trials repeat the first one.
+        """The states of trials, [width, seeds, ...]; slots beyond the trials repeat the first one.
 
-        Zeros where the first has none. A whole cohort is given as it is: the caller may use it up, and holds what
-        comes of it.
+        A whole cohort is given as it is, on a device: the caller may use it up, and holds what comes of it. Any other
+        is copied on the host; zeros where the first has no state.
         """
         if trials[0] not in self._held:
-            return [jnp.zeros((width, *shape), dtype, device=device) for shape, dtype in self._shapes]
+            return [np.zeros((width, *shape), dtype) for shape, dtype in self._shapes]
         slots, arrays = held = self._held[trials[0]]
         is_cohort = list(slots) == trials and all(self._held.get(trial) is held for trial in trials)
-        if not is_cohort or not all(isinstance(array, jax.Array) for array in arrays):
-            arrays = self.read(trials + trials[:1] * (width - len(trials)))
-        return jax.device_put(arrays, device)
+        if is_cohort and all(isinstance(array, jax.Array) for array in arrays):
+            return jax.device_put(arrays, device)
+        return self.read(trials + trials[:1] * (width - len(trials)))
 
     def hold(self, trials: Sequence[int], arrays: list) -> None:
         """Keep the states of trials, which stand in the first slots of arrays."""

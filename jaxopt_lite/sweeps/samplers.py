@@ -249,7 +249,8 @@ def streaming(stream: Stream) -> Callable[..., np.ndarray]:
                 return points[start:end]
             if n >= _MOST_DRAWS * (len(points) + 1):
                 few = f"{len(points)} of {n:,} configs drawn, of which {end} are needed"
-                raise ValueError(f"the constraint `where` of the space allowed {few}; widen it, or draw within it")
+                remedy = f"widen it, or draw within it: where={space.where!r}"
+                raise ValueError(f"the constraint `where` of the space allowed {few}; {remedy}")
             n *= 2
 
     return ask
@@ -295,5 +296,6 @@ def trial_count(sampler: Sampler, space: Space, trials: int | None, initial: Seq
     if count < first:
         raise ValueError(f"sweep: trials={count} has no room for the {first} configs of initial")
     if total is not None and count != total + first:
-        raise ValueError(f"sweep: {sampler!r} has {total} points in this space, got trials={count}; leave trials out")
+        points = f"{total} points in this space" + (f" after {first} of initial" if first else "")
+        raise ValueError(f"sweep: {sampler!r} has {points}, got trials={count}; leave trials out")
     return count
