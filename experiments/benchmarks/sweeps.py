@@ -49,6 +49,7 @@ import jaxopt_lite as jo
 from experiments import digits
 from experiments.benchmarks import timing
 from jaxopt_lite.sweeps.engine import Engine
+from jaxopt_lite.sweeps.groups import Groups
 from jaxopt_lite.sweeps.program import SweepPlan
 
 SPACE = jo.space({"learning_rate": jo.log_uniform(1e-4, 1e-1), "weight_decay": jo.log_uniform(1e-5, 1.0)})
@@ -213,7 +214,7 @@ def engine(setting: Setting, width: int | None = WIDTH) -> Callable[[], jo.Ledge
     """A turn extends one sweep by more trials. Everything is traced and compiled before."""
     plan = SweepPlan(setting.steps, setting.batch_size, setting.eval_every, metric=METRIC, seed=SEED)
     ledger = jo.Ledger.empty(SPACE, plan)
-    sweep = Engine(setting.trial, ledger, plan, jo.sobol(), jo.run_all(), 0, width=width)
+    sweep = Engine(Groups(setting.trial, ledger, plan, jax.local_devices(), width), jo.sobol(), jo.run_all(), 0)
 
     def turn():
         sweep.trials += setting.trials

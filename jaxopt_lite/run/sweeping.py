@@ -19,7 +19,8 @@ from jaxopt_lite.run.saves import Saves
 from jaxopt_lite.run.signals import interruptible
 from jaxopt_lite.run.sweep_folder import SINCE, SweepFolder, read_arguments
 from jaxopt_lite.sweeps.engine import Engine
-from jaxopt_lite.sweeps.events import Advanced, Decided, Happened, Outcome, Reply, Snapshot
+from jaxopt_lite.sweeps.events import Advanced, Happened, Outcome, Reply, Snapshot
+from jaxopt_lite.sweeps.groups import Groups
 from jaxopt_lite.sweeps.ledger import Ledger
 from jaxopt_lite.sweeps.policies import Policy, run_all
 from jaxopt_lite.sweeps.program import STOPPING, SweepPlan
@@ -142,11 +143,8 @@ def sweep(
             "trials=1, or more seeds"
         )
 
-    ledger = Ledger.empty(space, plan)
-    engine = Engine(
-        trial, ledger, plan, sampler, policy, count, initial=initial, width=width, devices=devices,
-        max_groups=max_groups, keep_on=on_error == "continue",
-    )  # fmt: skip
+    groups = Groups(trial, Ledger.empty(space, plan), plan, devices, width, keep_on=on_error == "continue")
+    engine = Engine(groups, sampler, policy, count, initial, max_groups)
     if path is None:
         return _drive(engine, None, None, Scoreboard(progress), resumed=False)
     arguments = {"trial": trial, "space": space, "trials": count, "sampler": sampler, "policy": policy, "width": width}
@@ -199,18 +197,16 @@ def _drive(engine: Engine, folder: SweepFolder | None, saves: Any, board: Scoreb
                 now, save = time.perf_counter(), False
                 if isinstance(event, Snapshot) and folder is not None:
                     folder.save(event)
-                elif isinstance(event, Decided) and folder is not None:
-                    folder.open()  # sampler, trial and policy have returned: no argument is wrong any more
-                    copies = [copy[:3] for copy in event.copies]
-                    folder.log("decided", stopped=event.stopped, copies=copies, pending=event.pending)
                 elif isinstance(event, Advanced):
                     if points is not None:
-                        seconds = (now - last) * engine.plan.eval_every / event.steps
+                        seconds = (now - last) * ledger.eval_every / event.steps
                         points = max(1, min(int(_CALL_SECONDS / max(seconds, 1e-6)), 2 * points))
                     save = saves is not None and saves.due(now)
-                    board.advanced(ledger, engine.trials, len(event.trials) * event.steps * engine.plan.seeds)
+                    board.advanced(ledger, engine.trials, len(event.trials) * event.steps * ledger.seeds)
                 elif isinstance(event, Happened):
                     if folder is not None:
+                        if event.what == "decided":
+                            folder.open()  # sampler, trial and policy have returned: no argument is wrong any more
                         folder.log(event.what, **event.facts)
                     if text := _text(event, engine):
                         board.print(text)
@@ -240,7 +236,7 @@ def _text(event: Happened, engine: Engine) -> str:
     match event.what:
         case "proposed" if facts["count"] == engine.trials:
             trials, groups = _count(facts["count"], "trial"), _count(facts["groups"], "group")
-            return f"{trials} in {groups}, {_count(engine.plan.seeds, 'seed')} each"
+            return f"{trials} in {groups}, {_count(engine.ledger.seeds, 'seed')} each"
         case "compiled":
             state, trials = facts["state_bytes"], facts["trials"]
             return (

@@ -11,7 +11,7 @@ constraint refuses what the model proposes a hundred times, a random point that 
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ __all__ = ["cma_es", "tpe"]
 
 _TRIES = 100
 _MOST_IN_GENERATION = 1_000_000  # each of which has a weight
+_MISSING = "{}() needs the package {!r}: pip install 'jaxopt-lite[optuna]' ({})"
 
 
 @sampler
@@ -46,17 +47,22 @@ def tpe(startup: int = 16, batch: int = 16):
     check_int("tpe", "batch", batch)
 
     def ask(space, seed, start, count, points, scores):
-        with _extra("tpe", "optuna"):
+        try:
             import optuna
+        except ImportError as error:
+            raise ImportError(_MISSING.format("tpe", "optuna", error)) from None
         early = count if not np.isfinite(scores).any() else min(count, max(startup - start, 0))
         head = sobol().ask(space, seed, start, early)
         if early == count or not space.dimensions:
             return head
         own_seed = int(np.random.SeedSequence([seed, start]).generate_state(1)[0])
-        with _quietly(optuna):
+        with warnings.catch_warnings(action="ignore"), contextlib.ExitStack() as after:
+            # Optuna announces each study in its log, and warns of experimental features and of packages it could use.
+            after.callback(optuna.logging.set_verbosity, optuna.logging.get_verbosity())
+            optuna.logging.set_verbosity(optuna.logging.ERROR)
             model = optuna.samplers.TPESampler(seed=own_seed, n_startup_trials=0, constant_liar=True)
             study = optuna.create_study(sampler=model, direction="minimize")
-            study.add_trials(_trials(optuna, space, points, _without_failures(scores)))
+            study.add_trials(_trials(optuna, space, points, _without_failures(scores).tolist()))
             study.add_trials(_trials(optuna, space, head, [None] * early))
             tail = _draw_allowed(space, seed, start + early, count - early, lambda: _suggest(space, study))
         return np.concatenate([head, tail])
@@ -88,8 +94,10 @@ def cma_es(batch: int | None = None, sigma: Positive = 0.3):
         return batch or 4 + int(3 * np.log(max(len(_numbers(space)), 1)))
 
     def ask(space, seed, start, count, points, scores):
-        with _extra("cma_es", "cmaes"):
+        try:
             import cmaes
+        except ImportError as error:
+            raise ImportError(_MISSING.format("cma_es", "cmaes", error)) from None
         numbers, size, rng = _numbers(space), population(space), np.random.default_rng([seed, start])
         if not numbers:
             raise ValueError("cma_es: the space has no numbers outside sub-spaces; use tpe()")
@@ -116,16 +124,14 @@ def _numbers(space: Space) -> list[int]:
 
 def _trials(optuna: Any, space: Space, points: np.ndarray, scores: Any) -> list[Any]:
     """Past trials as Optuna has them; those without a score are running."""
-    kinds, states, trials = optuna.distributions, optuna.trial.TrialState, []
+    category, number = optuna.distributions.CategoricalDistribution, optuna.distributions.FloatDistribution(0, 1)
+    states, trials = optuna.trial.TrialState, []
     for point, row, score in zip(points, space.from_unit(points), scores, strict=True):
-        params, distributions = {}, {}
-        for j in np.flatnonzero(~np.isnan(row)).tolist():
-            name, options = space.names[j], space.dimensions[j].axis.options
-            params[name] = int(row[j]) if options else float(point[j])
-            choices = range(len(options))
-            distributions[name] = kinds.CategoricalDistribution(choices) if options else kinds.FloatDistribution(0, 1)
-        state, value = (states.RUNNING, None) if score is None else (states.COMPLETE, float(score))
-        trials.append(optuna.trial.create_trial(state=state, value=value, params=params, distributions=distributions))
+        active = [(d, x, u) for d, x, u in zip(space.dimensions, row, point, strict=True) if not np.isnan(x)]
+        params = {d.name: int(x) if d.axis.options else float(u) for d, x, u in active}
+        kinds = {d.name: category(range(len(d.axis.options))) if d.axis.options else number for d, _, _ in active}
+        state = states.RUNNING if score is None else states.COMPLETE
+        trials.append(optuna.trial.create_trial(state=state, value=score, params=params, distributions=kinds))
     return trials
 
 
@@ -156,26 +162,3 @@ def _without_failures(scores: np.ndarray) -> np.ndarray:
     """Scores with the worst in place of what is not finite."""
     finite = np.isfinite(scores)
     return np.where(finite, scores, scores[finite].max() if finite.any() else 0.0)
-
-
-@contextlib.contextmanager
-def _quietly(optuna: Any) -> Iterator[None]:
-    """Optuna announces each study in its log, and warns of experimental features and of packages it could use."""
-    verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        optuna.logging.set_verbosity(verbosity)
-
-
-@contextlib.contextmanager
-def _extra(who: str, package: str) -> Iterator[None]:
-    """Around the import of a package of the extra: tell how to install it."""
-    try:
-        yield
-    except ImportError as error:
-        remedy = "pip install 'jaxopt-lite[optuna]'"
-        raise ImportError(f"{who}() needs the package {package!r}: {remedy} ({error})") from None

@@ -24,16 +24,21 @@ __all__ = []
 Config = dict[str, Any]
 Path = tuple[Any, ...]
 
+_NUMBER = jax.tree.structure(0.0)
+
 
 @dataclasses.dataclass(frozen=True)
 class _Leaves:
     """The place of a value whose leaves are traced: a number, an optimizer or a schedule."""
 
     treedef: Any
-    shapes: tuple[tuple[int, ...], ...] = ((),)
+    shapes: tuple[tuple[int, ...], ...]
 
-
-_NUMBER = _Leaves(None)
+    def join(self, numbers: Iterator[Any]) -> Any:
+        """The value, with leaves taken from the numbers that come next."""
+        if self.treedef == _NUMBER:
+            return next(numbers)
+        return jax.tree.unflatten(self.treedef, [_leaf(numbers, shape) for shape in self.shapes])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,14 +59,8 @@ class StaticPart:
 
     def join(self, numbers: Any) -> Config:
         """The config that has this static part and the given numbers [k]: an array of NumPy or JAX, or scalars."""
-        shape = (len(numbers),) if isinstance(numbers, tuple) else np.shape(numbers)
-        if shape != (len(self.names),):
-            raise ValueError(
-                f"a config of this group is joined with a vector of {len(self.names)} numbers "
-                f"({', '.join(self.names)}), got shape {shape}; join the rows of a table under jax.vmap"
-            )
         rest = iter([numbers[i] for i in range(len(self.names))])
-        return _map(lambda path, part: _join(part, rest), self.skeleton)
+        return _map(lambda path, part: part.join(rest) if isinstance(part, _Leaves) else copied(part), self.skeleton)
 
 
 def split(config: Config) -> tuple[StaticPart, np.ndarray]:
@@ -76,24 +75,23 @@ def split(config: Config) -> tuple[StaticPart, np.ndarray]:
     keys, numbers, names, labels = [], [], [], []
 
     def cut(path, node):
-        name, part = ".".join(path), node
-        if type(node) is np.float32:
-            part = _NUMBER
-            numbers.append(node)
-            names.append(name)
-        elif isinstance(node, Value):
-            leaves, treedef = jax.tree_util.tree_flatten_with_path(node)
-            part = _Leaves(treedef, tuple(np.shape(leaf) for _, leaf in leaves))
-            for inner, leaf in leaves:
-                numbers.extend(_floats(leaf, node))
-                at, n = f"{name}.{_dotted(inner)}", math.prod(np.shape(leaf))
-                names.extend([f"{at}.{i}" for i in range(n)] if np.ndim(leaf) else [at])
-        elif isinstance(node, (np.ndarray, jax.Array)):
+        if isinstance(node, (np.ndarray, jax.Array)):
             raise TypeError(f"a config holds {describe(node)}; its numbers must be NumPy float32 scalars")
-        else:
-            labels.append(f"{name}={printed(node)}")
-        keys.append((path, part if isinstance(part, _Leaves) else frozen(part)))
-        return copied(part)
+        if type(node) is not np.float32 and not isinstance(node, Value):
+            keys.append((path, frozen(node)))
+            labels.append(f"{'.'.join(path)}={printed(node)}")
+            return copied(node)
+        leaves, treedef = jax.tree_util.tree_flatten_with_path(node)
+        for inner, leaf in leaves:
+            if not jnp.issubdtype(np.asarray(leaf).dtype, jnp.floating):
+                raise TypeError(f"a config holds {node!r}, of which {describe(leaf)} is a leaf; it must be a float")
+            numbers.extend(np.ravel(leaf))
+            inside = [jax.tree_util.keystr(inner, simple=True, separator=".")] if inner else []
+            at = ".".join([*path, *inside])
+            names.extend([f"{at}.{i}" for i in range(np.size(leaf))] if np.ndim(leaf) else [at])
+        part = _Leaves(treedef, tuple(np.shape(leaf) for _, leaf in leaves))
+        keys.append((path, part))
+        return part
 
     skeleton = _map(cut, config)
     static = StaticPart(tuple(keys), skeleton, tuple(names), ", ".join(labels) or "all trials")
@@ -105,24 +103,6 @@ def _map(function: Any, node: Any, path: tuple = ()) -> Any:
     if not isinstance(node, dict):
         return function(path, node)
     return {key: _map(function, child, (*path, key)) for key, child in node.items()}
-
-
-def _dotted(path: tuple) -> str:
-    return ".".join(str(getattr(key, "name", getattr(key, "key", getattr(key, "idx", key)))) for key in path)
-
-
-def _floats(leaf: Any, value: Value) -> list[Any]:
-    if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
-        raise TypeError(f"a config holds {value!r}, of which {describe(leaf)} is a leaf; it must be a float")
-    return list(np.ravel(leaf))
-
-
-def _join(part: Any, numbers: Iterator[Any]) -> Any:
-    if part is _NUMBER:
-        return next(numbers)
-    if not isinstance(part, _Leaves):
-        return copied(part)
-    return jax.tree.unflatten(part.treedef, [_leaf(numbers, shape) for shape in part.shapes])
 
 
 def _leaf(numbers: Iterator[Any], shape: tuple[int, ...]) -> Any:
@@ -150,8 +130,9 @@ class Reading:
 
     def has(self, path: Path, is_name: bool) -> bool:
         """Whether a value was read; the name of a sub-space also counts where the sub-space was looked into."""
-        inside = path[:-1] if is_name else path
-        return any(p[: len(inside)] == inside for p in (self.read.union(self.missing) if is_name else self.read))
+        if not is_name:
+            return path in self.read
+        return any(p[: len(path) - 1] == path[:-1] for p in (*self.read, *self.missing))
 
     def explain(self, error: Exception) -> list[str]:
         """Hints to add to an error of `trial`: about a missing key, or one asked for in place of one never read."""
@@ -197,17 +178,8 @@ class Observed(dict):
     def __iter__(self) -> Iterator:
         return super().__iter__()
 
-    def __or__(self, other: Any) -> Any:
-        return dict(self) | other
-
-    def __ror__(self, other: Any) -> Any:
-        return other | dict(self)
-
     def __reduce__(self) -> tuple:
         return dict, (dict(self),)
-
-    def copy(self) -> Config:
-        return dict(self)
 
 
 def _note_reads(names: Sequence[str], of_all: bool) -> None:
@@ -225,7 +197,7 @@ def _note_reads(names: Sequence[str], of_all: bool) -> None:
 
 
 _note_reads(("__getitem__", "__contains__", "__delitem__", "get", "pop", "setdefault"), of_all=False)
-_note_reads(("__eq__", "popitem", "values", "items"), of_all=True)
+_note_reads(("__eq__", "__or__", "__ror__", "copy", "popitem", "values", "items"), of_all=True)
 
 
 def _as_tree(config: Observed) -> tuple[list, tuple]:

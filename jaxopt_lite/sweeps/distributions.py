@@ -131,14 +131,12 @@ class Axis:
         Raises:
             ValueError: if it is outside the range, or none of the options; it lists what is expected.
         """
-        number: Any = value
         if self.options:
             with contextlib.suppress(KeyError, TypeError, ValueError, OverflowError):
                 return float(self._indices[self._key(value)])
         elif isinstance(value, numbers.Real) and not isinstance(value, (bool, np.bool_)):
             low, high = self._ends
-            if not self.integer and abs(number) < LARGEST:
-                number = float(np.float32(float(number)))
+            number: Any = float(np.float32(value)) if not self.integer and abs(value) < LARGEST else value
             if low <= number <= high and (number == int(number) or not self.integer):
                 return float(number)
         raise ValueError(f"{what} must be {self}, got {describe(value)}")
@@ -291,8 +289,12 @@ def choice(options: Any, traced: bool = False):
     branches, last = options if isinstance(options, dict) else None, len(options) - 1
     if branches is None:
         _check_options(tuple(options), traced)
-    else:
-        _check_branches(branches)
+    for name, branch in (branches or {}).items():
+        if not isinstance(name, str):
+            raise TypeError(f"choice: the names of sub-spaces must be strings, got {describe(name)}")
+        if not isinstance(branch, dict) and getattr(branch, "noun", "") != "a space":
+            got = f"{describe(branch)}; whole optimizers are given as a list"
+            raise TypeError(f"choice: the sub-space {name!r} must be a dict of its hyperparameters, got {got}")
     return Axis("choice", 0, last, *_int_maps(0, last), traced=traced, options=tuple(options), branches=branches)
 
 
@@ -304,24 +306,13 @@ def _check_options(options: tuple, traced: bool) -> None:
     if traced and {type(option) for option in options} not in ({int}, {float}):
         raise TypeError(f"choice: traced options must be numbers of one type, all int or all float, got {options}")
     for option in options if traced else ():
-        if isinstance(option, int) and abs(option) > 2**_EXACT:
-            raise ValueError(f"choice: traced options that are ints must be at most 2**{_EXACT}, got {option}")
+        if isinstance(option, int):
+            check_int("choice", "a traced option", option, -(2**_EXACT), 2**_EXACT, why="it is a float32")
         check_float32(option, "choice: a traced option")
     texts = [frozen(float(np.float32(o)) if traced else plain(o)) for o in options]
     for i, text in enumerate(texts):
         if text in texts[:i]:
             raise ValueError(f"choice: options {texts.index(text)} and {i} are both {printed(options[i])!r}")
-
-
-def _check_branches(options: dict) -> None:
-    for name, option in options.items():
-        if not isinstance(name, str):
-            raise TypeError(f"choice: the names of sub-spaces must be strings, got {describe(name)}")
-        if not (isinstance(option, dict) or getattr(option, "noun", "") == "a space"):
-            raise TypeError(
-                f"choice: the sub-space {name!r} must be a dict of its own hyperparameters ({{}} for none), got "
-                f"{describe(option)}; whole optimizers are given as a list"
-            )
 
 
 def _log_maps(low: Any, high: Any) -> tuple[Map, Map]:
@@ -337,17 +328,12 @@ def _int_maps(low: int, high: int) -> tuple[Map, Map]:
 def _check_ends(who: str, low: Any, high: Any, bits: int = 0, names: tuple[str, str] = ("low", "high")) -> None:
     """Raise unless the ends differ and are held exactly: ints up to 2**bits, or else numbers as float32."""
     for name, end in zip(names, (low, high), strict=True):
-        if not bits:
+        if bits:
+            kind = "float32" if bits == _EXACT else "float64"
+            why = f"{kind} does not tell ints beyond 2**{bits} apart (draw a smaller one and add to it in trial)"
+            check_int(who, name, end, -(2**bits), 2**bits, why=why)
+        else:
             check_float32(end, f"{who}: {name}", infinite=False)
-        elif abs(check_int(who, name, end, least=None)) > 2**bits:
-            kind = "float32, as which it is traced," if bits == _EXACT else "float64"
-            raise ValueError(
-                f"{who}: {name} must be at most 2**{bits}, because {kind} does not tell larger ints apart, got {end}; "
-                "draw a smaller one and add to it in trial"
-            )
     if low >= high or (not bits and np.float32(low) >= np.float32(high)):
-        same = " (in float32 they are equal)" if low < high else ""
-        raise ValueError(
-            f"{who}: {names[0]} must be below {names[1]}, got {low!r} and {high!r}{same}; "
-            "a constant is written as the number itself"
-        )
+        got = f"{low!r} and {high!r}{' (in float32 they are equal)' if low < high else ''}"
+        raise ValueError(f"{who}: {names[0]} must be below {names[1]}, got {got}; a constant is given as a number")

@@ -7,19 +7,18 @@ what a trial computes depends on none of these.
 
 import collections
 import dataclasses
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any, TypeVar
 
 import jax
 import numpy as np
 
-from jaxopt_lite.sweeps.events import Advanced, Decided, Happened, Outcome, Reply, Winner
+from jaxopt_lite.sweeps.events import Advanced, Happened, Outcome, Reply, Winner
 from jaxopt_lite.sweeps.groups import Groups
-from jaxopt_lite.sweeps.ledger import STOPPED, Ledger
+from jaxopt_lite.sweeps.ledger import STOPPED
 from jaxopt_lite.sweeps.policies import Policy
 from jaxopt_lite.sweeps.pool import Call, Runner
-from jaxopt_lite.sweeps.program import SweepPlan
-from jaxopt_lite.sweeps.samplers import Sampler, propose
+from jaxopt_lite.sweeps.samplers import Sampler
 from jaxopt_lite.transforms.schedule_free import eval_params
 
 __all__ = []
@@ -43,41 +42,29 @@ class Engine:
     """A sweep in progress.
 
     Attributes:
-        trial: the user's function of a config.
-        ledger: of the trials; an empty one at the beginning.
-        plan: how each trial trains, and the metric that ranks trials.
+        groups: of the trials, of which there are none at the beginning.
         sampler: decides which configs to try.
         policy: decides which trials are promoted.
         trials: how many there are to be.
         initial: configs that come first.
-        width: of cohorts; None is the usual one.
-        devices: on which cohorts run.
         max_groups: more groups are an error.
-        keep_on: whether the other trials run on where some fail.
-        groups: of the trials.
+        ledger: of the trials.
     """
 
-    trial: Callable
-    ledger: Ledger
-    plan: SweepPlan
+    groups: Groups
     sampler: Sampler
     policy: Policy
     trials: int
     initial: Sequence[dict] = ()
-    width: int | None = None
-    devices: Sequence[Any] = ()
     max_groups: int = 32
-    keep_on: bool = False
 
     def __post_init__(self):
         if jax.config.jax_disable_jit:  # pyright: ignore[reportAttributeAccessIssue]
             raise RuntimeError(
                 "sweep: jax.disable_jit is on, but trials run side by side in a compiled program; call it under "
-                "`with jax.disable_jit(False):`, and to step through one trial, train it by fit: "
-                "`task, optimizer = trial(config)`, `fit(task, optimizer, ...)`"
+                "`with jax.disable_jit(False):`, and step through one trial by `fit(*trial(config), ...)`"
             )
-        self.devices = list(self.devices) or jax.local_devices()
-        self.groups = Groups(self.trial, self.ledger, self.plan, self.devices, self.width, self.keep_on)
+        self.ledger = self.groups.ledger
         self._flying: collections.deque[tuple[Runner, Call]] = collections.deque()  # calls, the oldest first
         self._reply = Reply()
         self._has_told_unread = False
@@ -112,7 +99,7 @@ class Engine:
         ledger, n = self.ledger, len(self.ledger)
         count = min(self.sampler.batch(ledger.space) or self.trials, self.trials - n)
         scores = ledger.last_scores()
-        table = propose(self.sampler, ledger.space, self.plan.seed, n, count, self.initial, ledger.table, scores)
+        table = self.sampler.propose(ledger.space, ledger.seed, n, count, self.initial, ledger.table, scores)
         new = ledger.extend(table)
         self.groups.assign(new)
         groups = self.groups.listed(self.max_groups)
@@ -139,17 +126,16 @@ class Engine:
         """Ask the policy, and carry out its decision."""
         ledger = self.ledger
         decision = self.policy.decide(ledger)
-        if decision.bracket is not None:
-            ledger.bracket[:] = decision.bracket
-        stopped = np.flatnonzero(decision.stop & ledger.running) if decision.stop is not None else np.empty(0, int)
+        ledger.bracket[:] = decision.bracket
+        stopped = np.flatnonzero(decision.stop & ledger.running)
         ledger.status[stopped] = STOPPED
         if decision.copies:
             self.groups.copy(decision.copies)
-        if decision.target is not None:
-            running = ledger.running
-            ledger.target[running] = np.maximum(decision.target, ledger.step)[running]
+        running = ledger.running
+        ledger.target[running] = np.maximum(decision.target, ledger.step)[running]
         self.groups.forget()
-        yield from self._tell(Decided(stopped, decision.copies, int(ledger.pending.sum())))
+        facts = {"stopped": stopped, "copies": [copy[:3] for copy in decision.copies]}
+        yield from self._tell(Happened("decided", {**facts, "pending": int(ledger.pending.sum())}))
 
     def _advance(self) -> Events[None]:
         """Bring the pending trials to their targets, as many cohorts at a time as there are devices.
@@ -157,26 +143,22 @@ class Engine:
         It ends early when the driver wants to save or stop, or a group's cohorts became narrower.
         """
         for leg, device in self._in_turn(self._legs()):
-            if self._is_asked or not (yield from self._call(leg, device)):
+            if self._reply.save or self._reply.stop or leg.runner not in self.groups.runners.values():
                 break
+            yield from self._call(leg, device)
         while self._flying:
             yield from self._land()
-        if self._is_asked:
+        if self._reply.save or self._reply.stop:
             self._reply = self._reply._replace(save=False)
             yield self.groups.snapshot()
 
-    @property
-    def _is_asked(self) -> bool:
-        """Whether the driver wants to save or stop."""
-        return self._reply.save or self._reply.stop
-
-    def _in_turn(self, legs: list[Leg]) -> Iterator[tuple[Leg, int]]:
+    def _in_turn(self, legs: list[Leg]) -> Iterator[tuple[Leg, Any]]:
         """The cohort of the next call, and its device."""
-        n = len(self.devices)
+        n = len(self.groups.devices)
         for i in range(0, len(legs), n):
-            together = legs[i : i + n]
-            while any(leg.step < leg.target for leg in together):
-                yield from ((leg, device) for device, leg in enumerate(together) if leg.step < leg.target)
+            together = list(zip(legs[i : i + n], self.groups.devices))
+            while any(leg.step < leg.target for leg, _ in together):
+                yield from ((leg, device) for leg, device in together if leg.step < leg.target)
 
     def _legs(self) -> list[Leg]:
         """Pending trials by group, step and target, in cohorts of at most a width."""
@@ -190,8 +172,8 @@ class Engine:
             for i in range(0, len(trials), runner.width)
         ]
 
-    def _call(self, leg: Leg, device: int) -> Events[bool]:
-        """Begin the next call of a cohort, and wait for an earlier one; False if a group became narrower."""
+    def _call(self, leg: Leg, device: Any) -> Events[None]:
+        """Begin the next call of a cohort, and wait for an earlier one."""
         ledger, runner = self.ledger, leg.runner
         trials = leg.trials[ledger.running[leg.trials]]  # those not known to have diverged
         every, most = ledger.eval_every, self._reply.points or ledger.points
@@ -205,27 +187,26 @@ class Engine:
                 self._flying.append((runner, runner.launch(trials, numbers, leg.step, points, reset, device)))
             except jax.errors.JaxRuntimeError as error:
                 yield from self._narrow(runner, error)
-                return False
         leg.step += points * every
-        if len(self._flying) > 2 * len(self.devices):
-            return (yield from self._land())
-        return True
+        if len(self._flying) > 2 * len(self.groups.devices):
+            yield from self._land()
 
-    def _land(self) -> Events[bool]:
-        """Wait for the oldest call, and record what it measured; False if a group became narrower."""
+    def _land(self) -> Events[None]:
+        """Wait for the oldest call, and record what it measured."""
         runner, call = self._flying.popleft()
         try:
             curves, finite = runner.collect(call)
         except jax.errors.JaxRuntimeError as error:
-            yield from self._narrow(runner, error)
-            return False
+            return (yield from self._narrow(runner, error))
         alive = self.ledger.running[call.trials]  # the others diverged in the call before
         trials = call.trials[alive]
         self.ledger.record(trials, {name: curve[:, alive] for name, curve in curves.items()}, finite[:, alive])
+        waiting = trials[self.ledger.step[trials] == self.ledger.target[trials]]
+        if 0 < len(waiting) < runner.width:  # empty slots would take memory as long as they wait
+            runner.pool.settle(waiting.tolist())
         if not self.ledger.running[trials].all():
             self.groups.forget(4 * runner.width)
-        yield from self._tell(Advanced(trials, call.step, call.points * self.plan.eval_every))
-        return True
+        yield from self._tell(Advanced(trials, call.step, call.points * self.ledger.eval_every))
 
     def _narrow(self, runner: Runner, error: Exception) -> Events[None]:
         """Halve the width where memory did not suffice and nothing has advanced; else raise."""
@@ -235,23 +216,22 @@ class Engine:
         width = self.groups.add(runner.group, runner.row, runner.width // 2).width
         yield from self._tell(Happened("narrowed", {"group": runner.group.static.label, "width": width}))
 
-    def _announce(self, runner: Runner, device: int) -> Events[None]:
+    def _announce(self, runner: Runner, device: Any) -> Events[None]:
         """Compile, and tell so, the first time."""
         if device not in runner.compiled:
             runner.compiled.add(device)
-            static, on = runner.group.static, self.devices[device]
-            facts = {"group": static.label, "width": runner.width, "device": str(on)}
+            static = runner.group.static
+            facts = {"group": static.label, "width": runner.width, "device": str(device)}
             facts |= {"trials": self.groups.static.count(static), "state_bytes": runner.group.bytes}
-            yield from self._tell(Happened("compiled", {**facts, "temporary_bytes": runner.program.memory_on(on)}))
+            yield from self._tell(Happened("compiled", {**facts, "temporary_bytes": runner.program.memory_on(device)}))
 
     def _outcome(self, complete: bool) -> Outcome:
         ledger, best = self.ledger, None
         ranked = ledger.ranked()
         if complete and len(ranked):
             number = int(ranked[0])
-            runner = self.groups.runner(number)
-            state = runner.state(number)
-            test = runner.test_scores(number, self.groups.numbers[number], int(ledger.step[number]))
+            numbers, step = self.groups.numbers[number], int(ledger.step[number])
+            state, test = self.groups.runner(number).result(number, numbers, step)
             params = jax.vmap(eval_params)(state.opt_state, state.params)
             best = Winner(number, params, state.model_state, test)
         return Outcome(ledger, best, complete)

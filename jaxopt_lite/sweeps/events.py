@@ -1,11 +1,10 @@
 """What a sweep yields while it runs, what a driver may answer, and what it returns."""
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxopt_lite.sweeps.ledger import Copy, Ledger
+from jaxopt_lite.sweeps.ledger import Ledger
 
 __all__ = []
 
@@ -14,9 +13,10 @@ class Happened(NamedTuple):
     """Something to note in the log.
 
     Attributes:
-        what: "proposed" (trials were added), "compiled", "narrowed" (the memory did not suffice, so cohorts of a group
-            are narrower; none of its trials had advanced), "groupfailed" (`trial` raised), or "unread" (dimensions of
-            the space that `trial` reads in no group).
+        what: "proposed" (trials were added), "decided" (by the policy: trials that it stopped, copies as trial, source
+            and step, and how many trials have steps to do), "compiled", "narrowed" (the memory did not suffice, so
+            cohorts of a group are narrower; none of its trials had advanced), "groupfailed" (`trial` raised), or
+            "unread" (dimensions of the space that `trial` reads in no group).
         facts: by name.
     """
 
@@ -30,14 +30,6 @@ class Advanced(NamedTuple):
     trials: np.ndarray
     step: int
     steps: int
-
-
-class Decided(NamedTuple):
-    """The policy has decided: trials it stopped, copies it made, and how many trials have steps to do."""
-
-    stopped: np.ndarray
-    copies: Sequence[Copy]
-    pending: int
 
 
 class Snapshot(NamedTuple):

@@ -1,5 +1,7 @@
 """The groups of a sweep's trials: which program each trial belongs to, with which numbers, and where its state is."""
 
+import contextlib
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,28 +18,30 @@ from jaxopt_lite.train.plan import is_highest_best, watched
 __all__ = []
 
 
+@dataclasses.dataclass(eq=False)
 class Groups:
     """The trials of a ledger by the static part of their configs.
 
-    Args:
+    Attributes:
         trial: the user's function of a config.
-        ledger: of the trials.
-        plan: how each trial trains.
+        ledger: of the trials; an empty one at the beginning.
+        plan: how each trial trains, and the metric that ranks trials.
         devices: on which cohorts run.
         width: of cohorts; None is the usual one.
         keep_on: whether the other trials run on where some fail.
-
-    Attributes:
         static: the static part of each trial's config.
         numbers: its traced numbers, float32 [k].
         runners: of the groups that could be made, by static part.
     """
 
-    def __init__(
-        self, trial: Callable, ledger: Ledger, plan: SweepPlan, devices: Sequence[Any], width: int | None, keep_on: bool
-    ):
-        self._trial, self._ledger, self._plan, self._devices = trial, ledger, plan, devices
-        self._width, self._keep_on = width, keep_on
+    trial: Callable
+    ledger: Ledger
+    plan: SweepPlan
+    devices: Sequence[Any]
+    width: int | None = None
+    keep_on: bool = False
+
+    def __post_init__(self):
         self._stored: dict[tuple, Any] = {}  # data on devices, shared by the groups
         self.static: list[StaticPart] = []
         self.numbers: list[np.ndarray] = []
@@ -49,7 +53,7 @@ class Groups:
 
     def assign(self, trials: Sequence[int] | np.ndarray) -> None:
         """Find the group and the numbers of trials anew."""
-        for trial, config in zip(trials, self._ledger.space.configs(self._ledger.table[trials])):
+        for trial, config in zip(trials, self.ledger.space.configs(self.ledger.table[trials])):
             static, numbers = split(config)
             self.static[trial : trial + 1], self.numbers[trial : trial + 1] = [static], [numbers]
 
@@ -61,9 +65,9 @@ class Groups:
         """
         for trial in trials:
             try:
-                group = self._group(self._ledger.table[trial])
+                group = self._group(self.ledger.table[trial])
             except Exception as error:
-                if not self._keep_on:
+                if not self.keep_on:
                     raise
                 hints = [note.removeprefix("sweep: ") for note in error.__notes__ if note.startswith("sweep: config")]
                 message = "; ".join([f"{type(error).__name__}: {error}", *hints])
@@ -72,23 +76,22 @@ class Groups:
                     return message
                 self._fail([trial], message)
             else:
-                width = self._width or usual_width(group, self.static.count(static), self._devices[0])
-                self.add(group, self._ledger.table[trial].copy(), width)
+                self.add(group, self.ledger.table[trial].copy())
                 return None
         return None
 
     def _group(self, row: np.ndarray) -> Group:
         """Call `trial` for a row of the table, and trace what it returns."""
-        config = self._ledger.space.configs(row[None])[0]
+        config = self.ledger.space.configs(row[None])[0]
         reading, (static, numbers) = Reading(), split(config)
         try:
             try:
-                return Group(self._trial, static, numbers, self._plan, reading)
+                return Group(self.trial, static, numbers, self.plan, reading)
             except (TypeError, ValueError):
                 if not reading.as_tree:
                     raise
                 # jax.tree.map(f, config, other) takes no other class of dicts
-                return Group(self._trial, static, numbers, self._plan)
+                return Group(self.trial, static, numbers, self.plan)
         except Exception as error:
             for text in (f"trial was called with {config}", *reading.explain(error)):
                 error.add_note(f"sweep: {text}")
@@ -96,77 +99,70 @@ class Groups:
 
     def _refuses_numbers(self, trial: int) -> bool:
         """Whether the user's function refuses the numbers of a trial: it returns where they are traced."""
-        static, numbers = self.static[trial], self.numbers[trial]
 
-        def traced(numbers):
-            self._trial(static.join(numbers))
+        def call(numbers):
+            self.trial(self.static[trial].join(numbers))
 
-        try:
-            self._trial(static.join(numbers))
-        except Exception as error:
-            if not isinstance(error, ValueError):
-                return False
-        else:
-            return False  # something else was wrong
-        try:
-            jax.eval_shape(traced, numbers)
-        except Exception:
-            return False
-        return True
+        with contextlib.suppress(Exception):
+            try:
+                call(self.numbers[trial])
+            except ValueError:
+                jax.eval_shape(call, self.numbers[trial])
+                return True
+        return False
 
-    def add(self, group: Group, row: np.ndarray, width: int) -> Runner:
-        """The runner of a group, a row of whose trials is given."""
-        ledger = self._ledger
-        ledger.metric = watched("sweep", self._plan.metric or ledger.metric or None, group.metrics)
-        ledger.highest = is_highest_best("sweep", ledger.metric, self._plan.mode)
-        active = ledger.space.active(row[None])[0]
-        dimensions = [d for d, is_active in zip(ledger.space.dimensions, active, strict=True) if is_active]
-        ledger.decays |= {d.name for d in dimensions if ".".join(d.path) in group.decays}
+    def add(self, group: Group, row: np.ndarray, width: int | None = None) -> Runner:
+        """The runner of a group, a row of whose trials is given; without a width, of the one asked for, or usual."""
+        ledger = self.ledger
+        ledger.metric = watched("sweep", self.plan.metric or ledger.metric or None, group.metrics)
+        ledger.highest = is_highest_best("sweep", ledger.metric, self.plan.mode)
+        active = zip(ledger.space.dimensions, ledger.space.active(row[None])[0], strict=True)
+        ledger.decays |= {d.name for d, is_active in active if is_active and ".".join(d.path) in group.decays}
         trials = self.static.count(group.static)
-        runner = self.runners[group.static] = Runner(group, row, width, trials, self._devices, self._stored)
+        width = width or self.width or usual_width(group, trials, self.devices[0])
+        runner = self.runners[group.static] = Runner(group, row, width, trials, self.devices, self._stored)
         return runner
 
     def check(self, trials: np.ndarray) -> None:
         """Raise if an optimizer refuses the numbers of a trial, or note that it failed; programs check nothing."""
         for static, runner in self.runners.items():
-            own = [i for i in trials.tolist() if self.static[i] == static and self._ledger.running[i]]
+            own = [i for i in trials.tolist() if self.static[i] == static and self.ledger.running[i]]
             refused = runner.group.out_of_range(np.stack([self.numbers[i] for i in own])) if own else {}
             for i, message in refused.items():
-                if not self._keep_on:
-                    config = self._ledger.space.configs(self._ledger.table[[own[i]]])[0]
+                if not self.keep_on:
+                    config = self.ledger.space.configs(self.ledger.table[[own[i]]])[0]
                     raise ValueError(f"sweep: {message}, for trial {own[i]} with {config}: narrow the space")
                 self._fail([own[i]], f"ValueError: {message}")
 
     def _fail(self, trials: Sequence[int], message: str) -> None:
-        self._ledger.status[trials] = FAILED
-        self._ledger.errors.update(dict.fromkeys(trials, message))
+        self.ledger.status[trials] = FAILED
+        self.ledger.errors.update(dict.fromkeys(trials, message))
 
     def copy(self, copies: Sequence[Copy]) -> None:
         """Let trials exploit others' states: all sources are read before any trial is changed."""
-        sources = [self.static[c.source] for c in copies]
-        read = [self.runner(c.source).pool.read([c.source]) for c in copies]
+        sources = [self.runner(copy.source) for copy in copies]
+        states = [runner.pool.read([copy.source]) for runner, copy in zip(sources, copies, strict=True)]
         for copy in copies:
             self.runner(copy.trial).pool.drop([copy.trial])
-            self._ledger.copy(copy)
+            self.ledger.copy(copy)
         changed = np.array([copy.trial for copy in copies])
         self.assign(changed)
         self.check(changed)
-        for copy, state, static in zip(copies, read, sources, strict=True):
-            if self.static[copy.trial] != static:
-                raise ValueError(
-                    "sweep: a copy must keep the static values of its source, whose program made its state"
-                )
-            self.runners[static].pool.write([copy.trial], state)
+        for copy, runner, state in zip(copies, sources, states, strict=True):
+            if self.static[copy.trial] != runner.group.static:
+                raise ValueError("sweep: a copy must keep the static values of its source, which shape its state")
+            runner.pool.hold([copy.trial], state)
 
     def forget(self, least: int = 2) -> None:
         """Once at least `least` ended trials hold states, free all but the best trial's."""
         pools = [runner.pool for runner in self.runners.values()]
-        ended = [trial for pool in pools for trial in pool.trials if self._ledger.status[trial] != RUNNING]
+        ended = [trial for pool in pools for trial in pool.trials if self.ledger.status[trial] != RUNNING]
         if len(ended) >= least:
-            place = np.argsort(self._ledger.ranking())
+            place = np.argsort(self.ledger.ranking())
             best = min(ended, key=lambda trial: place[trial])
             for pool in pools:
                 pool.drop([trial for trial in ended if trial != best])
+            self.runner(best).pool.settle([best])
 
     def unread(self) -> tuple[list[str], str]:
         """The dimensions that `trial` never reads, and a message that tells what it reads.
@@ -174,7 +170,7 @@ class Groups:
         No names where some group might read more: one that could not be made, whose reading is not known, or that has
         an option which no trial has.
         """
-        space, table, runners = self._ledger.space, self._ledger.table, list(self.runners.values())
+        space, table, runners = self.ledger.space, self.ledger.table, list(self.runners.values())
         readings = [runner.group.reading for runner in runners if runner.group.reading is not None]
         if not table.size or len(readings) < len(set(self.static)):
             return [], ""
@@ -194,16 +190,14 @@ class Groups:
 
     def listed(self, most: int) -> list[StaticPart]:
         """The groups, in the order of their first trials; if they are more than `most`, raise and name the culprit."""
-        groups, space = list(dict.fromkeys(self.static)), self._ledger.space
+        groups, space = list(dict.fromkeys(self.static)), self.ledger.space
         if len(groups) <= most:
             return groups
-        columns = {n: column for n, column in space.columns(self._ledger.table).items() if n not in space.traced}
-        counts = {name: len({repr(value) for value in column.tolist()}) for name, column in columns.items()}
-        culprit = max(counts, key=lambda name: counts[name])
+        static = [d for d in space.dimensions if not d.axis.traced]
+        count, name = max((len(np.unique(self.ledger.table[:, d.column])), d.name) for d in static)
         raise ValueError(
-            f"sweep: {len(groups)} groups, each of which is traced and compiled, are more than max_groups={most}: "
-            f"{culprit!r} is static and has {counts[culprit]} values here. Give it fewer values (choice), make it a "
-            "traced number (traced=True, if shapes do not depend on it), or raise max_groups"
+            f"sweep: {len(groups)} groups, each of which is compiled, are more than max_groups={most}: {name!r} is "
+            f"static and has {count} values here. Give it fewer (choice), trace it (traced=True), or raise max_groups"
         )
 
     def facts(self) -> list[dict[str, Any]]:
@@ -213,7 +207,7 @@ class Groups:
 
     def snapshot(self) -> Snapshot:
         """All that is needed to resume; nothing may be in flight."""
-        pools, ledger = {}, self._ledger
+        pools, ledger = {}, self.ledger
         for i, runner in enumerate(self.runners.values()):
             trials = runner.pool.trials
             leaves = {str(j): leaf for j, leaf in enumerate(runner.pool.read(trials))} if trials else {}
@@ -228,7 +222,7 @@ class Groups:
         Raises:
             ValueError: if the data or the program of a group are not what they were.
         """
-        ledger, facts = self._ledger, saved.facts
+        ledger, facts = self.ledger, saved.facts
         ledger.restore(saved.arrays["ledger"], {int(trial): error for trial, error in facts["errors"].items()})
         self.assign(np.arange(len(ledger)))
         for i, was in enumerate(facts["groups"]):
@@ -236,15 +230,14 @@ class Groups:
             row = np.asarray(pool["row"], np.float64)
             runner = self.add(self._group(row), row, was["width"])
             # Version 0.1.0 kept fewer hashes.
-            changed = [what for what, now in runner.hashes.items() if was.get(what, now) != now]
+            changed = " and the ".join(what for what, now in runner.hashes.items() if was.get(what, now) != now)
             if changed:
                 raise ValueError(
-                    f"resume: the {' and the '.join(changed)} of {was['label']} changed since the sweep was saved, so "
-                    "trials would not be comparable; resume with the same data sets, code, backend and versions of JAX "
-                    "and jaxopt_lite, or start a new sweep in another directory"
+                    f"resume: the {changed} of {was['label']} changed since the sweep was saved; resume with the same "
+                    "data, code, backend and versions of JAX and jaxopt_lite, or sweep anew in another directory"
                 )
             held = np.asarray(pool["trials"]).tolist()
             if held:
-                runner.pool.write(held, [np.asarray(pool["leaves"][str(j)]) for j in range(len(pool["leaves"]))])
+                runner.pool.hold(held, [np.asarray(pool["leaves"][str(j)]) for j in range(len(pool["leaves"]))])
                 runner.begun = True
         ledger.metric, ledger.highest = facts["metric"], facts["highest"]

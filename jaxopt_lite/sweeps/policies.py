@@ -67,7 +67,7 @@ class Policy(Value):
     noun = "a policy"
 
     def decide(self, ledger: Ledger) -> Decision:
-        """What is to be done next.
+        """What is to be done next; what the rule left out is filled in, and arrays are of all trials.
 
         Raises:
             TypeError: if the rule returns no `Decision`.
@@ -77,23 +77,19 @@ class Policy(Value):
         decision = self.built(ledger)
         if not isinstance(decision, Decision):
             raise TypeError(f"{self!r} must return a Decision, got {describe(decision)}")
-        n = len(ledger)
-        for name, kind, codes in (("target", "ints", "iu"), ("stop", "bools", "b"), ("bracket", "ints", "iu")):
-            given = getattr(decision, name)
-            if given is not None:
-                array = np.asarray(given)
-                if array.dtype.kind not in codes or array.shape not in ((), (n,)):
-                    raise ValueError(f"{self!r}: {name} must be {n} {kind}, one for each trial, got {describe(given)}")
-                decision = decision._replace(**{name: np.broadcast_to(array, n)})
-        if decision.target is not None:
-            wrong = (decision.target % ledger.eval_every != 0) | (decision.target > ledger.steps)
-            if wrong.any():
-                raise ValueError(
-                    f"{self!r}: a target must be a multiple of eval_every={ledger.eval_every} up to "
-                    f"steps={ledger.steps}, got {decision.target[wrong][0]}"
-                )
+        n, usual = len(ledger), {"target": ledger.target, "stop": np.array(False), "bracket": ledger.bracket}
+        for name, default in usual.items():
+            given, (kind, codes) = getattr(decision, name), ("bools", "b") if name == "stop" else ("ints", "iu")
+            array = default if given is None else np.asarray(given)
+            if array.dtype.kind not in codes or array.shape not in ((), (n,)):
+                raise ValueError(f"{self!r}: {name} must be {n} {kind}, one for each trial, got {describe(given)}")
+            decision = decision._replace(**{name: np.broadcast_to(array, n)})
+        wrong = (decision.target % ledger.eval_every != 0) | (decision.target > ledger.steps)
+        if wrong.any():
+            limits = f"a multiple of eval_every={ledger.eval_every} up to steps={ledger.steps}"
+            raise ValueError(f"{self!r}: a target must be {limits}, got {decision.target[wrong][0]}")
         for copy in decision.copies:
-            ends = not ledger.running[copy.source] or (decision.stop is not None and decision.stop[copy.source])
+            ends = not ledger.running[copy.source] or decision.stop[copy.source]
             if ends or copy.step == 0 or ledger.step[copy.source] != copy.step:
                 why = "ends here" if ends else f"is not at step {copy.step}, or has not begun"
                 raise ValueError(f"{self!r}: trial {copy.source} {why}, so none can copy it")
@@ -218,9 +214,7 @@ def _rungs(ledger: Ledger, factor: int, min_steps: int | None) -> list[int]:
         largest = int(np.bincount(ledger.batch[ledger.status != FAILED]).max(initial=1))
         first = ledger.steps / factor ** int(math.log(largest, factor) + 1e-9)
     elif first >= ledger.steps:
-        raise ValueError(
-            f"successive_halving: min_steps={first} must be below steps={ledger.steps}, or nothing is halved"
-        )
+        raise ValueError(f"successive_halving: min_steps={first} must be below steps={ledger.steps}")
     rung = math.ceil(first / ledger.eval_every) * ledger.eval_every
     powers = (rung * factor**k for k in itertools.count())
     return [*itertools.takewhile(lambda step: step < ledger.steps, powers), ledger.steps]

@@ -57,9 +57,7 @@ def population_based(
         every = interval or max(1, ledger.points // 10) * ledger.eval_every
         every = multiple("population_based", "interval", every, ledger)
         if interval is not None and every >= ledger.steps:
-            raise ValueError(
-                f"population_based: interval={every} must be below steps={ledger.steps}, or none is copied"
-            )
+            raise ValueError(f"population_based: interval={every} must be below steps={ledger.steps}")
         varied = _varied(ledger, dimensions)
         is_reset = not ledger.decays.isdisjoint(varied) if reset is None else reset
         step = int(ledger.step[ledger.running].max(initial=0))

@@ -8,8 +8,8 @@ program: its text does not grow with them, and one text serves every device.
 import contextlib
 import dataclasses
 import functools
-import itertools
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -52,10 +52,9 @@ class SweepPlan(Plan):
         self._set("seed", check_int("sweep", "seed", self.seed, 0, 2**32 - self.seeds, why="seeds have 32 bits"))
         self._set("independent", check_bool("sweep", "independent", self.independent))
         if self.steps % self.eval_every:
-            near = max(1, round(self.steps / self.eval_every)) * self.eval_every
-            raise ValueError(
-                f"sweep: steps={self.steps} must be a multiple of eval_every={self.eval_every}, such as {near}"
-            )
+            every = self.eval_every
+            near = max(1, round(self.steps / every)) * every
+            raise ValueError(f"sweep: steps={self.steps} must be a multiple of eval_every={every}, such as {near}")
 
 
 class Rows(NamedTuple):
@@ -64,13 +63,6 @@ class Rows(NamedTuple):
     params: Any
     opt_state: Any
     model_state: Any
-
-
-class Measured(NamedTuple):
-    """What a call measured at each of its points; the later ones of a short call are not filled."""
-
-    curves: dict[str, jax.Array]  # float32 [points, width, seeds]
-    finite: jax.Array  # bool [points, width]: loss and parameters, of all seeds
 
 
 class Group:
@@ -83,10 +75,19 @@ class Group:
         plan: how each trial trains.
         reading: where to note what `trial` reads of its configs; None for nowhere.
 
+    Attributes:
+        task: of the concrete call; its data are those of all trials.
+        examples: training examples of which batches are drawn; None where none are.
+        row_shapes: a member's state; `packed_shapes` as plain arrays, and `bytes` of all seeds.
+        shapes: what steps and evaluations measure; `metrics` are the names of the curves.
+        decays: names of the numbers that reach a decay of the optimizer.
+
     Raises:
         TypeError, ValueError: if trial returns something else than a task and an optimizer, or its data depend on a
             traced number.
     """
+
+    shapes: Shapes
 
     def __init__(
         self, trial: Callable, static: StaticPart, numbers: np.ndarray, plan: SweepPlan, reading: Reading | None = None
@@ -96,18 +97,21 @@ class Group:
             self.task, method = self._make(numbers)
         if self.task.train_is_iterator:
             raise TypeError("sweep: the task's train must be arrays (or None); an iterator cannot be shared by trials")
-        rows, batch = self.task.rows, plan.batch_size
-        if rows is not None and batch is not None and batch > rows:
-            raise ValueError(f"sweep: batch_size={batch} is more than the {rows} training examples of {static.label}")
-        self.examples = rows if batch is not None else None  # of which batches are drawn; None: none are
+        batch = plan.batch_size
+        self.examples = None if batch is None else self.task.rows
+        if self.examples is not None and batch is not None and batch > self.examples:
+            many = f"the {self.examples} training examples of {static.label}"
+            raise ValueError(f"sweep: batch_size={batch} is more than {many}")
         if isinstance(method, Solver) and self.examples is not None:
             name = method.factory.spec.name
             raise ValueError(f"sweep: {name} is a solver, which needs all examples at each step; give batch_size=None")
         self.data = (self.task.train, self.task.valid)
         self.digest = digest(self.data)
         with self._explained():
-            self.decays = self._check_data()
-            self.row_shapes, self.shapes = self._trace()
+            self._trace()
+        self.metrics = tuple(sorted(self.shapes.names))
+        self.packed_shapes: list[jax.ShapeDtypeStruct] = jax.eval_shape(pack, self.row_shapes)
+        self.bytes = plan.seeds * sum(leaf.size * leaf.dtype.itemsize for leaf in self.packed_shapes)
 
     def out_of_range(self, numbers: np.ndarray) -> dict[int, str]:
         """Which of some configs' numbers [n, k] the optimizer's rules refuse, each by itself: their messages.
@@ -116,63 +120,41 @@ class Group:
         range, and at the corners of the box around them, for what numbers forbid together: limits are monotone. It is
         the box of the optimizer's numbers: those of the config may reach them by any function.
         """
-        optimizers = self._optimizers(numbers)
+        with self._explained():
+            made = jax.vmap(lambda one: arrays(self._make(one)[1]))(jnp.asarray(numbers))
+        optimizers: Method = jax.device_get(made)  # for all numbers: every leaf has the axis of n
         leaves, structure = jax.tree.flatten(optimizers)
         varied = [i for i, leaf in enumerate(leaves) if np.any(leaf != leaf[:1])]
         is_scalar = all(leaves[i].shape == (len(numbers),) and leaves[i].dtype.kind == "f" for i in varied)
         if is_scalar and 2 ** len(varied) < len(numbers) and _refusal(optimizers) is None:
-            box = np.array(list(itertools.product((0, 1), repeat=len(varied)))).reshape(2 ** len(varied), len(varied))
-            extreme = [leaf[: len(box)] for leaf in leaves]
-            for column, i in zip(box.T, varied):
-                extreme[i] = np.where(column, leaves[i].max(), leaves[i].min())
-            if not _refused(jax.tree.unflatten(structure, extreme), len(box)):
+            corners = [leaf[: 2 ** len(varied)] for leaf in leaves]
+            for i, ends in zip(varied, np.meshgrid(*([leaves[i].min(), leaves[i].max()] for i in varied)), strict=True):
+                corners[i] = ends.ravel()
+            if not _refused(jax.tree.unflatten(structure, corners), 2 ** len(varied)):
                 return {}
         return _refused(optimizers, len(numbers))
 
-    def _optimizers(self, numbers: np.ndarray) -> Method:
-        """The optimizers for numbers [n, k], every leaf with the axis of n."""
-        with self._explained():
-            made = jax.vmap(lambda one: arrays(self._make(one)[1]))(jnp.asarray(numbers))
-        return jax.device_get(made)
-
-    @functools.cached_property
-    def bytes(self) -> int:
-        """Size of a trial's state, all its seeds."""
-        return self.plan.seeds * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(self.packed_shapes))
-
-    @functools.cached_property
-    def packed_shapes(self) -> list[jax.ShapeDtypeStruct]:
-        """A member's state as plain arrays."""
-        return jax.eval_shape(pack, self.row_shapes)
-
-    @property
-    def metrics(self) -> tuple[str, ...]:
-        """Names of the curves."""
-        return tuple(sorted(self.shapes.names))
-
     def points(self, width: int) -> int:
         """The most points of one call."""
-        plan = self.plan
-        if self.examples is None:
-            return plan.steps // plan.eval_every
-        each = plan.eval_every * (plan.batch_size or 1) * plan.seeds * (width if plan.independent else 1)
-        return max(1, min(plan.steps // plan.eval_every, _INDICES // each))
+        return self.order_shape(width)[-3]
 
     def order_shape(self, width: int) -> tuple[int, ...]:
         """The examples of a call's steps: [(width,) seeds, points, eval_every, batch]."""
         plan = self.plan
         each = (width, plan.seeds) if plan.independent else (plan.seeds,)
-        return *each, self.points(width), plan.eval_every, (plan.batch_size or 0) if self.examples else 0
+        batch = (plan.batch_size or 0) if self.examples else 0
+        most = _INDICES // max(1, math.prod(each) * plan.eval_every * batch)
+        return *each, max(1, min(plan.steps // plan.eval_every, most)), plan.eval_every, batch
 
     def arguments(self, width: int) -> tuple:
-        """Shapes of the program's arguments: packed rows, numbers, mode, data, order, keys, step, points."""
-        seeds, plan, shape = self.plan.seeds, self.plan, jax.ShapeDtypeStruct
-        each = (width, seeds) if plan.independent else (seeds,)
-        keys = jax.eval_shape(lambda: jnp.broadcast_to(run_key(0), each))
-        rows = [shape((width, seeds, *leaf.shape), leaf.dtype) for leaf in self.packed_shapes]
+        """The program's arguments or their shapes: packed rows, numbers, mode, data, order, keys, step, points."""
+        shape = jax.ShapeDtypeStruct
+        order = shape(self.order_shape(width), jnp.int32)
+        keys = jax.eval_shape(lambda: jnp.broadcast_to(run_key(0), order.shape[:-3]))
+        rows = [shape((width, self.plan.seeds, *leaf.shape), leaf.dtype) for leaf in self.packed_shapes]
         numbers, scalar = shape((width, len(self.static.names)), jnp.float32), shape((), jnp.int32)
         mode = shape((width,), jnp.int8)
-        return rows, numbers, mode, _shapes(self.data), shape(self.order_shape(width), jnp.int32), keys, scalar, scalar
+        return rows, numbers, mode, self.data, order, keys, scalar, scalar
 
     def program(self, width: int) -> Program:
         """Trace the program for a width."""
@@ -194,14 +176,13 @@ class Group:
         found = {"test data": digest(test)}
         if test is not None and self.task.valid is None:
             score = functools.partial(self._test_scores, self._first, 0)
-            found["evaluation of the test data"] = Program(score, (self.packed_shapes, _KEY, _shapes(test))).fingerprint
+            found["evaluation of the test data"] = Program(score, (self.packed_shapes, _KEY, test)).fingerprint
         return found
 
     def _test_scores(self, numbers: np.ndarray, step: int, packed: list, key: jax.Array, test: Any) -> dict:
         """What is measured of one member on the test data."""
-        rules, state = self._rules_and_state(
-            *self._make(jnp.asarray(numbers)), unpack(packed, self.row_shapes), key, jnp.int32(step)
-        )
+        task, optimizer = self._make(jnp.asarray(numbers))
+        rules, state = self._rules_and_state(task, optimizer, unpack(packed, self.row_shapes), key, jnp.int32(step))
         return rules.score(state, test)
 
     def _make(self, numbers: Any) -> tuple[Task, Method]:
@@ -213,48 +194,32 @@ class Group:
             raise TypeError(f"sweep: trial must return (task, optimizer), got {got}")
         return made[0], accept_method("sweep", made[1])
 
-    def _check_data(self) -> frozenset[str]:
-        """Raise if a data set is computed from a traced number, or its shapes are not the same each time.
+    def _trace(self) -> None:
+        """Find shapes and decays; raise if data are computed from a traced number, or are not the same each time."""
+        batch = jax.ShapeDtypeStruct((1, self.plan.batch_size), jnp.int32) if self.examples else None
 
-        Returns:
-            The names of the numbers that reach a decay of the optimizer.
-        """
-
-        def made(*numbers):
+        def begun(numbers, key, data, order):
             task, optimizer = self._make(numbers)
             values = hyperparameters(optimizer)
             decays = [values[path] for path, parameter in parameters_of(optimizer).items() if parameter.is_decay]
-            return (task.train, task.valid, task.test), decays
+            state = first_state(task, optimizer, key)
+            rules, state = self._rules_and_state(task, optimizer, _rows_of(state), key, state.step)
+            self.shapes = measured(rules, state, data, order)
+            return (task.train, task.valid, task.test), decays, _rows_of(state)
 
-        reached, (shapes, _) = _dependence(made, len(self.static.names))
-        for path, numbers in jax.tree_util.tree_leaves_with_path(reached[0], is_leaf=lambda x: isinstance(x, set)):
-            if numbers:
-                where, names = ("train", "valid", "test")[path[0].idx], (self.static.names[i] for i in sorted(numbers))
+        (data, decays, _), (shapes, _, self.row_shapes) = _dependence(begun, self.static.names, _KEY, self.data, batch)
+        self.decays = frozenset().union(*decays)
+        for where, reached in zip(("train", "valid", "test"), data, strict=True):
+            names = ", ".join(sorted(set().union(*jax.tree.leaves(reached))))
+            if names:
                 raise ValueError(
-                    f"sweep: the task's {where} data depend on a traced number of the config ({', '.join(names)}); "
-                    "data are shared by all trials of a group: make that dimension static (a choice), or apply the "
-                    "number in the loss"
+                    f"sweep: the task's {where} data depend on a traced number of the config ({names}), but are shared "
+                    "by all trials of a group: make it static (a choice), or apply it in the loss"
                 )
         was = (self.task.train, self.task.valid, self.task.test)
         was, now = [jax.tree.map(lambda x: (x.shape, x.dtype.name), data) for data in (was, shapes)]
         if was != now:
             raise ValueError(f"sweep: trial must return the same data each time, got {was}, then {now}")
-        return frozenset(self.static.names[i] for i in set().union(*reached[1]))
-
-    def _trace(self) -> tuple[Rows, Shapes]:
-        """The shapes of a member, and of what steps and evaluations measure."""
-        found = []
-        order = jax.ShapeDtypeStruct((1, self.plan.batch_size), jnp.int32) if self.examples else None
-
-        def begun(numbers, key, data, order):
-            task, optimizer = self._make(numbers)
-            state = first_state(task, optimizer, key)
-            rules, state = self._rules_and_state(task, optimizer, _rows_of(state), key, state.step)
-            found.append(measured(rules, state, data, order))
-            return _rows_of(state)
-
-        numbers = jax.ShapeDtypeStruct((len(self.static.names),), jnp.float32)
-        return jax.eval_shape(begun, numbers, _KEY, _shapes(self.data), order), found[0]
 
     def _rules_and_state(
         self, task: Task, optimizer: Method, rows: Rows, key: jax.Array, step: Any
@@ -290,8 +255,13 @@ class Group:
         run, curves, finite = jax.lax.fori_loop(0, n, advance, loop)
         return pack(_rows_of(run.state)), curves, finite
 
-    def _cohort(self, most, packed, numbers, mode, data, order, keys, step, n) -> tuple[list, Measured]:
-        """Advance a cohort, its members side by side."""
+    def _cohort(self, most, packed, numbers, mode, data, order, keys, step, n) -> tuple[list, dict, jax.Array]:
+        """Advance a cohort, its members side by side.
+
+        Returns:
+            The packed states, curves float32 [points, width, seeds] by name, and whether loss and parameters of all
+            seeds were finite, bool [points, width]; the later points of a short call are not filled.
+        """
         any_new, own = jnp.any(mode != KEEP), self.plan.independent  # own: each trial has keys and an order
 
         def member(packed, numbers, mode, key, order):
@@ -301,7 +271,7 @@ class Group:
         over_slots = jax.vmap(over_seeds, in_axes=(0, 0, 0, *((0, 0) if own else (None, None))))
         packed, curves, finite = over_slots(packed, numbers, mode, keys, order)
         curves = {name: jnp.moveaxis(curve, -1, 0) for name, curve in curves.items()}
-        return packed, Measured(curves, jnp.moveaxis(finite.all(axis=1), -1, 0))
+        return packed, curves, jnp.moveaxis(finite.all(axis=1), -1, 0)
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
@@ -312,9 +282,8 @@ class Group:
             shape = isinstance(error, TypeError) and any(words in str(error) for words in _OF_SHAPES)
             if self.static.names and (shape or isinstance(error, jax.errors.JAXTypeError)):
                 error.add_note(
-                    "sweep: traced numbers, all values of which share one program, are here "
-                    f"{', '.join(self.static.names)}; what decides about shapes or Python's control flow must be "
-                    "static: use choice(...) or int_uniform(...)"
+                    f"sweep: traced numbers are here {', '.join(self.static.names)}; what decides about shapes or "
+                    "Python's control flow must be static: use choice(...) or int_uniform(...)"
                 )
             raise
 
@@ -325,10 +294,8 @@ _OF_SHAPES = ("interpreted as an integer", "integers or a single integer", "of c
 
 def _refused(optimizers: Method, n: int) -> dict[int, str]:
     """Which of n optimizers, whose leaves have that axis, their rules refuse: their messages."""
-    leaves, structure = jax.tree.flatten(optimizers)
-    each = (jax.tree.unflatten(structure, [np.asarray(leaf[i]) for leaf in leaves]) for i in range(n))
-    messages = enumerate(map(_refusal, each))
-    return {i: message for i, message in messages if message is not None}
+    messages = {i: _refusal(jax.tree.map(lambda leaf, i=i: np.asarray(leaf[i]), optimizers)) for i in range(n)}
+    return {i: message for i, message in messages.items() if message is not None}
 
 
 def _refusal(optimizer: Method) -> str | None:
@@ -342,10 +309,11 @@ def _refusal(optimizer: Method) -> str | None:
     return None
 
 
-def _dependence(function: Callable, n: int) -> tuple[Any, Any]:
-    """For each array that a function of n numbers returns, the set of numbers that it depends on; and their shapes."""
-    traced, shapes = jax.make_jaxpr(function, return_shape=True)(*[jax.ShapeDtypeStruct((), jnp.float32)] * n)
-    reached = {variable: {i} for i, variable in enumerate(traced.jaxpr.invars)}
+def _dependence(function: Callable, names: Sequence[str], *others: Any) -> tuple[Any, Any]:
+    """For each array that a function of numbers and others returns, on which numbers it depends, and its shape."""
+    numbers = (jax.ShapeDtypeStruct((), jnp.float32),) * len(names)
+    traced, shapes = jax.make_jaxpr(function, return_shape=True)(numbers, *others)
+    reached = {variable: {name} for variable, name in zip(traced.jaxpr.invars, names)}
     of = lambda v: set() if hasattr(v, "val") else reached.get(v, set())
     for equation in traced.jaxpr.eqns:
         found = set().union(*map(of, equation.invars))
@@ -355,10 +323,6 @@ def _dependence(function: Callable, n: int) -> tuple[Any, Any]:
 
 def _rows_of(state: TrainState) -> Rows:
     return Rows(state.params, state.opt_state, state.model_state)
-
-
-def _shapes(arrays: Any) -> Any:
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), arrays)
 
 
 def pack(rows: Any) -> list:

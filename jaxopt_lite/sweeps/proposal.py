@@ -70,10 +70,8 @@ def space_of(optimizer: Value, decades: float = 2.0, include: Sequence[str] = ()
             proposal[path] = distribution
         except ValueError as error:
             if path in chosen:
-                raise ValueError(
-                    f"space_of: no range around {path} = {values[path]}: it must be a number above 0, and the "
-                    f"optimizer must accept both ends ({error})"
-                ) from None
+                what = f"{path} = {values[path]}: it must be a number above 0"
+                raise ValueError(f"space_of: no range around {what}, with ends that are accepted ({error})") from None
     if not proposal:
         raise ValueError(f"space_of: nothing to propose for {optimizer!r}, whose numbers are {values}")
     return proposal

@@ -58,8 +58,8 @@ class Asking:
     """
 
     ask: Callable[..., np.ndarray]
-    batch: Callable[[Space], int] | None = None
-    total: Callable[[Space], int] | None = None
+    batch: Callable[[Space], int | None] = lambda space: None
+    total: Callable[[Space], int | None] = lambda space: None
 
 
 @register
@@ -83,19 +83,44 @@ class Sampler(Value):
         past = np.asarray(points, np.float64).reshape(len(points), d)
         asked = np.asarray(self.asking.ask(space, seed, start, count, past, np.asarray(scores, np.float64)))
         if asked.shape != (count, d) or not (np.all(asked >= 0) and np.all(asked <= 1)):
-            raise ValueError(
-                f"{self!r} must return {count} points of the unit cube, one row of {d} numbers in [0, 1] each; it "
-                f"returned {describe(asked)}"
-            )
+            raise ValueError(f"{self!r} must return {count} points of the unit cube [0, 1]^{d}, got {describe(asked)}")
         return asked
+
+    def propose(
+        self, space: Space, seed: int, start: int, count: int, initial: Any = (), table: Any = (), scores: Any = ()
+    ) -> np.ndarray:
+        """The rows of trials `start` to `start + count - 1`: first those of `initial`, then what the sampler asks for.
+
+        Batches begin where the ones before them ended; `batch(space)` is their length (of the last, what is left), or
+        None for all at once. Those of `initial` are a batch of their own, or the beginning of the first.
+
+        Args:
+            space: the space.
+            seed: the seed of the sweep.
+            start: the number of the first trial.
+            count: how many.
+            initial: configs that go first; see `initial_table`.
+            table: rows [m, d] of past trials, in the order of their numbers; those that still run are left out.
+            scores: their scores [m], lower is better, NaN where failed.
+
+        Returns:
+            A table, float64 [count, d]; `space.configs` makes configs of it.
+        """
+        first = initial_table(space, initial)
+        given = first[start : start + count]
+        if len(given) == count:
+            return given
+        past = space.to_unit(np.reshape(table, (len(table), len(space.dimensions))))
+        points = self.ask(space, seed, max(start - len(first), 0), count - len(given), past, scores)
+        return np.concatenate([given, space.from_unit(points)])
 
     def batch(self, space: Space) -> int | None:
         """How many trials it wants to be asked for at once; None where it does not look at results."""
-        return None if self.asking.batch is None else self.asking.batch(space)
+        return self.asking.batch(space)
 
     def total(self, space: Space) -> int | None:
         """How many points it has; None where there is no end of them."""
-        return None if self.asking.total is None else self.asking.total(space)
+        return self.asking.total(space)
 
 
 def sampler(function: Callable[P, Callable | Asking]) -> Callable[P, Sampler]:
@@ -160,8 +185,6 @@ def grid(points: Any = _POINTS):
         ValueError: if one is below 1 or above a million; when used, if it names no number, or there are more than a
             million combinations.
     """
-    if not isinstance(points, (int, dict)):
-        raise TypeError(f"grid: points must be an int, or a dict of ints by name, got {describe(points)}")
     for name, size in points.items() if isinstance(points, dict) else [("", points)]:
         check_int("grid", f"points[{name!r}]" if name else "points", size, most=_MOST_GRID_POINTS)
     all_points = functools.lru_cache(maxsize=1)(lambda space: _grid(space, points))
@@ -185,13 +208,10 @@ def _grid(space: Space, points: int | dict[str, int]) -> np.ndarray:
         active = space.active(space.from_unit(units))[:, j]
         copies = np.where(active, len(values), 1)
         if copies.sum() > _MOST_GRID_POINTS:
-            raise ValueError(
-                f"grid: more than {_MOST_GRID_POINTS:,} combinations of {len(space.dimensions)} dimensions; give fewer "
-                "points, as grid(points={name: number}), or use sobol()"
-            )
+            many = f"{_MOST_GRID_POINTS:,} combinations of {len(space.dimensions)} dimensions"
+            raise ValueError(f"grid: more than {many}; give fewer points, as grid({{name: number}}), or use sobol()")
         units = units.repeat(copies, axis=0)
-        place = np.arange(len(units)) - np.repeat(np.cumsum(copies) - copies, copies)
-        units[:, j] = np.where(active.repeat(copies), values[place % len(values)], 0.5)
+        units[:, j] = np.concatenate([values if is_active else [0.5] for is_active in active])
     return units[allowed(space, units)]
 
 
@@ -218,19 +238,19 @@ def streaming(stream: Stream) -> Callable[..., np.ndarray]:
     """An `ask` from a sequence: its trials are the points of the sequence that the constraint allows, in order."""
 
     def ask(space, seed, start, count, past, scores):
-        if start + count == 0 or not space.dimensions:
-            return np.empty((count, len(space.dimensions)))
-        n = start + count
+        d, end = len(space.dimensions), start + count
+        if end == 0 or d == 0:
+            return np.empty((count, d))
+        n = end
         while True:
-            points = stream(seed, n, len(space.dimensions))
-            found = np.flatnonzero(allowed(space, points))
-            if len(found) >= start + count:
-                return points[found[start : start + count]]
-            if n >= _MOST_DRAWS * (len(found) + 1):
-                raise ValueError(
-                    f"the constraint `where` of the space allowed {len(found)} of {n:,} configs drawn, of which "
-                    f"{start + count} are needed; widen it, or draw within it: where={space.where!r}"
-                )
+            points = stream(seed, n, d)
+            points = points[allowed(space, points)]
+            if len(points) >= end:
+                return points[start:end]
+            if n >= _MOST_DRAWS * (len(points) + 1):
+                few = f"{len(points)} of {n:,} configs drawn, of which {end} are needed"
+                remedy = f"widen it, or draw within it: where={space.where!r}"
+                raise ValueError(f"the constraint `where` of the space allowed {few}; {remedy}")
             n *= 2
 
     return ask
@@ -267,57 +287,15 @@ def trial_count(sampler: Sampler, space: Space, trials: int | None, initial: Seq
         TypeError: if trials is neither an int nor None.
         ValueError: if trials is None without a grid, below 1 or the number of `initial`, or not that of a grid.
     """
-    total = sampler.total(space)
-    whole = trials if total is None else total + len(initial)
-    if whole is None:
+    total, first = sampler.total(space), len(initial)
+    if total is None and trials is None:
         raise ValueError(f"sweep: trials must be given: {sampler!r} has no end of points")
-    if total is not None and not whole:
+    if total == first == 0:
         raise ValueError(f"sweep: trials must be at least 1; {sampler!r} has no points in this space")
-    count = check_int("sweep", "trials", whole if trials is None else trials, most=INT32_MAX)
-    if count < len(initial):
-        raise ValueError(f"sweep: trials={count} has no room for the {len(initial)} configs of initial")
-    if count != whole:
-        first = f" after {len(initial)} of initial" if initial else ""
-        raise ValueError(
-            f"sweep: {sampler!r} has {total} points in this space{first}, got trials={count}; leave trials out"
-        )
+    count = check_int("sweep", "trials", (total or 0) + first if trials is None else trials, most=INT32_MAX)
+    if count < first:
+        raise ValueError(f"sweep: trials={count} has no room for the {first} configs of initial")
+    if total is not None and count != total + first:
+        points = f"{total} points in this space" + (f" after {first} of initial" if first else "")
+        raise ValueError(f"sweep: {sampler!r} has {points}, got trials={count}; leave trials out")
     return count
-
-
-def propose(
-    sampler: Sampler,
-    space: Space,
-    seed: int,
-    start: int,
-    count: int,
-    initial: Any = (),
-    table: Any = (),
-    scores: Any = (),
-) -> np.ndarray:
-    """The rows of trials `start` to `start + count - 1`: first those of `initial`, then what the sampler asks for.
-
-    Args:
-        sampler: asked for batches that begin where the ones before it ended; `sampler.batch(space)` is their length
-            (of the last, what is left), or None for all at once. Those of `initial` are a batch of their own, or the
-            beginning of the first.
-        space: the space.
-        seed: the seed of the sweep.
-        start: the number of the first trial.
-        count: how many.
-        initial: configs that go first; see `initial_table`.
-        table: rows [m, d] of past trials, in the order of their numbers; those that still run are left out.
-        scores: their scores [m], lower is better, NaN where failed.
-
-    Returns:
-        A table, float64 [count, d]; `space.configs` makes configs of it.
-    """
-    first = initial_table(space, initial)
-    given = first[start : start + count]
-    start = max(start - len(first), 0)
-    past = np.asarray(table, np.float64).reshape(len(table), len(space.dimensions))
-    if len(table) != len(scores):
-        raise ValueError(f"propose: there are {len(table)} past trials, but {len(scores)} scores")
-    if len(given) == count:
-        return given
-    points = sampler.ask(space, seed, start, count - len(given), space.to_unit(past), scores)
-    return np.concatenate([given, space.from_unit(points)])

@@ -107,9 +107,8 @@ class Space(Value):
 
     def summary(self) -> dict[str, str]:
         """Every dimension and constant as text, by flat name: to print, and to show how two spaces differ."""
-        texts = {d.name: repr(d.given) if d.axis.branches is None else str(d.axis) for d in self.dimensions}
-        others = [leaf for leaf in self.built if leaf.axis is None and not isinstance(leaf.given, dict)]
-        texts |= {leaf.name: repr(leaf.given) for leaf in others}
+        shown = lambda leaf: str(leaf.axis) if leaf.axis and leaf.axis.branches else repr(leaf.given)
+        texts = {leaf.name: shown(leaf) for leaf in self.built if not isinstance(leaf.given, dict)}
         return texts if self.where is None else {**texts, "where": str(plain(self.where))}
 
     def active(self, table: np.ndarray) -> np.ndarray:
@@ -258,26 +257,22 @@ def _leaves(spec: Any) -> list[Leaf]:
             if not isinstance(key, str):
                 raise TypeError(f"space: keys must be strings, got {describe(key)} in {'.'.join(name) or 'spec'}")
             node, at, inner = _tree(node), (*path, key), (*name, key)
-            flat = ".".join(inner)
+            flat, axis = ".".join(inner), node.built if isinstance(node, Distribution) else None
+            branches = axis.branches or {} if axis else {}
+            own, j = ("name",) if branches else (), next(columns) if axis else -1
+            leaves.append(Leaf(".".join(inner + own), at + own, node, axis, j, parent, option))
             if isinstance(node, dict):
-                leaves.append(Leaf(flat, at, node, None, -1, parent, option))
                 walk(node, at, inner, parent, option)
-            elif not isinstance(node, Distribution):
+            elif axis is None:
                 check_static(node, f"space: the constant {flat!r}")
                 if isinstance(node, (float, np.floating)):
                     check_float32(float(node), f"space: the constant {flat!r}")
-                leaves.append(Leaf(flat, at, node, None, -1, parent, option))
-            elif node.built.branches is None:
-                leaves.append(Leaf(flat, at, node, node.built, next(columns), parent, option))
-            else:
-                j = next(columns)
-                leaves.append(Leaf(f"{flat}.name", (*at, "name"), node, node.built, j, parent, option))
-                for k, (which, branch) in enumerate(node.built.branches.items()):
-                    branch = _tree(branch)
-                    if "name" in branch:
-                        raise ValueError(f"space: {flat}: 'name' is the key of the choice itself; rename it")
-                    leaves.append(Leaf(f"{flat}.{which}", at, {"name": node, **branch}, None, -1, j, k))
-                    walk(branch, at, (*inner, which), j, k)
+            for k, (which, branch) in enumerate(branches.items()):
+                branch = _tree(branch)
+                if "name" in branch:
+                    raise ValueError(f"space: {flat}: 'name' is the key of the choice itself; rename it")
+                leaves.append(Leaf(f"{flat}.{which}", at, {"name": node, **branch}, None, -1, j, k))
+                walk(branch, at, (*inner, which), j, k)
 
     walk(spec, (), (), -1, -1)
     names = [leaf.name for leaf in leaves if not isinstance(leaf.given, dict)]
@@ -298,9 +293,7 @@ def _tree(node: Any) -> Any:
 
 def _constant(node: Any) -> Any:
     """A constant as a config holds it; a dict is empty at first."""
-    if isinstance(node, dict):
-        return {}
-    node = copied(node)
+    node = {} if isinstance(node, dict) else copied(node)
     return np.float32(node) if isinstance(node, float) else node
 
 

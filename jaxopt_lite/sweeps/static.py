@@ -24,9 +24,7 @@ def check_static(value: Any, what: str) -> None:
     if getattr(value, "noun", "") == "a distribution":
         raise TypeError(f"{what} must not hold a distribution, got {value!r}; use a dict, which has names for them")
     if isinstance(value, optax.GradientTransformation) and not isinstance(value, Value):
-        raise TypeError(
-            f"{what} is a plain Optax pair, whose hyperparameters are hidden; use jaxopt_lite's own or lift"
-        )
+        raise TypeError(f"{what} is a plain Optax pair, whose numbers are hidden; use jaxopt_lite's own or lift")
     if getattr(value, "spec", None) is not None and not isinstance(value, Value):
         raise TypeError(f"{what} is the function {value.spec.name}, which makes {value.spec.makes.noun}; call it")
     try:

@@ -9,6 +9,7 @@ import numpy as np
 import jaxopt_lite as jo
 from jaxopt_lite.sweeps.engine import Engine
 from jaxopt_lite.sweeps.events import Reply, Snapshot
+from jaxopt_lite.sweeps.groups import Groups
 from jaxopt_lite.sweeps.ledger import Ledger
 from jaxopt_lite.sweeps.policies import run_all
 from jaxopt_lite.sweeps.program import SweepPlan
@@ -50,9 +51,10 @@ def engine(policy=None, trials=8, trial=trial, spec=None, **given):
     numbers = {name: given.pop(name, value) for name, value in numbers.items()}
     named = {name: given.pop(name) for name in ("independent", "metric", "mode", "compute_dtype") if name in given}
     plan = SweepPlan(**numbers, **named)
-    ledger = Ledger.empty(chosen, plan)
-    given = {"devices": jax.local_devices()[:1], "width": 4, **given}
-    return Engine(trial, ledger, plan, given.pop("sampler", sobol()), policy or run_all(), trials, **given)
+    of_groups = {"devices": jax.local_devices()[:1], "width": 4}
+    of_groups |= {name: given.pop(name) for name in ("devices", "width", "keep_on") if name in given}
+    groups = Groups(trial, Ledger.empty(chosen, plan), plan, **of_groups)
+    return Engine(groups, given.pop("sampler", sobol()), policy or run_all(), trials, **given)
 
 
 def drive(made, answer=lambda event, i: None):

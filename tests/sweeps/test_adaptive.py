@@ -8,7 +8,7 @@ import jaxopt_lite as jo
 from jaxopt_lite.sweeps import adaptive
 from jaxopt_lite.sweeps.adaptive import cma_es, tpe
 from jaxopt_lite.sweeps.distributions import choice, int_uniform, log_uniform, uniform
-from jaxopt_lite.sweeps.samplers import propose, random, sobol
+from jaxopt_lite.sweeps.samplers import random, sobol
 from jaxopt_lite.sweeps.space import space
 
 NAMES = {name: getattr(adaptive, name) for name in adaptive.__all__}
@@ -40,7 +40,7 @@ def sweep(value, s, trials, seed=0, begun=None, batch=None):
     table, scores = begun or (np.empty((0, len(s.dimensions))), [])
     while len(table) < trials:
         count = min(batch or value.batch(s), trials - len(table))
-        rows = propose(value, s, seed, len(table), count, table=table, scores=scores)
+        rows = value.propose(s, seed, len(table), count, table=table, scores=scores)
         table = np.concatenate([table, rows])
         scores = scores + [score(config) for config in s.configs(rows)]
     return table, scores
@@ -71,17 +71,17 @@ def test_results_are_learned_from(value, s):
         pytest.importorskip(package)
     seeds = range(4)
     late = [np.mean(sweep(value, s, 96, seed)[1][-32:]) for seed in seeds]
-    chance = [np.mean([score(c) for c in s.configs(propose(random(), s, seed, 0, 96))]) for seed in seeds]
+    chance = [np.mean([score(c) for c in s.configs(random().propose(s, seed, 0, 96))]) for seed in seeds]
     assert np.mean(late) < 0.6 * np.mean(chance)
 
 
 def test_the_first_trials_are_sobol_points_and_so_are_all_after_failures_alone():
     pytest.importorskip("optuna")
-    value, points = tpe(startup=10, batch=8), propose(sobol(), SPACE, 0, 0, 32)
+    value, points = tpe(startup=10, batch=8), sobol().propose(SPACE, 0, 0, 32)
     table, _ = sweep(value, SPACE, 16)
     np.testing.assert_array_equal(table[:10], points[:10])
     assert not np.array_equal(table[10:], points[10:16], equal_nan=True)
-    failed = propose(value, SPACE, 0, 16, 8, table=points[:16], scores=[np.nan] * 16)
+    failed = value.propose(SPACE, 0, 16, 8, table=points[:16], scores=[np.nan] * 16)
     np.testing.assert_array_equal(failed, points[16:24])
 
 
@@ -89,20 +89,20 @@ def test_the_first_trials_are_sobol_points_and_so_are_all_after_failures_alone()
 def test_each_batch_has_random_numbers_of_its_own(value):
     for package in ("optuna", "cmaes"):
         pytest.importorskip(package)
-    past = {"table": propose(random(), NUMBERS, 0, 0, 40)}
+    past = {"table": random().propose(NUMBERS, 0, 0, 40)}
     past["scores"] = [score(config) for config in NUMBERS.configs(past["table"])]
-    one = propose(value, NUMBERS, 0, 40, 4, **past)
-    np.testing.assert_array_equal(propose(value, NUMBERS, 0, 40, 4, **past), one)
-    assert not np.array_equal(propose(value, NUMBERS, 0, 44, 4, **past), one)
-    assert not np.array_equal(propose(value, NUMBERS, 1, 40, 4, **past), one)
+    one = value.propose(NUMBERS, 0, 40, 4, **past)
+    np.testing.assert_array_equal(value.propose(NUMBERS, 0, 40, 4, **past), one)
+    assert not np.array_equal(value.propose(NUMBERS, 0, 44, 4, **past), one)
+    assert not np.array_equal(value.propose(NUMBERS, 1, 40, 4, **past), one)
 
 
 def test_trials_of_one_batch_keep_their_distance():
     pytest.importorskip("optuna")
     s = space({"x": uniform(0, 1), "y": uniform(0, 1)})
-    table, nearest = propose(random(), s, 0, 0, 40), []
+    table, nearest = random().propose(s, 0, 0, 40), []
     for seed in range(3):
-        rows = propose(tpe(), s, seed, 40, 16, table=table, scores=((table - 0.3) ** 2).sum(axis=1))
+        rows = tpe().propose(s, seed, 40, 16, table=table, scores=((table - 0.3) ** 2).sum(axis=1))
         distances = np.linalg.norm(rows[:, None] - rows[None], axis=-1)
         nearest += np.sort(distances, axis=1)[:, 1].tolist()
     assert np.mean(nearest) > 0.05  # it is 0.10, and 0.02 for draws that do not know of each other
@@ -110,9 +110,9 @@ def test_trials_of_one_batch_keep_their_distance():
 
 def test_failures_are_avoided():
     pytest.importorskip("optuna")
-    table = propose(random(), NUMBERS, 0, 0, 64)
+    table = random().propose(NUMBERS, 0, 0, 64)
     scores = np.where(table[:, 0] > 0, np.nan, (table[:, 0] + 0.5) ** 2)
-    rows = propose(tpe(), NUMBERS, 0, 64, 32, table=table, scores=scores)
+    rows = tpe().propose(NUMBERS, 0, 64, 32, table=table, scores=scores)
     assert np.mean(rows[:, 0] > 0) < 0.1
 
 
@@ -154,7 +154,7 @@ def test_optuna_prints_nothing(capfd):
 def test_a_missing_package_is_named(monkeypatch, value, package, says):
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ImportError, match=says):
-        propose(value, SPACE, 0, 0, 4)
+        value.propose(SPACE, 0, 0, 4)
 
 
 @pytest.mark.parametrize(
@@ -175,4 +175,4 @@ def test_a_bad_call_says_what_is_wrong(call, error, says):
 def test_cma_es_needs_numbers():
     pytest.importorskip("cmaes")
     with pytest.raises(ValueError, match="the space has no numbers outside sub-spaces; use tpe"):
-        propose(cma_es(), space({"c": choice([1, 2])}), 0, 0, 4)
+        cma_es().propose(space({"c": choice([1, 2])}), 0, 0, 4)

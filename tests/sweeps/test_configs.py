@@ -97,13 +97,6 @@ def test_arrays_in_optimizers_are_traced_too():
     assert [x.shape for x in jax.tree.leaves(traced)] == [np.shape(x) for x in jax.tree.leaves(optimizer)]
 
 
-def test_a_vector_of_another_group_is_refused():
-    part, _ = split({"a": np.float32(1), "b": np.float32(2)})
-    for wrong in (np.zeros(1), np.zeros(3), np.zeros((2, 2)), jnp.zeros(1)):
-        with pytest.raises(ValueError, match=r"a vector of 2 numbers \(a, b\), got shape"):
-            part.join(wrong)
-
-
 def test_a_config_may_be_changed_without_changing_others():
     one, other = SPACE.configs(SPACE.from_unit(np.zeros((2, len(SPACE.names)))))
     part, numbers = split(one)

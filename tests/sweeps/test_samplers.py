@@ -13,7 +13,6 @@ from jaxopt_lite.sweeps.samplers import (
     grid,
     halton,
     initial_table,
-    propose,
     random,
     sampler,
     sobol,
@@ -45,16 +44,16 @@ def test_a_sampler_is_a_value(value):
 @pytest.mark.parametrize("s", [SQUARE, TRIANGLE, SPACE], ids=["square", "triangle", "full"])
 @pytest.mark.parametrize("value", STREAMS, ids=repr)
 def test_a_trial_is_a_function_of_seed_and_number(value, s):
-    whole = propose(value, s, 7, 0, 100)
+    whole = value.propose(s, 7, 0, 100)
     for cuts in ([0, 100], [0, 1, 2, 64, 65, 100], [0, 37, 100]):
-        parts = [propose(value, s, 7, a, b - a) for a, b in itertools.pairwise(cuts)]
+        parts = [value.propose(s, 7, a, b - a) for a, b in itertools.pairwise(cuts)]
         np.testing.assert_array_equal(np.concatenate(parts), whole)
-    np.testing.assert_array_equal(propose(value, s, 7, 0, 200)[:100], whole)  # more trials change no earlier ones
+    np.testing.assert_array_equal(value.propose(s, 7, 0, 200)[:100], whole)  # more trials change no earlier ones
     results = {"table": whole, "scores": np.arange(100.0)}
-    np.testing.assert_array_equal(propose(value, s, 7, 50, 50, **results), whole[50:])
+    np.testing.assert_array_equal(value.propose(s, 7, 50, 50, **results), whole[50:])
     assert all(s.allows(config) for config in s.configs(whole))
     if value.arguments.get("scramble", True):
-        assert not np.array_equal(propose(value, s, 8, 0, 100), whole, equal_nan=True)
+        assert not np.array_equal(value.propose(s, 8, 0, 100), whole, equal_nan=True)
 
 
 def test_streams_fill_the_square():
@@ -69,13 +68,13 @@ def test_streams_fill_the_square():
 def test_a_constraint_that_nothing_satisfies_is_an_error():
     never = space({"x": uniform(0, 1)}, where=lambda config: False)
     with pytest.raises(ValueError, match=r"allowed 0 of 1\d,\d\d\d configs drawn, of which 3 are needed"):
-        propose(random(), never, 0, 0, 3)
+        random().propose(never, 0, 0, 3)
 
 
 def test_a_space_of_constants_has_one_config():
     s = space({"a": 0.5})
     for value in STREAMS:
-        assert s.configs(propose(value, s, 0, 0, 3)) == [{"a": np.float32(0.5)}] * 3
+        assert s.configs(value.propose(s, 0, 0, 3)) == [{"a": np.float32(0.5)}] * 3
     assert trial_count(grid(), s, None) == 1
 
 
@@ -92,7 +91,7 @@ def test_a_grid_has_all_combinations():
     )
     value = grid(3)
     assert trial_count(value, s, None) == 3 * 3 * 3 * 3 * 2 * 3
-    configs = s.configs(propose(value, s, 0, 0, 486))
+    configs = s.configs(value.propose(s, 0, 0, 486))
     np.testing.assert_allclose(sorted({c["x"] for c in configs}), [1e-3, 1e-2, 1e-1], rtol=1e-6)
     assert sorted({c["k"] for c in configs}) == [1, 2, 3]
     assert sorted({c["m"] for c in configs}) == [1, 5, 9]
@@ -104,7 +103,7 @@ def test_a_grid_has_all_combinations():
 
 def test_a_grid_has_every_option_of_a_choice():
     s = space({"c": choice([1, 2, 3, 4]), "t": choice([0.5, 1.0, 2.0], traced=True), "x": uniform(0, 1)})
-    configs = s.configs(propose(grid(2), s, 0, 0, 24))
+    configs = s.configs(grid(2).propose(s, 0, 0, 24))
     assert len({tuple(c.values()) for c in configs}) == 24 and {c["t"] for c in configs} == {0.5, 1.0, 2.0}
 
 
@@ -112,7 +111,7 @@ def test_a_grid_goes_through_one_sub_space_after_the_other():
     s = space({"rule": choice({"a": {"x": uniform(0, 1), "y": uniform(0, 1)}, "b": {}, "c": {"z": uniform(0, 1)}})})
     value = grid({"rule.a.x": 2, "rule.a.y": 3})
     assert trial_count(value, s, None) == 2 * 3 + 1 + 5
-    configs = [c["rule"] for c in s.configs(propose(value, s, 0, 0, 12))]
+    configs = [c["rule"] for c in s.configs(value.propose(s, 0, 0, 12))]
     assert [c["name"] for c in configs] == ["a"] * 6 + ["b"] + ["c"] * 5
     assert [c["y"] for c in configs[:6]] == [0, 0.5, 1] * 2
     assert [c["z"] for c in configs[7:]] == [0, 0.25, 0.5, 0.75, 1]
@@ -169,12 +168,12 @@ INITIAL = [{"x": 0.25, "y": 0.5}, {"x": np.float32(0.1), "y": 1}]
 
 @pytest.mark.parametrize("value", [random(), sobol(), grid(4)], ids=repr)
 def test_initial_configs_go_first(value):
-    bare = propose(value, SQUARE, 0, 0, 10)
-    whole = propose(value, SQUARE, 0, 0, 12, INITIAL)
+    bare = value.propose(SQUARE, 0, 0, 10)
+    whole = value.propose(SQUARE, 0, 0, 12, INITIAL)
     np.testing.assert_array_equal(whole[:2], np.float32([[0.25, 0.5], [0.1, 1.0]]))
     np.testing.assert_array_equal(whole[2:], bare)
     for cuts in ([0, 1, 12], [0, 2, 12], [0, 3, 7, 12]):
-        parts = [propose(value, SQUARE, 0, a, b - a, INITIAL) for a, b in itertools.pairwise(cuts)]
+        parts = [value.propose(SQUARE, 0, a, b - a, INITIAL) for a, b in itertools.pairwise(cuts)]
         np.testing.assert_array_equal(np.concatenate(parts), whole)
 
 
@@ -202,7 +201,7 @@ def test_a_sampler_of_ones_own_is_a_function():
 
         return ask
 
-    np.testing.assert_array_equal(propose(corners(), SQUARE, 0, 1, 3), [[1, 0], [0, 1], [1, 1]])
+    np.testing.assert_array_equal(corners().propose(SQUARE, 0, 1, 3), [[1, 0], [0, 1], [1, 1]])
     assert corners().batch(SQUARE) is None
 
     @sampler
@@ -210,6 +209,4 @@ def test_a_sampler_of_ones_own_is_a_function():
         return lambda space, seed, start, count, points, scores: np.full((count, 2), 1.5)
 
     with pytest.raises(ValueError, match=r"wrong\(\) must return 3 points of the unit cube"):
-        propose(wrong(), SQUARE, 0, 0, 3)
-    with pytest.raises(ValueError, match="there are 1 past trials, but 0 scores"):
-        propose(random(), SQUARE, 0, 0, 3, table=np.zeros((1, 2)))
+        wrong().propose(SQUARE, 0, 0, 3)
