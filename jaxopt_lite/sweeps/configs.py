@@ -83,7 +83,7 @@ def split(config: Config) -> tuple[StaticPart, np.ndarray]:
             return copied(node)
         leaves, treedef = jax.tree_util.tree_flatten_with_path(node)
         for inner, leaf in leaves:
-            if not jnp.issubdtype(np.asarray(leaf).dtype, jnp.floating):
+            if not jnp.issubdtype(getattr(leaf, "dtype", type(leaf)), jnp.floating):
                 raise TypeError(f"a config holds {node!r}, of which {describe(leaf)} is a leaf; it must be a float")
             numbers.extend(np.ravel(leaf))
             inside = [jax.tree_util.keystr(inner, simple=True, separator=".")] if inner else []
