@@ -22,15 +22,21 @@ from jaxopt_lite.core.programs import text_digest
 
 __all__ = []
 
+_TINY = 16  # elements of an array: up to here a solve takes about as long without optimized kernels
+
 
 @dataclasses.dataclass(frozen=True)
 class Function:
-    """A traced function of some pytrees, called with what it captured first. Equal ones compute the same."""
+    """A traced function of some pytrees, called with what it captured first. Equal ones compute the same.
+
+    `is_tiny` tells whether it has no loops, and no array of more than 16 elements.
+    """
 
     digest: tuple[bytes, ...]
     avals: tuple  # of its arguments; weak types are told apart
     structures: tuple  # of its arguments and its result
     jaxpr: Any = dataclasses.field(compare=False)
+    is_tiny: bool = dataclasses.field(compare=False)
     only_itself: int = 0  # the id of the jaxpr, where its text does not show all that it computes
 
     def __call__(self, captured: Any, *arguments: Any) -> Any:
@@ -77,9 +83,21 @@ def _trace(function: Callable, structure: Any, leaves: list, shapes: tuple) -> t
     if not is_whole:  # of custom derivatives it shows the names: what they compute is in the text of the derivative
         digest, is_whole = _derivative(function, shapes)
         digests.append(digest)
-    made = Function(tuple(digests), avals, (structure, jax.tree.structure(out)), jaxpr, 0 if is_whole else id(jaxpr))
+    structures, only_itself = (structure, jax.tree.structure(out)), 0 if is_whole else id(jaxpr)
+    made = Function(tuple(digests), avals, structures, jaxpr, _is_tiny(jaxpr), only_itself)
     # Copies of NumPy's arrays, which their owner may change.
     return made, [np.array(x) if isinstance(x, np.ndarray) else x for x in captured]
+
+
+def _is_tiny(jaxpr: Any) -> bool:
+    """Whether a text, those inside it included, has no loops and small arrays only."""
+    variables = (*jaxpr.constvars, *jaxpr.invars, *(v for equation in jaxpr.eqns for v in equation.outvars))
+    parts = (getattr(part, "jaxpr", part) for equation in jaxpr.eqns for part in jax.tree.leaves(equation.params))
+    return (
+        all(getattr(v.aval, "size", 1) <= _TINY for v in variables)
+        and not any(equation.primitive.name in ("while", "scan") for equation in jaxpr.eqns)
+        and all(_is_tiny(part) for part in parts if hasattr(part, "eqns"))
+    )
 
 
 def _digest(jaxpr: Any) -> tuple[bytes, bool]:

@@ -29,14 +29,14 @@ def drive(who: str, ready: Ready, state: Any, callback: Callable | None, progres
     last = ready.max_steps if state is None else state.steps + ready.max_steps
     alone = not is_traced(given, params, state)
     if callback is None and progress == "none":
-        return solve_program(alone)(problem, given, params, state, last)
+        return solve_program(problem, alone)(problem, given, params, state, last)
     if not alone:
         raise ValueError(f"{who}: callback and progress run on the host, and cannot be used under jit, grad or vmap")
     state = begin_program(problem, given, params) if state is None else state
     bar = Progress(int(last), progress, ("value", "grad_norm"))
     try:
         while int(state.status) == Status.RUNNING and int(state.steps) < int(last):
-            state = run_program(True)(problem, given, state, min(int(state.steps) + CALL, int(last)))
+            state = run_program(problem, True)(problem, given, state, min(int(state.steps) + CALL, int(last)))
             so_far = solution_of(state, problem)
             bar.update(int(state.steps), {"value": float(so_far.value), "grad_norm": float(so_far.grad_norm)})
             if callback is not None and callback(so_far) is True and int(state.status) == Status.RUNNING:

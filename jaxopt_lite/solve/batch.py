@@ -75,7 +75,7 @@ def run_lanes(
         upper=pick(given.upper, in_axes.upper),
         key=pick(given.key, in_axes.key),
     )
-    one = lambda given, state: run_program(False)(problem, given, state, jnp.minimum(state.steps + more, last))
+    one = lambda given, state: run_program(problem, False)(problem, given, state, jnp.minimum(state.steps + more, last))
     moved = jax.vmap(one, in_axes=(in_axes, 0))(some, pick(states, 0))
     states = jax.tree.map(lambda old, new: old.at[lanes].set(new), states, moved)
     return states, (states.status == Status.RUNNING) & (states.steps < last)

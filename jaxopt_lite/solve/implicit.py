@@ -217,14 +217,14 @@ def zero_tangents(primals: Any) -> Any:
     return jax.tree.map(zero, primals)
 
 
-@functools.cache
-def solve_program(alone: bool) -> Callable[..., Solution]:
+def solve_program(problem: Problem, alone: bool) -> Callable[..., Solution]:
     """`solve` as a program, compiled once for each problem, method and shapes.
 
     Args:
+        problem: what it is called with.
         alone: whether it is called outside of all traces, where the compiler takes options.
     """
-    return jax.jit(solve, static_argnums=0, compiler_options=compiles_fast() if alone else None)
+    return _program(solve, alone, _is_tiny(problem))
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -237,14 +237,24 @@ def _run(problem: Problem, given: Given, state: SolveState, max_steps: Any) -> S
     return run(given.method, objective_of(problem, given), state, max_steps)
 
 
-@functools.cache
-def run_program(alone: bool) -> Callable[..., SolveState]:
+def run_program(problem: Problem, alone: bool) -> Callable[..., SolveState]:
     """`run` as a program, as `solve_program`."""
-    return jax.jit(_run, static_argnums=0, compiler_options=compiles_fast() if alone else None)
+    return _program(_run, alone, _is_tiny(problem))
+
+
+def _is_tiny(problem: Problem) -> bool:
+    return all(function.is_tiny for function in (problem.function, *(c.function for c in problem.constraints)))
 
 
 @functools.cache
-def compiles_fast() -> dict[str, Any]:
+def _program(function: Callable, alone: bool, is_tiny: bool) -> Callable:
+    options = _compiles_fast() if alone else {}
+    if options and is_tiny:
+        options["xla_backend_optimization_level"] = 0
+    return jax.jit(function, static_argnums=0, compiler_options=options or None)
+
+
+def _compiles_fast() -> dict[str, Any]:
     """Options of the compiler for a program of many scalars: on CPU, the older emitters of kernels.
 
     A solve of two parameters compiles in half the time with them, and runs faster.
