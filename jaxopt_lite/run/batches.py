@@ -1,6 +1,9 @@
 """`minimize_batch`: one objective from many starts at once."""
 
+import concurrent.futures
 import dataclasses
+import functools
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -16,13 +19,15 @@ from jaxopt_lite.run.arguments import check_progress
 from jaxopt_lite.run.minimizing import LBFGS, LBFGSB, Differentiate
 from jaxopt_lite.run.minimizing import Progress as Shown
 from jaxopt_lite.run.problems import Ready, floating, is_given, is_traced, prepare
-from jaxopt_lite.solve.batch import Axes, begin_batch, narrowed, run_lanes, solutions_of, solve_batch
+from jaxopt_lite.solve.batch import Axes, begin_batch, divided, joined, narrowed, run_lanes, solutions_of, solve_batch
+from jaxopt_lite.solve.problem import Problem
 from jaxopt_lite.solve.solution import Solution
 
 __all__ = ["minimize_batch"]
 
 ROUND = 10  # steps between two looks at which lanes have ended
 LEAST = 8  # lanes of the narrowest batch
+SHARE = 64  # lanes for which one more core pays
 
 
 def minimize_batch(
@@ -45,8 +50,9 @@ def minimize_batch(
     """Minimize f(params, *args) from many starts at once, each lane a solve of its own with its own status.
 
     It is `vmap` of `minimize` with checks, and with `gather` lanes that have not ended are moved into smaller batches.
-    A lane's numbers depend on the width of its batch in the last bits, as XLA's sums and products do; within one width
-    they do not depend on what the other lanes do.
+    On a CPU, 128 lanes and more are divided among the cores, each of which solves a part until its last lane ends.
+    A lane's numbers depend on the width of its batch or part in the last bits, as XLA's sums and products do; within
+    one width they do not depend on what the other lanes do.
 
     Args:
         f: as for `minimize`, of the parameters of one lane.
@@ -80,7 +86,7 @@ def minimize_batch(
     starts = floating(who, starts)
     lanes = _lanes(who, "starts", starts)
     axes = _axes(who, args, args_axes, lanes, key)
-    first = jax.tree.map(lambda x: x[0], starts)
+    first = jax.tree.map(lambda x: np.zeros(x.shape[1:], x.dtype), starts)  # of a lane; the numbers play no part
     leaves = [
         x if axis is None else jnp.asarray(x)[0] for x, axis in zip(jax.tree.leaves(args), axes.args, strict=True)
     ]
@@ -91,9 +97,13 @@ def minimize_batch(
     )
     keys = None if key is None else jax.random.split(key, lanes)
     ready = dataclasses.replace(ready, given=ready.given._replace(args=args, key=keys))
+    alone = not is_traced(ready.given, starts)
     if not gather and progress == "none":
+        parts = min(_cores(), lanes // SHARE) if alone else 1
+        if parts > 1:
+            return _side_by_side(ready, axes, starts, lanes, parts)
         return solve_batch(ready.problem, axes, ready.given, starts, ready.max_steps)
-    if is_traced(ready.given, starts):
+    if not alone:
         raise ValueError(f"{who}: gather and progress run on the host, and cannot be used under jit, grad or vmap")
     return _rounds(ready, axes, starts, lanes, gather, progress)
 
@@ -124,6 +134,31 @@ def _axes(who: str, args: Any, args_axes: Any, lanes: int, key: Any) -> Axes:
             raise ValueError(f"{who}: args[{i}] must have a leading axis of {lanes}, as the starts have")
     by_leaf = [axis for axis, arg in zip(each, args, strict=True) for _ in jax.tree.leaves(arg)]
     return Axes(tuple(by_leaf), None, None if key is None else 0)
+
+
+def _cores() -> int:
+    """How many cores a batch may be divided among; 1 where the device is no CPU, or XLA was told to be several."""
+    is_plain = jax.default_backend() == "cpu" and jax.local_device_count() == 1 and not jax.config.jax_disable_jit  # pyright: ignore[reportAttributeAccessIssue]
+    return len(os.sched_getaffinity(0)) if is_plain and hasattr(os, "sched_getaffinity") else 1
+
+
+def _side_by_side(ready: Ready, axes: Axes, starts: Any, n: int, parts: int) -> Solution:
+    """Solve parts of the lanes, each in a thread: XLA runs the small operations of a solve on one core."""
+    some, max_steps = divided(axes, ready.given, starts, parts), np.int32(ready.max_steps)
+    leaves, structure = jax.tree.flatten((*some[0], max_steps))
+    shapes = tuple(jax.typeof(leaf) for leaf in leaves)
+    program = _compiled(ready.problem, axes, structure, shapes, jax.config.jax_default_matmul_precision)  # pyright: ignore[reportAttributeAccessIssue]
+    solve = lambda part: jax.block_until_ready(program(*part, max_steps))
+    with concurrent.futures.ThreadPoolExecutor(parts - 1) as threads:
+        others = threads.map(solve, some[1:])
+        return joined(n, [solve(some[0]), *others])
+
+
+@functools.lru_cache(maxsize=64)
+def _compiled(problem: Problem, axes: Axes, structure: Any, shapes: tuple, precision: Any) -> Any:
+    """The program of a part: a thread does not know what `with jax.enable_x64(...)` and the like have set here."""
+    leaves = [jax.ShapeDtypeStruct(x.shape, x.dtype, weak_type=x.weak_type) for x in shapes]
+    return solve_batch.lower(problem, axes, *structure.unflatten(leaves)).compile()
 
 
 def _rounds(ready: Ready, axes: Axes, starts: Any, n: int, gather: bool, progress: str) -> Solution:

@@ -33,12 +33,38 @@ class Axes(NamedTuple):
         bounds = None if given.lower is None else self.bounds
         return Given(None, None, args, bounds, bounds, None, None, None if given.key is None else self.key, None)
 
+    def at(self, given: Given, lanes: Any) -> Given:
+        """The numbers of some lanes."""
+        leaves, structure = jax.tree.flatten(given.args)
+        args = [_at(leaf, axis, lanes) for leaf, axis in zip(leaves, self.args, strict=True)]
+        lower, upper = (_at(bound, self.bounds, lanes) for bound in (given.lower, given.upper))
+        key = _at(given.key, self.key, lanes)
+        return given._replace(args=structure.unflatten(args), lower=lower, upper=upper, key=key)
+
+
+def _at(tree: Any, axis: int | None, lanes: Any) -> Any:
+    return tree if axis is None else jax.tree.map(lambda x: x[lanes], tree)
+
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def solve_batch(problem: Problem, axes: Axes, given: Given, starts: Any, max_steps: Any) -> Solution:
     """`solve` for each lane, as one program."""
     one = lambda given, start: solve(problem, given, start, None, max_steps)
     return jax.vmap(one, in_axes=(axes.of(given), 0))(given, starts)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 3))
+def divided(axes: Axes, given: Given, starts: Any, parts: int) -> list[tuple[Given, Any]]:
+    """The numbers and starts of parts of equal width; the last lane is repeated to fill up the last part."""
+    n = len(jax.tree.leaves(starts)[0])
+    lanes = np.minimum(np.arange(parts * -(-n // parts)), n - 1).reshape(parts, -1)
+    return [(axes.at(given, some), _at(starts, 0, some)) for some in lanes]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def joined(n: int, solutions: list[Solution]) -> Solution:
+    """The solutions of n lanes from those of their parts."""
+    return jax.tree.map(lambda *parts: jnp.concatenate(parts)[:n], *solutions)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -66,17 +92,8 @@ def run_lanes(
     Returns:
         The states of all lanes, and for each whether it is still running.
     """
-    pick = lambda tree, axis: jax.tree.map(lambda x: x[lanes], tree) if axis == 0 else tree
-    in_axes = axes.of(given)
-    args = [pick(*pair) for pair in zip(jax.tree.leaves(given.args), axes.args, strict=True)]
-    some = given._replace(
-        args=jax.tree.unflatten(jax.tree.structure(given.args), args),
-        lower=pick(given.lower, in_axes.lower),
-        upper=pick(given.upper, in_axes.upper),
-        key=pick(given.key, in_axes.key),
-    )
     one = lambda given, state: run_program(problem, False)(problem, given, state, jnp.minimum(state.steps + more, last))
-    moved = jax.vmap(one, in_axes=(in_axes, 0))(some, pick(states, 0))
+    moved = jax.vmap(one, in_axes=(axes.of(given), 0))(axes.at(given, lanes), _at(states, 0, lanes))
     states = jax.tree.map(lambda old, new: old.at[lanes].set(new), states, moved)
     return states, (states.status == Status.RUNNING) & (states.steps < last)
 

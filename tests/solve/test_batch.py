@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import jaxopt_lite as jo
+from jaxopt_lite.run import batches
 from tests.solvers.problems import rosenbrock
 
 STARTS = jax.random.normal(jax.random.key(0), (20, 2)) * 2
@@ -34,6 +35,22 @@ def test_lanes_have_their_own_args_keys_and_statuses():
         f, jnp.zeros((1, 2)), args=(jax.tree.map(lambda x: x[:1], centres), 2.0), args_axes=(0, None)
     )
     np.testing.assert_allclose(same.params[0], [1, 2], 1e-4)
+
+
+def test_many_lanes_are_divided_among_the_cores(monkeypatch, x64):
+    f = lambda x, c, scale: jnp.where(c[0] < 0, jnp.nan, 1.0) * jnp.sum(scale * (x - c) ** 2)
+    centres = jnp.stack([jnp.arange(131.0) - 1, jnp.arange(131.0)], axis=1)
+    solve = lambda: jo.minimize_batch(f, jnp.zeros((131, 2)), args=(centres, 2.0), args_axes=(0, None))
+    found = {}
+    for cores in (1, 2):
+        monkeypatch.setattr(batches, "_cores", lambda cores=cores: cores)
+        found[cores] = solve()
+        assert found[cores].params.dtype == jnp.float64 and len(found[cores].params) == 131
+        assert found[cores].status.tolist() == [jo.Status.NON_FINITE] + [1] * 130
+        np.testing.assert_allclose(found[cores].params[1:], centres[1:], 1e-8)
+    assert jax.tree.map(jnp.shape, found[1]) == jax.tree.map(jnp.shape, found[2])
+    again = solve()
+    jax.tree.map(np.testing.assert_array_equal, again, found[2])
 
 
 def test_a_batch_is_differentiated_and_bounded():
