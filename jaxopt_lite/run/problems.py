@@ -114,9 +114,13 @@ def prepare(
     check_result(who, kind, text, has_aux, params)
     unrolled = max_steps if differentiate == "unrolled" else 0
     problem = Problem(kind, text, has_aux, loss, differentiate, unrolled, static)
-    method = arrays(method, jnp.result_type(float))
-    tol, f_scale = jnp.asarray(tol, float), jnp.asarray(f_scale, float)
-    given = Given(method, captured, args, lower, upper, tol, f_scale, key, limits)
+    numbers = method, tol, f_scale
+    if all(isinstance(x, float) for x in jax.tree.leaves(numbers)):
+        dtype = jnp.result_type(float)
+        numbers = jax.tree.map(lambda x: np.asarray(x, dtype), numbers)  # sooner made than arrays of a device
+    else:
+        numbers = arrays(method, jnp.result_type(float)), jnp.asarray(tol, float), jnp.asarray(f_scale, float)
+    given = Given(numbers[0], captured, args, lower, upper, *numbers[1:], key, limits)
     return Ready(problem, given, params, max_steps)
 
 
