@@ -108,6 +108,7 @@ PLAN = (
             "fitting",
             "equations",
             "quadratic",
+            "parts",
             "batches",
             "tracking",
             "contents",

@@ -1,9 +1,6 @@
 """`minimize_batch`: one objective from many starts at once."""
 
-import concurrent.futures
 import dataclasses
-import functools
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +15,7 @@ from jaxopt_lite.log.progress import Progress
 from jaxopt_lite.run.arguments import check_progress
 from jaxopt_lite.run.minimizing import LBFGS, LBFGSB, Differentiate
 from jaxopt_lite.run.minimizing import Progress as Shown
+from jaxopt_lite.run.parts import each, number_of_parts
 from jaxopt_lite.run.problems import Ready, floating, is_given, is_traced, prepare
 from jaxopt_lite.solve.batch import Axes, begin_batch, divided, joined, narrowed, run_lanes, solutions_of, solve_batch
 from jaxopt_lite.solve.problem import Problem
@@ -27,7 +25,6 @@ __all__ = ["minimize_batch"]
 
 ROUND = 10  # steps between two looks at which lanes have ended
 LEAST = 8  # lanes of the narrowest batch
-SHARE = 64  # lanes for which one more core pays
 
 
 def minimize_batch(
@@ -97,15 +94,11 @@ def minimize_batch(
     )
     keys = None if key is None else jax.random.split(key, lanes)
     ready = dataclasses.replace(ready, given=ready.given._replace(args=args, key=keys))
-    alone = not is_traced(ready.given, starts)
-    if not gather and progress == "none":
-        parts = min(_cores(), lanes // SHARE) if alone else 1
-        if parts > 1:
-            return _side_by_side(ready, axes, starts, lanes, parts)
-        return solve_batch(ready.problem, axes, ready.given, starts, ready.max_steps)
-    if not alone:
+    if not is_traced(ready.given, starts):
+        return _solve(ready, axes, starts, lanes, gather, progress)
+    if gather or progress != "none":
         raise ValueError(f"{who}: gather and progress run on the host, and cannot be used under jit, grad or vmap")
-    return _rounds(ready, axes, starts, lanes, gather, progress)
+    return solve_batch(ready.problem, axes, ready.given, starts, ready.max_steps)
 
 
 def _lanes(who: str, name: str, batch: Any) -> int:
@@ -136,44 +129,34 @@ def _axes(who: str, args: Any, args_axes: Any, lanes: int, key: Any) -> Axes:
     return Axes(tuple(by_leaf), None, None if key is None else 0)
 
 
-def _cores() -> int:
-    """How many cores a batch may be divided among; 1 where the device is no CPU, or XLA was told to be several."""
-    is_plain = jax.default_backend() == "cpu" and jax.local_device_count() == 1 and not jax.config.jax_disable_jit  # pyright: ignore[reportAttributeAccessIssue]
-    return len(os.sched_getaffinity(0)) if is_plain and hasattr(os, "sched_getaffinity") else 1
+def _solve(ready: Ready, axes: Axes, starts: Any, n: int, gather: bool, progress: str) -> Solution:
+    """Solve all lanes, in parts where that pays, and in rounds of some steps where the host is asked for."""
+    parts, problem, last = number_of_parts(n), ready.problem, np.int32(ready.max_steps)
+    some = divided(axes, ready.given, starts, parts) if parts > 1 else [(ready.given, starts)]
+    if gather or progress != "none":
+        found = _rounds(problem, axes, some, n, last, gather, progress)
+    else:
+        found = each(solve_batch, problem, axes, [(*part, last) for part in some], threads=parts > 1)
+    return joined(n, found) if parts > 1 else found[0]
 
 
-def _side_by_side(ready: Ready, axes: Axes, starts: Any, n: int, parts: int) -> Solution:
-    """Solve parts of the lanes, each in a thread: XLA runs the small operations of a solve on one core."""
-    some, max_steps = divided(axes, ready.given, starts, parts), np.int32(ready.max_steps)
-    leaves, structure = jax.tree.flatten((*some[0], max_steps))
-    shapes = tuple(jax.typeof(leaf) for leaf in leaves)
-    program = _compiled(ready.problem, axes, structure, shapes, jax.config.jax_default_matmul_precision)  # pyright: ignore[reportAttributeAccessIssue]
-    solve = lambda part: jax.block_until_ready(program(*part, max_steps))
-    with concurrent.futures.ThreadPoolExecutor(parts - 1) as threads:
-        others = threads.map(solve, some[1:])
-        return joined(n, [solve(some[0]), *others])
-
-
-@functools.lru_cache(maxsize=64)
-def _compiled(problem: Problem, axes: Axes, structure: Any, shapes: tuple, precision: Any) -> Any:
-    """The program of a part: a thread does not know what `with jax.enable_x64(...)` and the like have set here."""
-    leaves = [jax.ShapeDtypeStruct(x.shape, x.dtype, weak_type=x.weak_type) for x in shapes]
-    return solve_batch.lower(problem, axes, *structure.unflatten(leaves)).compile()
-
-
-def _rounds(ready: Ready, axes: Axes, starts: Any, n: int, gather: bool, progress: str) -> Solution:
-    """Run rounds of some steps until all lanes have ended."""
-    problem, given = ready.problem, ready.given
-    states = begin_batch(problem, axes, given, starts)
-    lanes, running = np.arange(n, dtype=np.int32), np.ones(n, bool)
+def _rounds(problem: Problem, axes: Axes, some: list, n: int, last: Any, gather: bool, progress: str) -> list[Solution]:
+    """Run rounds until all lanes of all parts have ended."""
+    threads = len(some) > 1
+    states = each(begin_batch, problem, axes, some, threads)
+    running = [np.ones(len(state.status), bool) for state in states]
+    lanes = [np.arange(len(state.status), dtype=np.int32) for state in states]
     bar = Progress(n, progress, ("solved",))
     try:
-        while running.any():
-            lanes = narrowed(running, len(lanes), LEAST) if gather else lanes
-            states, still = run_lanes(problem, axes, given, states, lanes, ROUND, ready.max_steps)
-            running = np.array(still)
-            converged = np.isin(np.asarray(states.status), [int(s) for s in Status if s.converged])
-            bar.update(n - int(running.sum()), {"solved": float(converged.mean())})
+        while busy := [i for i, still in enumerate(running) if still.any()]:
+            for i in busy if gather else ():
+                lanes[i] = narrowed(running[i], len(lanes[i]), LEAST)
+            calls = [(some[i][0], states[i], lanes[i], np.int32(ROUND), last) for i in busy]
+            for i, (state, still) in zip(busy, each(run_lanes, problem, axes, calls, threads), strict=True):
+                states[i], running[i] = state, np.array(still)
+            status = np.concatenate([state.status for state in states])[:n]
+            converged = np.isin(status, [int(s) for s in Status if s.converged])
+            bar.update(n - int(np.concatenate(running)[:n].sum()), {"solved": float(converged.mean())})
     finally:
         bar.close()
-    return solutions_of(states, problem)
+    return [solutions_of(state, problem) for state in states]

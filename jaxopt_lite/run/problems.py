@@ -114,13 +114,12 @@ def prepare(
     check_result(who, kind, text, has_aux, params)
     unrolled = max_steps if differentiate == "unrolled" else 0
     problem = Problem(kind, text, has_aux, loss, differentiate, unrolled, static)
-    numbers = method, tol, f_scale
-    if all(isinstance(x, float) for x in jax.tree.leaves(numbers)):
-        dtype = jnp.result_type(float)
-        numbers = jax.tree.map(lambda x: np.asarray(x, dtype), numbers)  # sooner made than arrays of a device
+    dtype = jnp.result_type(float)
+    if all(isinstance(x, float) for x in jax.tree.leaves((method, tol, f_scale))):  # sooner made than JAX's arrays
+        method, tol, f_scale = jax.tree.map(lambda x: np.asarray(x, dtype), (method, tol, f_scale))
     else:
-        numbers = arrays(method, jnp.result_type(float)), jnp.asarray(tol, float), jnp.asarray(f_scale, float)
-    given = Given(numbers[0], captured, args, lower, upper, *numbers[1:], key, limits)
+        method, tol, f_scale = arrays(method, dtype), jnp.asarray(tol, dtype), jnp.asarray(f_scale, dtype)
+    given = Given(method, captured, args, lower, upper, tol, f_scale, key, limits)
     return Ready(problem, given, params, max_steps)
 
 

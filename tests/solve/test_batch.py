@@ -1,12 +1,14 @@
 """Many solves in one program: lanes end by themselves, gathering changes no status, bad batches are named."""
 
+import os
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import jaxopt_lite as jo
-from jaxopt_lite.run import batches
+from jaxopt_lite.run import batches, parts
 from tests.solvers.problems import rosenbrock
 
 STARTS = jax.random.normal(jax.random.key(0), (20, 2)) * 2
@@ -37,20 +39,31 @@ def test_lanes_have_their_own_args_keys_and_statuses():
     np.testing.assert_allclose(same.params[0], [1, 2], 1e-4)
 
 
-def test_many_lanes_are_divided_among_the_cores(monkeypatch, x64):
+def test_many_lanes_are_divided_among_the_cores(monkeypatch, x64, capsys):
     f = lambda x, c, scale: jnp.where(c[0] < 0, jnp.nan, 1.0) * jnp.sum(scale * (x - c) ** 2)
     centres = jnp.stack([jnp.arange(131.0) - 1, jnp.arange(131.0)], axis=1)
     solve = lambda: jo.minimize_batch(f, jnp.zeros((131, 2)), args=(centres, 2.0), args_axes=(0, None))
-    found = {}
-    for cores in (1, 2):
-        monkeypatch.setattr(batches, "_cores", lambda cores=cores: cores)
-        found[cores] = solve()
-        assert found[cores].params.dtype == jnp.float64 and len(found[cores].params) == 131
-        assert found[cores].status.tolist() == [jo.Status.NON_FINITE] + [1] * 130
-        np.testing.assert_allclose(found[cores].params[1:], centres[1:], 1e-8)
-    assert jax.tree.map(jnp.shape, found[1]) == jax.tree.map(jnp.shape, found[2])
-    again = solve()
-    jax.tree.map(np.testing.assert_array_equal, again, found[2])
+    rounds = lambda: jo.minimize_batch(
+        f, jnp.zeros((131, 2)), args=(centres, 2.0), args_axes=(0, None), gather=True, progress="lines"
+    )
+    shapes = []
+    for number, call in ((1, solve), (2, solve), (2, rounds)):
+        monkeypatch.setattr(batches, "number_of_parts", lambda lanes, number=number: number)
+        found = call()
+        assert found.params.dtype == jnp.float64 and len(found.params) == 131
+        assert found.status.tolist() == [jo.Status.NON_FINITE] + [1] * 130
+        np.testing.assert_allclose(found.params[1:], centres[1:], 1e-8)
+        jax.tree.map(np.testing.assert_array_equal, call(), found)
+        shapes.append(jax.tree.map(jnp.shape, found))
+    assert shapes[0] == shapes[1] == shapes[2] and "131/131" in capsys.readouterr().err
+
+
+def test_the_number_of_parts(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(4), raising=False)
+    found = [parts.number_of_parts(lanes) for lanes in (1, 127, 128, 200, 256, 10_000)]
+    assert found == ([1, 1, 2, 3, 4, 4] if jax.devices()[0].platform == "cpu" else [1] * 6)
+    with jax.disable_jit():
+        assert parts.number_of_parts(10_000) == 1
 
 
 def test_a_batch_is_differentiated_and_bounded():
