@@ -249,7 +249,7 @@ def _is_tiny(problem: Problem) -> bool:
 @functools.cache
 def _program(function: Callable, alone: bool, is_tiny: bool) -> Callable:
     options = _compiles_fast() if alone else {}
-    if options and is_tiny:
+    if alone and is_tiny and jax.default_backend() == "cpu":
         options["xla_backend_optimization_level"] = 0
     return jax.jit(function, static_argnums=0, compiler_options=options or None)
 
