@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import jax
@@ -455,6 +456,14 @@ def test_a_fault_in_a_module_is_not_mistaken_for_a_missing_module(run, tmp_path)
 def test_an_interrupt_before_training_leaves_no_traceback(run):
     code, _, err = run("train", "tiny:stopped")
     assert code == 130 and "Traceback" not in err
+
+
+def test_an_interrupted_sweep_has_the_exit_code_of_an_interrupted_run(run, monkeypatch):
+    result = types.SimpleNamespace(summary=lambda: "half of it", status="interrupted")
+    monkeypatch.setattr(jo, "resume", lambda *args, **kwargs: result)
+    assert run("resume", "out") == (130, "half of it\nwritten to out\n", "")
+    result.status = "finished"
+    assert run("resume", "out")[0] == 0
 
 
 def test_ctrl_c_ends_a_run_with_what_was_measured(tmp_path):

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxopt_lite.core.arguments import check_bool
+from jaxopt_lite.core.arguments import INT32_MAX, check_bool
 from jaxopt_lite.core.method import Status
 from jaxopt_lite.core.numbers import describe
 from jaxopt_lite.log.progress import Progress
@@ -131,7 +131,7 @@ def _axes(who: str, args: Any, args_axes: Any, lanes: int, key: Any) -> Axes:
 
 def _solve(ready: Ready, axes: Axes, starts: Any, n: int, gather: bool, progress: str) -> Solution:
     """Solve all lanes, in parts where that pays, and in rounds of some steps where the host is asked for."""
-    parts, problem, last = number_of_parts(n), ready.problem, np.int32(ready.max_steps)
+    parts, problem, last = number_of_parts(n), ready.problem, np.int32(min(ready.max_steps, INT32_MAX))
     some = divided(axes, ready.given, starts, parts) if parts > 1 else [(ready.given, starts)]
     if gather or progress != "none":
         found = _rounds(problem, axes, some, n, last, gather, progress)

@@ -42,7 +42,7 @@ class Engine:
     """A sweep in progress.
 
     Attributes:
-        groups: of the trials, of which there are none at the beginning.
+        groups: of the trials; empty at the beginning.
         sampler: decides which configs to try.
         policy: decides which trials are promoted.
         trials: how many there are to be.

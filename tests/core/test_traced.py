@@ -66,3 +66,22 @@ def test_tracers_that_it_captured_become_arguments():
 
     np.testing.assert_array_equal(jax.grad(outer)(X), X)
     np.testing.assert_array_equal(jax.vmap(outer)(jnp.stack([X, 2 * X])), [3, 6])
+
+
+def test_tiny_functions_have_small_arrays_and_no_loops():
+    inner = jax.jit(lambda x: jnp.sum(jnp.outer(x, x)))  # 25 elements for 5
+    loop = lambda x: jax.lax.fori_loop(0, 3, lambda i, total: total + x[0], 0.0)
+    table = jnp.arange(17.0)
+    capturing = lambda x: jnp.sum(x) + table[0]
+    either = lambda x: jax.lax.cond(x[0] > 0, lambda: jnp.sum(jnp.outer(x, x)), lambda: x[0])
+    for function, size, tiny in (
+        (lambda x: jnp.sum(x**2), 16, True),
+        (lambda x: jnp.sum(x**2), 17, False),
+        (inner, 4, True),
+        (inner, 5, False),
+        (loop, 2, False),
+        (capturing, 2, False),
+        (either, 4, True),
+        (either, 5, False),
+    ):
+        assert traced(function, jnp.ones(size))[0].is_tiny is tiny, (function, size)

@@ -42,7 +42,9 @@ def test_lanes_have_their_own_args_keys_and_statuses():
 def test_many_lanes_are_divided_among_the_cores(monkeypatch, x64, capsys):
     f = lambda x, c, scale: jnp.where(c[0] < 0, jnp.nan, 1.0) * jnp.sum(scale * (x - c) ** 2)
     centres = jnp.stack([jnp.arange(131.0) - 1, jnp.arange(131.0)], axis=1)
-    solve = lambda: jo.minimize_batch(f, jnp.zeros((131, 2)), args=(centres, 2.0), args_axes=(0, None))
+    solve = lambda: jo.minimize_batch(
+        f, jnp.zeros((131, 2)), args=(centres, 2.0), args_axes=(0, None), max_steps=10**12
+    )
     rounds = lambda: jo.minimize_batch(
         f, jnp.zeros((131, 2)), args=(centres, 2.0), args_axes=(0, None), gather=True, progress="lines"
     )
