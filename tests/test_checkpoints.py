@@ -280,15 +280,15 @@ def test_a_forked_child_does_not_hold_the_directory(tmp_path):
         import os, pathlib, signal, sys
         from jaxopt_lite.run.folder import Folder
         Folder(pathlib.Path(sys.argv[1])).hold()
-        child = os.fork()
-        if child:
-            print(child, flush=True)
-            os.kill(os.getpid(), signal.SIGKILL)
+        if not os.fork():
+            print(os.getpid(), flush=True)  # by the child, so that it has begun when its parent is killed
         signal.pause()
     """
     done = [sys.executable, "-c", textwrap.dedent(program), tmp_path]
     with subprocess.Popen(done, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
         child = int(process.stdout.readline())
+        assert is_running(tmp_path)
+        process.kill()
         process.wait()
         assert (tmp_path / LOCK).exists() and not is_running(tmp_path)
         os.kill(child, signal.SIGKILL)
