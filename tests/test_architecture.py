@@ -21,7 +21,7 @@ PLAN = (
             *("numbers", "arguments", "text", "parameters", "values"),  # the remembered call
             *("schedule", "checks", "transformation", "recipe", "vectors"),
             *("loss_scale", "method", "hyperparameters", "lifting"),
-            *("execution",),  # when costly computations run
+            *("execution", "compiler"),  # when costly computations run, and how programs are compiled
             *("layout", "carrying"),  # where the leaves of a state belong, and those of others
             *("programs", "traced"),  # functions known by what they compute
         )

@@ -34,8 +34,8 @@ import optax
 
 import jaxopt_lite as jo
 from experiments.benchmarks import timing
-from jaxopt_lite.run.batches import LEAST, ROUND
-from jaxopt_lite.solve.batch import narrowed
+from jaxopt_lite.run.parts import number_of_parts
+from jaxopt_lite.solve.batch import widths
 
 LANES, SIZE, TOL = 256, 10, 1e-6
 OURS = TOL / 4  # our tolerance is relative to max(1, |f|), and some starts end in a local minimum of 3.99
@@ -159,13 +159,13 @@ def starts_case(rounds: int) -> list[dict]:
 
 
 def useful_of_gathering(evaluations: np.ndarray) -> float:
-    """The share of useful evaluations, by playing the rounds of `minimize_batch` with what each lane needs."""
-    made, done, lanes = 0, 0, np.arange(len(evaluations))
-    while (evaluations > done).any():
-        lanes = narrowed(evaluations > done, len(lanes), LEAST)
-        steps = min(ROUND, int(evaluations[lanes].max()) - done)  # a round ends with its last lane
-        made += len(lanes) * steps
-        done += ROUND
+    """The share of useful evaluations, by playing `minimize_batch` with what each lane needs."""
+    made = 0
+    for part in np.array_split(evaluations, number_of_parts(len(evaluations))):
+        longest, done, sizes = np.sort(part)[::-1], 0, widths(len(part))
+        for width, narrower in zip(sizes, [*sizes[1:], 0], strict=True):
+            made += width * (longest[narrower] - done)  # until no more than `narrower` lanes run
+            done = longest[narrower]
     return float(evaluations.sum() / made)
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from jax.core import Tracer
 
 from jaxopt_lite import tree
+from jaxopt_lite.core.compiler import quickly
 
 __all__ = []
 
@@ -143,11 +144,6 @@ def _jitted(text: _Text) -> Callable:
 
     is_quick = text.once and sum(v.aval.size for v in text.jaxpr.outvars) < _SMALL
     return jax.jit(run, donate_argnums=0, compiler_options=quickly() if is_quick else None)
-
-
-def quickly() -> dict[str, Any]:
-    """Options of the compiler for what takes longer to compile than to run: on CPU, less optimization, same numbers."""
-    return {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else {}
 
 
 _digests: weakref.WeakKeyDictionary[Any, tuple[bytes, int]] = weakref.WeakKeyDictionary()  # by jaxpr

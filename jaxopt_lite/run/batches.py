@@ -15,16 +15,15 @@ from jaxopt_lite.log.progress import Progress
 from jaxopt_lite.run.arguments import check_progress
 from jaxopt_lite.run.minimizing import LBFGS, LBFGSB, Differentiate
 from jaxopt_lite.run.minimizing import Progress as Shown
-from jaxopt_lite.run.parts import each, number_of_parts
+from jaxopt_lite.run.parts import each, number_of_parts, program
 from jaxopt_lite.run.problems import Ready, floating, is_given, is_traced, prepare
-from jaxopt_lite.solve.batch import Axes, begin_batch, divided, joined, narrowed, run_lanes, solutions_of, solve_batch
+from jaxopt_lite.solve.batch import Axes, begin_batch, divided, joined, run_batch, solutions_of, solve_batch
 from jaxopt_lite.solve.problem import Problem
 from jaxopt_lite.solve.solution import Solution
 
 __all__ = ["minimize_batch"]
 
-ROUND = 10  # steps between two looks at which lanes have ended
-LEAST = 8  # lanes of the narrowest batch
+ROUND = 10  # steps between two updates of the progress
 
 
 def minimize_batch(
@@ -64,18 +63,19 @@ def minimize_batch(
         key: a random key, split into one for each lane.
         args_axes: None, if all lanes have the same args; 0, if each array in args has a leading axis [lanes, ...]; or a
             tuple of these, one for each argument.
-        gather: every 10 steps, halve the width of the batch where the unfinished lanes fit. It pays where an evaluation
-            is dear: a program is compiled for each width, and the host waits for each round. Not under jit.
+        gather: move the unfinished lanes into a batch of a quarter of the width as soon as they fit there, down to 8
+            lanes: evaluations of lanes that have ended are saved. Each width is compiled, so the first call takes
+            longer, and the last bits of a lane depend on when others end.
         progress: as for `minimize`, by lanes that have ended. Not under jit.
-        differentiate: as for `minimize`; with `gather` or progress the solutions are constants.
+        differentiate: as for `minimize`; "unrolled" not with `gather`.
 
     Returns:
         A `Solution` of arrays with a leading axis [lanes, ...]; `message` is a list.
 
     Raises:
         TypeError: as for `minimize`.
-        ValueError: as for `minimize`, and if leaves have no common leading axis, or gather or progress is asked for
-            under a trace.
+        ValueError: as for `minimize`, and if leaves have no common leading axis, progress is asked for under a trace,
+            or `gather` is to be unrolled.
     """
     who = "minimize_batch"
     check_bool(who, "gather", gather)
@@ -93,12 +93,16 @@ def minimize_batch(
         **dict(max_steps=max_steps, has_aux=has_aux, key=key, differentiate=differentiate, constraints=constraints),
     )
     keys = None if key is None else jax.random.split(key, lanes)
-    ready = dataclasses.replace(ready, given=ready.given._replace(args=args, key=keys))
+    most = min(ready.max_steps, INT32_MAX)
+    ready = dataclasses.replace(ready, given=ready.given._replace(args=args, key=keys), max_steps=most)
     if not is_traced(ready.given, starts):
         return _solve(ready, axes, starts, lanes, gather, progress)
-    if gather or progress != "none":
-        raise ValueError(f"{who}: gather and progress run on the host, and cannot be used under jit, grad or vmap")
-    return solve_batch(ready.problem, axes, ready.given, starts, ready.max_steps)
+    if progress != "none":
+        raise ValueError(f"{who}: progress is shown by the host, and cannot be used under jit, grad or vmap")
+    if gather and differentiate == "unrolled":
+        raise ValueError(f"{who}: with gather, whose loops cannot be unrolled, differentiate must not be 'unrolled'")
+    solve = program(solve_batch, 3, alone=False)
+    return solve(ready.problem, axes, gather, ready.given, starts, ready.max_steps)
 
 
 def _lanes(who: str, name: str, batch: Any) -> int:
@@ -130,29 +134,29 @@ def _axes(who: str, args: Any, args_axes: Any, lanes: int, key: Any) -> Axes:
 
 
 def _solve(ready: Ready, axes: Axes, starts: Any, n: int, gather: bool, progress: str) -> Solution:
-    """Solve all lanes, in parts where that pays, and in rounds of some steps where the host is asked for."""
-    parts, problem, last = number_of_parts(n), ready.problem, np.int32(min(ready.max_steps, INT32_MAX))
-    some = divided(axes, ready.given, starts, parts) if parts > 1 else [(ready.given, starts)]
-    if gather or progress != "none":
-        found = _rounds(problem, axes, some, n, last, gather, progress)
+    """Solve all lanes, in parts where that pays, and in rounds of some steps where progress is shown."""
+    parts, last = number_of_parts(n), np.int32(ready.max_steps)
+    lanes = list(divided(n, parts)) if parts > 1 else [None]
+    if progress == "none":
+        calls = [(ready.given, starts, last, some) for some in lanes]
+        found = each(solve_batch, (ready.problem, axes, gather), calls)
     else:
-        found = each(solve_batch, problem, axes, [(*part, last) for part in some], threads=parts > 1)
+        begun = each(begin_batch, (ready.problem, axes), [(ready.given, starts, some) for some in lanes])
+        found = _rounds(ready.problem, axes, begun, n, last, gather, progress)
     return joined(n, found) if parts > 1 else found[0]
 
 
-def _rounds(problem: Problem, axes: Axes, some: list, n: int, last: Any, gather: bool, progress: str) -> list[Solution]:
-    """Run rounds until all lanes of all parts have ended."""
-    threads = len(some) > 1
-    states = each(begin_batch, problem, axes, some, threads)
+def _rounds(
+    problem: Problem, axes: Axes, begun: list, n: int, last: Any, gather: bool, progress: str
+) -> list[Solution]:
+    """Run rounds until all lanes of all parts have ended; `begun` is each part's numbers and states."""
+    given, states = map(list, zip(*begun, strict=True))
     running = [np.ones(len(state.status), bool) for state in states]
-    lanes = [np.arange(len(state.status), dtype=np.int32) for state in states]
     bar = Progress(n, progress, ("solved",))
     try:
         while busy := [i for i, still in enumerate(running) if still.any()]:
-            for i in busy if gather else ():
-                lanes[i] = narrowed(running[i], len(lanes[i]), LEAST)
-            calls = [(some[i][0], states[i], lanes[i], np.int32(ROUND), last) for i in busy]
-            for i, (state, still) in zip(busy, each(run_lanes, problem, axes, calls, threads), strict=True):
+            calls = [(given[i], states[i], np.int32(ROUND), last) for i in busy]
+            for i, (state, still) in zip(busy, each(run_batch, (problem, axes, gather), calls), strict=True):
                 states[i], running[i] = state, np.array(still)
             status = np.concatenate([state.status for state in states])[:n]
             converged = np.isin(status, [int(s) for s in Status if s.converged])

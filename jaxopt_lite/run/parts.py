@@ -8,8 +8,7 @@ from typing import Any
 
 import jax
 
-from jaxopt_lite.solve.batch import Axes
-from jaxopt_lite.solve.problem import Problem
+from jaxopt_lite.core.compiler import many_lanes
 
 __all__ = []
 
@@ -25,35 +24,53 @@ def number_of_parts(lanes: int) -> int:
     return max(1, min(cores, lanes // SHARE))
 
 
-def each(function: Callable, problem: Problem, axes: Axes, calls: Sequence[tuple], threads: bool) -> list[Any]:
-    """What a function of `jax.jit` returns for several tuples of arguments.
+@functools.cache
+def program(function: Callable, statics: int, alone: bool) -> Callable:
+    """A function of a batch as a program.
 
     Args:
-        function: its first two arguments, problem and axes, are static.
-        problem: the static part of the problem.
-        axes: of its numbers.
-        calls: the other arguments.
-        threads: whether the calls run side by side.
+        function: to be compiled.
+        statics: how many of its first arguments are static.
+        alone: whether it is called outside of all traces, where the compiler takes options.
     """
-    if not threads:
-        return [function(problem, axes, *arguments) for arguments in calls]
-    programs = [_program(function, problem, axes, arguments) for arguments in calls]
-    run = lambda program, arguments: jax.block_until_ready(program(*arguments))
-    with concurrent.futures.ThreadPoolExecutor(len(calls)) as executor:
-        others = executor.map(run, programs[1:], calls[1:])
-        return [run(programs[0], calls[0]), *others]
+    return jax.jit(function, static_argnums=range(statics), compiler_options=many_lanes() if alone else None)
 
 
-def _program(function: Callable, problem: Problem, axes: Axes, arguments: tuple) -> Callable:
+def each(function: Callable, statics: tuple, calls: Sequence[tuple]) -> list[Any]:
+    """What a function returns for several tuples of arguments, computed side by side.
+
+    Args:
+        function: to be compiled and called outside of all traces.
+        statics: its first arguments, which are static.
+        calls: the others.
+    """
+    if len(calls) == 1:
+        return [program(function, len(statics), True)(*statics, *calls[0])]
+    programs = [_program(function, statics, arguments) for arguments in calls]
+    x64 = jax.config.jax_enable_x64  # pyright: ignore[reportAttributeAccessIssue]
+
+    def run(program, arguments):
+        with jax.enable_x64(x64):  # a thread does not know what `with jax.enable_x64(...)` has set
+            return jax.block_until_ready(program(*arguments))
+
+    others = _threads().map(run, programs[1:], calls[1:])
+    return [run(programs[0], calls[0]), *others]
+
+
+@functools.cache
+def _threads() -> concurrent.futures.Executor:
+    """Kept, as a new thread takes half a millisecond."""
+    return concurrent.futures.ThreadPoolExecutor(os.cpu_count(), "jaxopt_lite")
+
+
+def _program(function: Callable, statics: tuple, arguments: tuple) -> Callable:
     leaves, structure = jax.tree.flatten(arguments)
     precision = jax.config.jax_default_matmul_precision  # pyright: ignore[reportAttributeAccessIssue]
-    return _compiled(function, problem, axes, structure, tuple(jax.typeof(leaf) for leaf in leaves), precision)
+    return _compiled(function, statics, structure, tuple(jax.typeof(leaf) for leaf in leaves), precision)
 
 
 @functools.lru_cache(maxsize=64)
-def _compiled(
-    function: Any, problem: Problem, axes: Axes, structure: Any, shapes: tuple, precision: str | None
-) -> Callable:
-    """Compiled here: a thread does not know what `with jax.enable_x64(...)` and the like have set."""
+def _compiled(function: Callable, statics: tuple, structure: Any, shapes: tuple, precision: str | None) -> Callable:
+    """Compiled by the thread that calls, which knows the settings that hold in it."""
     leaves = [jax.ShapeDtypeStruct(x.shape, x.dtype, weak_type=x.weak_type) for x in shapes]
-    return function.lower(problem, axes, *structure.unflatten(leaves)).compile()
+    return program(function, len(statics), True).lower(*statics, *structure.unflatten(leaves)).compile()

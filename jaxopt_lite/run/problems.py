@@ -186,7 +186,7 @@ def floating(who: str, start: Any) -> Any:
 
     def array(leaf):
         if isinstance(leaf, (int, float, complex, np.generic, np.ndarray, jax.Array)) and not isinstance(leaf, bool):
-            leaf = jnp.asarray(leaf)
+            leaf = leaf if isinstance(leaf, jax.Array) else jnp.asarray(leaf)
             leaf = leaf.astype(float) if jnp.issubdtype(leaf.dtype, jnp.integer) else leaf
             return tree.cast(leaf, tree.compute_dtype(leaf.dtype))
         return leaf

@@ -18,10 +18,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxopt_lite.core.compiler import many_scalars
 from jaxopt_lite.core.method import Objective, Solver
 from jaxopt_lite.core.vectors import from_vector, to_vector
 from jaxopt_lite.solve.problem import Given, Problem, objective_of
-from jaxopt_lite.solve.solution import MINIMA, Solution, SolveState, begin, run, run_unrolled, solution_of
+from jaxopt_lite.solve.solution import MINIMA, Solution, SolveState, begin, run, run_unrolled, solution_of, step
 from jaxopt_lite.solvers.krylov import cg, lsmr
 
 __all__ = ["implicit_tangent", "solve", "zero_tangents"]
@@ -36,29 +37,25 @@ def solve(problem: Problem, given: Given, start: Any, state: SolveState | None, 
     The solution is differentiable with respect to args, captured arrays and bounds, in the problem's way.
     """
     if problem.differentiate == "unrolled":
-        return _unrolled(problem, given, start, state, max_steps)
-    if problem.differentiate == "none":
-        given = jax.tree.map(jax.lax.stop_gradient, given)
-        start, state = jax.tree.map(jax.lax.stop_gradient, (start, state))
-    return _implicit(problem, given, start, state, max_steps)
+        objective = objective_of(problem, given)
+        state = begin(given.method, objective, start) if state is None else state
+        state = run_unrolled(given.method, objective, state, max_steps, problem.unrolled_steps)
+        return solution_of(state, problem)
+    fixed, start, state = jax.tree.map(jax.lax.stop_gradient, (given, start, state))
+    objective = objective_of(problem, fixed)
+    state = begin(fixed.method, objective, start) if state is None else state
+    return differentiable(problem, given, solution_of(run(fixed.method, objective, state, max_steps), problem))
 
 
-def _begun(problem, given, objective, start, state):
-    return begin(given.method, objective, start) if state is None else state
-
-
-def _unrolled(problem, given, start, state, max_steps):
-    objective = objective_of(problem, given)
-    state = _begun(problem, given, objective, start, state)
-    state = run_unrolled(given.method, objective, state, max_steps, problem.unrolled_steps)
-    return solution_of(state, problem)
+def differentiable(problem: Problem, given: Given, solution: Solution) -> Solution:
+    """A solution, however it was found, as a function of the numbers of its problem."""
+    return solution if problem.differentiate == "none" else _implicit(problem, given, solution)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _implicit(problem: Problem, given: Given, start: Any, state: Any, max_steps: Any) -> Solution:
-    objective = objective_of(problem, given)
-    state = _begun(problem, given, objective, start, state)
-    return solution_of(run(given.method, objective, state, max_steps), problem)
+def _implicit(problem: Problem, given: Given, solution: Solution) -> Solution:
+    del problem, given
+    return solution
 
 
 @_implicit.defjvp
@@ -242,28 +239,16 @@ def run_program(problem: Problem, alone: bool) -> Callable[..., SolveState]:
     return _program(_run, alone, _is_tiny(problem))
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def step_program(problem: Problem, given: Given, state: SolveState, max_steps: Any) -> SolveState:
+    """`step` as a program, traced once for batches of all widths."""
+    return step(given.method, objective_of(problem, given), state, max_steps)
+
+
 def _is_tiny(problem: Problem) -> bool:
     return all(function.is_tiny for function in (problem.function, *(c.function for c in problem.constraints)))
 
 
 @functools.cache
 def _program(function: Callable, alone: bool, is_tiny: bool) -> Callable:
-    options = _compiles_fast() if alone else {}
-    if alone and is_tiny and jax.default_backend() == "cpu":
-        options["xla_backend_optimization_level"] = 0
-    return jax.jit(function, static_argnums=0, compiler_options=options or None)
-
-
-def _compiles_fast() -> dict[str, Any]:
-    """Options of the compiler for a program of many scalars: on CPU, the older emitters of kernels.
-
-    A solve of two parameters compiles in half the time with them, and runs faster.
-    """
-    options: dict[str, Any] = {"xla_cpu_use_fusion_emitters": False}
-    if jax.default_backend() != "cpu":
-        return {}
-    try:
-        jax.jit(jnp.negative).lower(0.0).compile(compiler_options=options)
-    except Exception:  # another version of the compiler does not know the option
-        return {}
-    return options
+    return jax.jit(function, static_argnums=0, compiler_options=many_scalars(is_tiny) if alone else None)

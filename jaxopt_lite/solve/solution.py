@@ -156,23 +156,24 @@ def begin(method: Any, objective: Objective, params: Any) -> SolveState:
 
 def run(method: Any, objective: Objective, state: SolveState, max_steps: Any) -> SolveState:
     """Advance until the solve ends, or has taken `max_steps` steps in all (then its status is still RUNNING)."""
-    step = functools.partial(_step, method, objective)
-    return jax.lax.while_loop(lambda state: _is_running(state, max_steps), step, state)
+    one = functools.partial(_step, method, objective)
+    return jax.lax.while_loop(lambda state: is_running(state, max_steps), one, state)
 
 
 def run_unrolled(method: Any, objective: Objective, state: SolveState, max_steps: Any, length: int) -> SolveState:
     """`run` as a scan of a known length, which can be differentiated in reverse; it stores every step."""
 
-    def step(state, _):
-        new = jax.lax.cond(
-            _is_running(state, max_steps), functools.partial(_step, method, objective), lambda state: state, state
-        )
-        return new, None
-
-    return jax.lax.scan(step, state, None, length=length)[0]
+    return jax.lax.scan(lambda state, _: (step(method, objective, state, max_steps), None), state, None, length)[0]
 
 
-def _is_running(state: SolveState, max_steps: Any) -> jax.Array:
+def step(method: Any, objective: Objective, state: SolveState, max_steps: Any) -> SolveState:
+    """One step of a solve that runs; one that has ended stays as it is."""
+    one = functools.partial(_step, method, objective)
+    return jax.lax.cond(is_running(state, max_steps), one, lambda state: state, state)
+
+
+def is_running(state: SolveState, max_steps: Any) -> jax.Array:
+    """Whether a solve has neither ended nor taken `max_steps` steps in all."""
     return (state.status == Status.RUNNING) & (state.steps < max_steps)
 
 

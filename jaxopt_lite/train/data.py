@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxopt_lite.core.programs import quickly
+from jaxopt_lite.core.compiler import quickly
 from jaxopt_lite.train.state import MOST_STEPS
 
 __all__ = ["batch_order"]

@@ -9,6 +9,7 @@ import pytest
 
 import jaxopt_lite as jo
 from jaxopt_lite.run import batches, parts
+from jaxopt_lite.solve.batch import widths
 from tests.solvers.problems import rosenbrock
 
 STARTS = jax.random.normal(jax.random.key(0), (20, 2)) * 2
@@ -68,12 +69,32 @@ def test_the_number_of_parts(monkeypatch):
         assert parts.number_of_parts(10_000) == 1
 
 
-def test_a_batch_is_differentiated_and_bounded():
+@pytest.mark.parametrize("gather", (False, True))
+def test_a_batch_is_differentiated_and_bounded(gather):
     total = lambda t: jo.minimize_batch(
-        lambda x, t: jnp.sum((x - t) ** 2), STARTS, args=(t,), bounds=(None, 1.0)
+        lambda x, t: jnp.sum((x - t) ** 2), STARTS, args=(t,), bounds=(None, 1.0), max_steps=10**12, gather=gather
     ).params.sum()
     np.testing.assert_allclose(jax.grad(total)(0.5), 40, 1e-4)
     np.testing.assert_allclose(jax.grad(total)(1.5), 0, atol=1e-6)
+    np.testing.assert_allclose(jax.jit(jax.jacfwd(total))(0.5), 40, 1e-4)
+
+
+def test_gathering_saves_the_evaluations_of_lanes_that_have_ended():
+    made = []
+
+    def on_host(x):
+        made.append(len(x))
+        return np.sum(x**2, axis=-1)
+
+    f = lambda x: jax.pure_callback(on_host, jax.ShapeDtypeStruct((), x.dtype), x, vmap_method="broadcast_all")
+    starts = jnp.full((40, 2), jnp.inf).at[17].set(1.0)  # all lanes but one end at once
+    solve = lambda gather: jo.minimize_batch(f, starts, jo.solvers.nelder_mead(), tol=1e-3, gather=gather)
+    together, wide = solve(False), sum(made)
+    made.clear()
+    gathered, narrow = solve(True), sum(made)
+    jax.tree.map(np.testing.assert_array_equal, gathered, together)
+    assert set(made) == {40, 10} and narrow < wide / 3
+    assert [widths(n) for n in (15, 40, 1024)] == [[15], [40, 10], [1024, 256, 64, 16]]
 
 
 def test_mistakes_are_named():
@@ -84,7 +105,8 @@ def test_mistakes_are_named():
         (lambda: jo.minimize_batch(f, jnp.ones((0, 2))), "at least 1 lane"),
         (lambda: jo.minimize_batch(lambda x, a: f(x), STARTS, args=(jnp.ones(3),), args_axes=0), "leading axis of 20"),
         (lambda: jo.minimize_batch(f, STARTS, args_axes=(0,)), "args_axes must be"),
-        (lambda: jax.jit(lambda s: jo.minimize_batch(f, s, gather=True).params)(STARTS), "cannot be used under jit"),
+        (lambda: jax.jit(lambda s: jo.minimize_batch(f, s, progress="lines").params)(STARTS), "cannot be used under"),
+        (lambda: jax.jit(lambda s: jo.minimize_batch(f, s, gather=True, differentiate="unrolled"))(STARTS), "unrolled"),
         (lambda: jo.minimize_batch(f, STARTS, gather=1), "gather must be"),
     ):
         with pytest.raises((ValueError, TypeError), match=words):
