@@ -9,6 +9,7 @@ import pytest
 
 import jaxopt_lite as jo
 from jaxopt_lite.problems.draws import park_miller
+from tests.quick import quick_jit
 from tests.search.make_bbob import INSTANCES
 
 GOLDENS = np.load(Path(__file__).with_name("bbob.npz"))
@@ -30,7 +31,7 @@ def test_the_generator_by_hand():
 @pytest.mark.parametrize(("n", "instance"), [(2, 1), (20, 5)])
 def test_values_and_optima(n, instance):
     problems = [jo.bbob(k, n, instance) for k in range(1, 25)]
-    f = jax.jit(jax.vmap(lambda x: jnp.stack([p.f(x) for p in problems]), out_axes=1))
+    f = quick_jit(jax.vmap(lambda x: jnp.stack([p.f(x) for p in problems]), out_axes=1))
     points = np.concatenate([GOLDENS[f"points_{n}"], [p.optimum for p in problems]])
     least = np.array([p.value for p in problems])
     found, i = np.asarray(f(points)) - least[:, None], INSTANCES.index(instance)
@@ -45,7 +46,7 @@ def test_derivatives_and_dtypes():
     """In float32, whose gradient is finite also at the optimum."""
     problems = [jo.bbob(k, 3) for k in range(1, 25)]
     total = lambda points: sum(p.f(x) for p, x in zip(problems, points, strict=True))
-    slopes, x = jax.jit(jax.grad(total)), np.full((24, 3), [0.3, -1.2, 2.0], np.float32)
+    slopes, x = quick_jit(jax.grad(total)), np.full((24, 3), [0.3, -1.2, 2.0], np.float32)
     assert np.isfinite(slopes(x)).all() and slopes(x).dtype == jnp.float32
     assert np.isfinite(slopes(np.array([p.optimum for p in problems], np.float32))).all()
     r = jo.bbob(8, 3).f

@@ -86,7 +86,7 @@ def solved():
         f, jnp.full(4, -3.0), ONE, (i,), (-5.0, 5.0), key=jax.random.key(seed), max_steps=1500
     )
     lanes = jnp.repeat(jnp.arange(len(FUNCTIONS)), 3), jnp.tile(jnp.arange(3), len(FUNCTIONS))
-    return jax.tree.map(lambda x: np.asarray(x).reshape(-1, 3, *x.shape[1:]), jax.jit(jax.vmap(solve))(*lanes))
+    return jax.tree.map(lambda x: np.asarray(x).reshape(-1, 3, *x.shape[1:]), quick_jit(jax.vmap(solve))(*lanes))
 
 
 @pytest.mark.usefixtures("x64")
@@ -121,7 +121,7 @@ def test_restarts_double_the_population():
 
         return jax.lax.scan(body, begin, None, length=160)[1]
 
-    status, value, restart, mean = map(np.asarray, jax.jit(walk)(jax.random.key(0)))
+    status, value, restart, mean = map(np.asarray, quick_jit(walk)(jax.random.key(0)))
     lengths = [2**k * (10 + int(np.ceil(30 * 2 / (4 * 2**k)))) for k in range(3)]  # 25, 36 and 56 steps
     ends = np.cumsum(lengths)
     assert np.flatnonzero(status)[0] == ends[2] - 1 and status[ends[2] - 1] == jo.Status.CONVERGED_VALUE
@@ -150,7 +150,7 @@ def test_endings_that_are_no_minima():
         start = tree_of(jnp.array([-4.0, 2.0]))
         return jo.minimize(of_tree, start, ONE, (i,), (lower, upper), key=key, max_steps=800)
 
-    solution = jax.jit(jax.vmap(solve))(jnp.array([0, 1, 2, 3, 3, 3]), jnp.array([0, 0, 0, 0, 0, 1]))
+    solution = quick_jit(jax.vmap(solve))(jnp.array([0, 1, 2, 3, 3, 3]), jnp.array([0, 0, 0, 0, 0, 1]))
     wanted = [jo.Status.STALLED, jo.Status.NON_FINITE, jo.Status.UNBOUNDED, *[jo.Status.CONVERGED_VALUE] * 3]
     assert solution.status.tolist() == wanted, solution.status
     a, b = np.asarray(solution.params["a"]).ravel(), np.asarray(solution.params["b"])
@@ -195,6 +195,6 @@ def test_any_lane_is_one_condition_for_all_lanes():
 
     c, x = jnp.array([[True, False], [False, False]]), jnp.arange(1.0, 5).reshape(2, 2)
     over = jax.vmap(jax.vmap(double))
-    np.testing.assert_array_equal(jax.jit(over)(x, c), [[2, 2], [3, 4]])
+    np.testing.assert_array_equal(quick_jit(over)(x, c), [[2, 2], [3, 4]])
     np.testing.assert_array_equal(jax.grad(lambda x: over(x, c).sum())(x), [[2, 1], [1, 1]])
     assert "cond" in str(jax.make_jaxpr(over)(x, c)) and double(1.0, jnp.array(True)) == 2

@@ -9,6 +9,7 @@ import pytest
 
 import jaxopt_lite as jo
 from jaxopt_lite.search.differential_evolution import STRATEGIES, _partners
+from tests.quick import quick_jit
 from tests.solvers.families import one_of
 
 inside = lambda x: jnp.all(jnp.abs(x) <= 5)
@@ -25,7 +26,7 @@ FUNCTIONS = (  # of 2 numbers in [-5, 5], the least value, and the status
 
 def test_partners_are_three_others():
     partners = jnp.stack(
-        jax.jit(jax.vmap(lambda key: jnp.stack(_partners(key, 5))))(jax.random.split(jax.random.key(0), 300))
+        quick_jit(jax.vmap(lambda key: jnp.stack(_partners(key, 5))))(jax.random.split(jax.random.key(0), 300))
     )
     with_own = np.concatenate([partners, np.broadcast_to(np.arange(5), (300, 1, 5))], axis=1)
     assert all(len(set(column)) == 4 for lane in with_own for column in lane.T)
@@ -44,7 +45,7 @@ def test_minima_and_endings():
     wanted, statuses = (np.repeat([row[k] for row in FUNCTIONS], 3) for k in (1, 2))
     method = jo.search.differential_evolution(population=24)
     minimize = functools.partial(jo.minimize, f, jnp.full(2, -3.0), method, bounds=(-5.0, 5.0), max_steps=400)
-    solution = jax.jit(jax.vmap(functools.partial(solve, minimize)))(*lanes)
+    solution = quick_jit(jax.vmap(functools.partial(solve, minimize)))(*lanes)
     assert (solution.status == statuses).all(), solution.status
     np.testing.assert_allclose(solution.value, wanted, atol=1e-3)
     assert (solution.evaluations == 24 * solution.steps).all()

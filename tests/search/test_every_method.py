@@ -14,6 +14,7 @@ import pytest
 import jaxopt_lite as jo
 from jaxopt_lite.core.method import Objective, Solver, default_tol
 from jaxopt_lite.solve.solution import begin, run
+from tests.quick import quick_jit
 from tests.search.local import projected
 
 LOCAL = projected()
@@ -64,12 +65,12 @@ def test_laws(method):
     def first(key, offset, spike):
         return begin(method, problem(start, lower, upper, key, offset, spike), start)
 
-    @jax.jit
+    @quick_jit
     def solve(method, states, most):
         one = lambda state, *row: run(method, problem(start, lower, upper, *row), state, most)
         return jax.vmap(one)(states, *rows)
 
-    unstarted = jax.jit(jax.vmap(first))(*rows)
+    unstarted = quick_jit(jax.vmap(first))(*rows)
     whole, again = (solve(jo.arrays(method), unstarted, STEPS) for _ in range(2))
     part = solve(jo.arrays(method), unstarted, PART)
     resumed = solve(jo.arrays(method), part, STEPS)

@@ -9,6 +9,7 @@ import pytest
 import scipy.optimize
 
 import jaxopt_lite as jo
+from tests.quick import quick_jit
 
 
 def descend(start, a):
@@ -52,7 +53,7 @@ def test_second_order_and_a_fixed_point():
         jo.custom_fixed_point(lambda x, a: (x + a / x) / 2)(constant),
     ):
         root = functools.partial(solve, 1.0)
-        first, second = jax.jit(lambda a: (jax.grad(root)(a), jax.hessian(root)(a)))(4.0)  # noqa: B023
+        first, second = quick_jit(lambda a: (jax.grad(root)(a), jax.hessian(root)(a)))(4.0)  # noqa: B023
         np.testing.assert_allclose([first, second], [0.25, -0.03125], 1e-10)
 
 

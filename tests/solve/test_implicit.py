@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import jaxopt_lite as jo
+from tests.quick import quick_jit
 
 T = 0.7
 XDATA = np.linspace(0.0, 2.0, 12)
@@ -61,7 +62,7 @@ def test_all_derivatives_agree(solve):
         return jnp.concatenate([jnp.ravel(x) for x in jax.tree.leaves(solve(t))])
 
     h, derivatives = 1e-4, (jax.jacfwd, jax.jacrev, lambda f: jax.jacfwd(jax.jacrev(f)))
-    found = jax.jit(jax.vmap(lambda t: [derivative(flat)(t) for derivative in derivatives]))(jnp.array([0.5, T]))
+    found = quick_jit(jax.vmap(lambda t: [derivative(flat)(t) for derivative in derivatives]))(jnp.array([0.5, T]))
     x = jax.vmap(flat)(T + jnp.array([-h, -h / 10, 0, h / 10, h]))
     first, second = (x[3] - x[1]) / (h / 5), (x[4] - 2 * x[2] + x[0]) / h**2
     for forward_or_reverse in found[:2]:
@@ -79,7 +80,7 @@ def test_the_bounds_of_a_solution_move_it():
     )
     np.testing.assert_allclose(solve(0.5, 1.0), [0.2, 1.0], 1e-6)
     for derivative in (jax.jacfwd, jax.jacrev):
-        in_t, in_upper = jax.jit(derivative(solve, (0, 1)))(0.5, 1.0)
+        in_t, in_upper = quick_jit(derivative(solve, (0, 1)))(0.5, 1.0)
         np.testing.assert_allclose(in_t, [1.0, 0.0], 1e-6, 1e-6)
         np.testing.assert_allclose(in_upper, [-0.3, 1.0], 1e-6, 1e-6)
 

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tests.quick import quick_jit
+
 
 def one_of(*functions):
     """f(x, i) = functions[i](x)."""
@@ -21,7 +23,7 @@ def families(table):
 
 def solve_all(entry, f, starts, method, **more):
     """Solutions from all starts, and those from their params: (solution, again) for each row of starts."""
-    program = jax.jit(jax.vmap(functools.partial(_solve, entry, f, method, more)))
+    program = quick_jit(jax.vmap(functools.partial(_solve, entry, f, method, more)))
     indices = jnp.arange(len(starts))
     first = program(starts, indices)
     again = program(first.params, indices)

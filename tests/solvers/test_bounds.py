@@ -8,6 +8,7 @@ import pytest
 import jaxopt_lite as jo
 from jaxopt_lite.core.method import Status
 from jaxopt_lite.solvers import lbfgsb
+from tests.quick import quick_jit
 from tests.solvers.problems import BOXED, rosenbrock
 
 INF = np.inf
@@ -90,5 +91,5 @@ def test_a_start_that_is_not_finite_says_so():
 
 def test_bounds_of_jax_arrays_under_jit():
     bounds = (jnp.zeros(2), jnp.ones(2))
-    nearest = jax.jit(lambda c: jo.minimize(lambda x: jnp.sum((x - c) ** 2), jnp.full(2, 0.5), bounds=bounds).params)
+    nearest = quick_jit(lambda c: jo.minimize(lambda x: jnp.sum((x - c) ** 2), jnp.full(2, 0.5), bounds=bounds).params)
     np.testing.assert_allclose(nearest(jnp.array([0.3, 2.0])), [0.3, 1.0], rtol=1e-4)

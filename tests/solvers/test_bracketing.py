@@ -11,6 +11,7 @@ import scipy.optimize
 import jaxopt_lite as jo
 from jaxopt_lite import Status
 from jaxopt_lite.solvers import bisection, brent
+from tests.quick import quick_jit
 from tests.solvers.families import one_of
 
 BOTH = (brent(), bisection())
@@ -29,7 +30,7 @@ def bracketed(f, method, low, high, args=(), dtype: Any = np.float32, **more):
     arrays = np.broadcast_arrays(low, high, *args)
     low, high, *args = (np.atleast_1d(a).astype(dtype if a.dtype.kind == "f" else a.dtype) for a in arrays)
     solve = lambda low, high, *args: jo.root(f, None, method, args, (low, high), **more)
-    return jax.jit(jax.vmap(solve))(low, high, *args)
+    return quick_jit(jax.vmap(solve))(low, high, *args)
 
 
 @pytest.mark.usefixtures("x64")
@@ -100,7 +101,7 @@ def test_roots_of_any_scale_and_the_tolerance():
 def test_aux_trees_and_derivatives():
     f = lambda p, a: ({"r": p["x"] ** 2 - a}, {"seen": p["x"]})
     solve = lambda a: jo.root(f, {"x": jnp.ones(1)}, args=(a,), bracket=(0.0, 2.0), has_aux=True)
-    solution, slope = jax.jit(jax.value_and_grad(lambda a: solve(a).params["x"][0]))(2.0)
+    solution, slope = quick_jit(jax.value_and_grad(lambda a: solve(a).params["x"][0]))(2.0)
     np.testing.assert_allclose((solution, slope), (2**0.5, 0.5 / 2**0.5), 1e-6)
     solution = solve(2.0)
     assert solution.converged and solution.aux["seen"] == solution.params["x"]

@@ -42,8 +42,8 @@ def test_hock_and_schittkowski():
     moved[::each] = hs.STARTS
     numbers = (k, moved, hs.LOWER[k], hs.UPPER[k], hs.LEAST[k], hs.MOST[k])
     batch = quick_jit(jax.vmap(solve_hs))(*numbers)
-    f = jax.jit(jax.value_and_grad(hs.objective))
-    c = jax.jit(lambda x, i: (hs.constraint(x, i), jax.jacobian(hs.constraint)(x, i)))
+    f = quick_jit(jax.value_and_grad(hs.objective))
+    c = quick_jit(lambda x, i: (hs.constraint(x, i), jax.jacobian(hs.constraint)(x, i)))
     assert batch.converged.all(), np.array(batch.status)
     evaluations, of_slsqp = 0, 0
     for lane, (i, _, lower, upper, least, most) in enumerate(zip(*numbers, strict=True)):

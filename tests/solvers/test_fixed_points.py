@@ -8,6 +8,7 @@ import pytest
 import jaxopt_lite as jo
 from jaxopt_lite import Status
 from jaxopt_lite.solvers import anderson, fixed_point_iteration
+from tests.quick import quick_jit
 from tests.solvers.families import one_of, solve_all
 
 BOTH = (fixed_point_iteration(), anderson())
@@ -121,7 +122,7 @@ def test_trees_complex_leaves_and_a_start_that_is_one():
 
 def test_a_batch_and_a_sweep_over_beta():
     one = lambda start, beta: jo.fixed_point(jnp.cos, start, fixed_point_iteration(beta))
-    batch = jax.jit(jax.vmap(one))(jnp.array([[0.1], [1.0], [2.0]]), jnp.array([0.5, 0.8, 1.0]))
+    batch = quick_jit(jax.vmap(one))(jnp.array([[0.1], [1.0], [2.0]]), jnp.array([0.5, 0.8, 1.0]))
     assert batch.converged.all() and len(set(np.asarray(batch.evaluations).tolist())) == 3
     np.testing.assert_allclose(batch.params, 0.739085, 1e-4)
 

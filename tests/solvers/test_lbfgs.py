@@ -7,6 +7,7 @@ import pytest
 
 import jaxopt_lite as jo
 from jaxopt_lite.solvers import linesearch
+from tests.quick import quick_jit
 from tests.solvers.problems import TEN, rosenbrock
 
 
@@ -33,7 +34,7 @@ def test_classic_problems_in_float32():
 def test_a_batch_is_a_loop_and_waits_for_no_line_search():
     """Every lane ends by itself, with the numbers that it has alone."""
     starts = jnp.asarray(np.random.default_rng(0).normal(size=(6, 2)) * 2, jnp.float32)
-    batch = jax.jit(jax.vmap(lambda start: jo.minimize(rosenbrock, start)))(starts)
+    batch = quick_jit(jax.vmap(lambda start: jo.minimize(rosenbrock, start)))(starts)
     for i, start in enumerate(starts):
         alone = jo.minimize(rosenbrock, start)
         assert batch.converged[i] and alone.converged

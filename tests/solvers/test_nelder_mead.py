@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import jaxopt_lite as jo
+from tests.quick import quick_jit
 from tests.solvers.families import families, one_of, solve_all
 from tests.solvers.problems import TEN, rosenbrock
 
@@ -34,7 +35,7 @@ def test_bounds_do_not_flatten_the_simplex():
     starts, lower, upper, wanted = (np.array([row[k] for row in rows]) for k in (1, 2, 3, 4))
     f = one_of(*(row[0] for row in rows))
     solve = lambda start, low, high, i: jo.minimize(f, start, METHOD, (i,), (low, high), max_steps=3000)
-    solution = jax.jit(jax.vmap(solve))(starts, lower, upper, np.arange(5))
+    solution = quick_jit(jax.vmap(solve))(starts, lower, upper, np.arange(5))
     assert solution.converged.all(), solution.status
     np.testing.assert_allclose(solution.params, wanted, atol=1e-5)
 
@@ -45,7 +46,7 @@ def test_scales_of_the_value_and_of_the_parameters_also_from_zeros():
     grid = np.meshgrid(np.array([1e-8, 1e8], np.float32), np.array([1e-8, 1e-4, 1, 1e8], np.float32), [0, 1])
     factors, units, which = (a.ravel() for a in grid)
     starts = np.array([[-1.2, 1.0], [0.0, 0.0]], np.float32)[which]
-    solution = jax.jit(jax.vmap(solve))(starts, factors, units)
+    solution = quick_jit(jax.vmap(solve))(starts, factors, units)
     right = np.isclose(solution.params / units[:, None], 1, atol=1e-2).all(axis=1)
     assert (right & solution.converged)[which == 0].all() and (right | ~solution.converged).all(), solution.status
     assert right[(which == 1) & (units <= 1)].all()

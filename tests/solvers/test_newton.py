@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import jaxopt_lite as jo
+from tests.quick import quick_jit
 from tests.solvers.families import families, one_of, solve_all
 from tests.solvers.problems import TEN, rosenbrock
 
@@ -56,7 +57,7 @@ def test_scales_of_the_value_and_of_the_parameters():
         solve = lambda factor, unit, method=method: jo.minimize(
             f, unit * jnp.array([-1.2, 1.0]), method=method, args=(factor, unit)
         )
-        solution = jax.jit(jax.vmap(solve))(factors, units)
+        solution = quick_jit(jax.vmap(solve))(factors, units)
         assert solution.converged.all() and solution.evaluations.max() < 60, solution.status
         np.testing.assert_allclose(solution.params / units[:, None], np.ones((12, 2)), 5e-3)
 
@@ -89,7 +90,7 @@ def test_an_offset_of_the_value_changes_little():
     f = lambda x, offset: 0.5 * jnp.sum(jnp.arange(1.0, 61.0) * (x - 1) ** 2) + offset
     for method in METHODS:
         solve = lambda offset, method=method: jo.minimize(f, jnp.zeros(60), args=(offset,), method=method)
-        solution = jax.jit(jax.vmap(solve))(jnp.array([0.0, 1e4, -1e4]))
+        solution = quick_jit(jax.vmap(solve))(jnp.array([0.0, 1e4, -1e4]))
         assert solution.converged.all() and solution.evaluations.max() < 20
         np.testing.assert_allclose(solution.params, 1, 1e-3)
 
@@ -109,7 +110,7 @@ def test_endings_that_are_no_solutions_say_so_and_what_is_not_finite_is_stepped_
     wanted = [jo.Status.NON_FINITE, jo.Status.LINE_SEARCH_FAILED, jo.Status.UNBOUNDED, jo.Status.STALLED]
     for method in METHODS:
         solve = lambda start, i, method=method: jo.minimize(f, start, args=(i,), method=method)
-        solution = jax.jit(jax.vmap(solve))(starts, np.array([0, 1, 2, 3, 4, 4]))
+        solution = quick_jit(jax.vmap(solve))(starts, np.array([0, 1, 2, 3, 4, 4]))
         assert solution.status[:4].tolist() == wanted and bool(jnp.isfinite(solution.params).all()), method
         assert solution.converged[4:].all()
         np.testing.assert_allclose(solution.params[4:], 10, 1e-3)

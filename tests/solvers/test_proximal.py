@@ -86,7 +86,7 @@ def test_logistic_regressions_are_as_good_as_those_of_scikit_learn():
     for f, start, x, y, labels in rows:
         method = lambda ratio: proximal(jo.elastic_net_penalty(1.0, ratio, mask))
         solve = lambda ratio: jo.minimize(f, start, method(ratio), (x, labels), max_steps=5000)  # noqa: B023
-        found = jax.jit(jax.vmap(solve))(np.array([0.0, 1.0]))
+        found = quick_jit(jax.vmap(solve))(np.array([0.0, 1.0]))
         for i, (penalty, algorithm, tol) in enumerate((("l2", "lbfgs", 1e-10), ("l1", "saga", 1e-5))):
             model = LogisticRegression(penalty=penalty, solver=algorithm, tol=tol, max_iter=20_000)
             with warnings.catch_warnings():
@@ -142,7 +142,7 @@ def test_every_projection_of_optax_in_one_program_with_derivatives_in_its_radius
 
 
 def test_from_a_vertex_of_the_simplex_and_again_from_the_solution():
-    solve = jax.jit(lambda x: jo.minimize(quadratic, x, projected(projections.projection_simplex)))
+    solve = quick_jit(lambda x: jo.minimize(quadratic, x, projected(projections.projection_simplex)))
     for start in (np.array([1.0, 0.0, 0.0], np.float32), np.array([5.0, -1.0, 3.0], np.float32)):
         found = solve(start)
         assert found.converged and found.params[2] == 0 and found.params.dtype == np.float32

@@ -15,6 +15,7 @@ from jaxopt_lite.core.method import Objective, Status
 from jaxopt_lite.solve.solution import begin, run, solution_of
 from jaxopt_lite.solvers.linear_model import covariance
 from jaxopt_lite.solvers.robust import LOSSES, rho
+from tests.quick import quick_jit
 from tests.solvers.more_garbow_hillstrom import PROBLEMS, broyden_tridiagonal, reached, rosenbrock
 
 METHODS = [jo.solvers.levenberg_marquardt(), jo.solvers.gauss_newton()]
@@ -24,7 +25,7 @@ BOTH = pytest.mark.parametrize("method", METHODS, ids=["lm", "gn"])
 def check_nist(name):
     """From both starts, and again from both ends; the evaluations from the starts."""
     residual, starts, params, errors, cost = nist.problem(name)
-    solve = jax.jit(jax.vmap(lambda start: jo.least_squares(residual, start)))
+    solve = quick_jit(jax.vmap(lambda start: jo.least_squares(residual, start)))
     solutions = solve(starts)
     again = solve(solutions.params)
     assert solutions.converged.all() and again.converged.all() and (again.evaluations <= 3).all(), name
@@ -81,7 +82,7 @@ def test_units_do_not_matter(method):
         solution = jo.least_squares(pulse, start * scale, args=(units, data), method=method)
         return solution.converged, solution.evaluations, jnp.abs(solution.params / (true * scale) - 1)
 
-    converged, evaluations, errors = jax.jit(jax.vmap(fit))(units)
+    converged, evaluations, errors = quick_jit(jax.vmap(fit))(units)
     assert converged.all() and evaluations.max() <= 20 and errors.max() < 1e-4
 
 
@@ -98,7 +99,7 @@ def test_bounds_are_met_exactly_and_nothing_is_evaluated_outside(method):
     solve = lambda start, low, high: jo.least_squares(
         valley, start, method, args=(high,), bounds=(low, high), max_steps=200
     )
-    solution = jax.jit(jax.vmap(solve))(starts, lower, upper)
+    solution = quick_jit(jax.vmap(solve))(starts, lower, upper)
     assert solution.converged.tolist() == [True, True, False, True] and solution.status[2] == Status.INFEASIBLE
     assert solution.params[0, 0] == 0.75 and solution.params[1, 0] == 0.5 and solution.params[3].tolist() == [2, 4]
     np.testing.assert_allclose(solution.params[:2, 1], [0.5625, 0.25], atol=1e-8)
@@ -123,7 +124,7 @@ def test_robust_losses_are_those_of_scipy():
         objective = Objective(residual=decay, rho=lambda z: jax.lax.switch(which, losses, z), tol=1e-10)
         return solution_of(run(method, objective, begin(method, objective, jnp.array([1.0, 0.3])), 100))
 
-    ours = jax.jit(solve)(jnp.arange(len(LOSSES)))
+    ours = quick_jit(solve)(jnp.arange(len(LOSSES)))
     assert ours.converged.all()
     residual = lambda p: p[0] * np.exp(-p[1] * T) - Y
     jacobian: Any = lambda p: np.stack([np.exp(-p[1] * T), -p[0] * T * np.exp(-p[1] * T)], axis=1)
@@ -142,7 +143,7 @@ def test_a_plateau_is_no_minimum():
     solve = lambda start, f_scale: jo.least_squares(
         decay, start, jo.solvers.gauss_newton(), loss="cauchy", f_scale=f_scale
     )
-    solution = jax.jit(jax.vmap(solve))(jnp.array([[1.0, 0.3], [3.0, 0.1]]), jnp.array([0.1, 0.1]))
+    solution = quick_jit(jax.vmap(solve))(jnp.array([[1.0, 0.3], [3.0, 0.1]]), jnp.array([0.1, 0.1]))
     np.testing.assert_allclose(solution.params[0], [2.0352675, 0.3775335], rtol=1e-6)
     assert solution.converged[0] and (not solution.converged[1] or solution.params[1, 1] < 1)
 
@@ -184,7 +185,7 @@ def test_endings_are_honest(method):
         lambda p, which: jax.lax.switch(which, branches, p), start, method, args=(which,), max_steps=100
     )
     starts = jnp.array([start for _, start in ENDINGS.values()])
-    solution = jax.jit(jax.vmap(solve))(jnp.arange(len(ENDINGS)), starts)
+    solution = quick_jit(jax.vmap(solve))(jnp.arange(len(ENDINGS)), starts)
     status = dict(zip(ENDINGS, map(Status, solution.status.tolist()), strict=True))
     params = dict(zip(ENDINGS, solution.params.tolist(), strict=True))
     assert status["non-finite"] == Status.NON_FINITE and status["wrong gradient"] == Status.LINE_SEARCH_FAILED
