@@ -21,7 +21,7 @@ POLICIES = [
     "successive_halving(2, asynchronous=True, concurrency=3)",
     "population_based(interval=4)",
 ]
-KILLS = 20
+KILLS = 10
 
 
 @pytest.fixture(scope="module")
