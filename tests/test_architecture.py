@@ -86,7 +86,7 @@ PLAN = (
             *("static", "distributions", "space", "configs", "proposal"),  # what is searched
             *("samplers", "adaptive"),  # which points
             *("ledger", "policies", "population"),  # which trials are promoted
-            *("events", "program", "pool", "groups", "engine"),  # running them
+            *("program", "pool", "groups", "engine"),  # running them
         )
     },
     {

@@ -17,7 +17,7 @@ import pytest
 
 import jaxopt_lite as jo
 from jaxopt_lite.report.exports import write_trials
-from jaxopt_lite.sweeps.events import Outcome, Winner
+from jaxopt_lite.sweeps.engine import Outcome, Winner
 from jaxopt_lite.sweeps.ledger import Copy
 from tests.sweeps import small
 

@@ -62,6 +62,20 @@ class StaticPart:
         rest = iter([numbers[i] for i in range(len(self.names))])
         return _map(lambda path, part: part.join(rest) if isinstance(part, _Leaves) else copied(part), self.skeleton)
 
+    def explain(self, error: Exception) -> list[str]:
+        """A hint to add to an error of `trial`, if it comes of numbers that are traced."""
+        of_shapes = isinstance(error, TypeError) and any(words in str(error) for words in _OF_SHAPES)
+        if not self.names or not (of_shapes or isinstance(error, jax.errors.JAXTypeError)):
+            return []
+        return [
+            f"traced numbers are here {', '.join(self.names)}; what decides about shapes or Python's control flow must "
+            "be static: use choice(...) or int_uniform(...)"
+        ]
+
+
+# In messages of Python, NumPy and JAX, where a float32 was given for a length.
+_OF_SHAPES = ("interpreted as an integer", "integers or a single integer", "of concrete values", "shapes must be")
+
 
 def split(config: Config) -> tuple[StaticPart, np.ndarray]:
     """Take a config of a space apart: its static part, and its traced numbers, float32 [k].

@@ -8,20 +8,75 @@ what a trial computes depends on none of these.
 import collections
 import dataclasses
 from collections.abc import Generator, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
 
-from jaxopt_lite.sweeps.events import Advanced, Happened, Outcome, Reply, Winner
 from jaxopt_lite.sweeps.groups import Groups
-from jaxopt_lite.sweeps.ledger import STOPPED
+from jaxopt_lite.sweeps.ledger import STOPPED, Ledger
 from jaxopt_lite.sweeps.policies import Policy
-from jaxopt_lite.sweeps.pool import Call, Runner
+from jaxopt_lite.sweeps.pool import Runner
 from jaxopt_lite.sweeps.samplers import Sampler
+from jaxopt_lite.train.calls import fetched
 from jaxopt_lite.transforms.schedule_free import eval_params
 
 __all__ = []
+
+
+class Happened(NamedTuple):
+    """Something to note in the log.
+
+    Attributes:
+        what: "proposed" (trials were added), "decided" (by the policy: trials that it stopped, copies as trial, source
+            and step, and how many trials have steps to do), "compiled", "narrowed" (the memory did not suffice, so
+            cohorts of a group are narrower; none of its trials had advanced), "groupfailed" (`trial` raised), or
+            "unread" (dimensions of the space that `trial` reads in no group).
+        facts: by name.
+    """
+
+    what: str
+    facts: dict[str, Any]
+
+
+class Advanced(NamedTuple):
+    """A call of a program has ended: some trials advanced from a step by at most `steps`; `ledger.step` has how far."""
+
+    trials: np.ndarray
+    step: int
+    steps: int
+
+
+class Reply(NamedTuple):
+    """What a driver may answer to any event.
+
+    Attributes:
+        save: yield a `Snapshot` as soon as nothing is in flight.
+        stop: end, after a `Snapshot`.
+        points: the most points of a call from now on.
+    """
+
+    save: bool = False
+    stop: bool = False
+    points: int | None = None
+
+
+class Winner(NamedTuple):
+    """The best trial's state, with a leading axis of seeds, and its scores on the test data."""
+
+    number: int
+    params: Any
+    model_state: Any
+    test: dict[str, np.ndarray]
+
+
+class Outcome(NamedTuple):
+    """The result of a sweep; complete is False where it was stopped before its end."""
+
+    ledger: Ledger
+    best: Winner | None
+    complete: bool
+
 
 T = TypeVar("T")
 Events = Generator[Any, Reply | None, T]
@@ -29,7 +84,7 @@ Events = Generator[Any, Reply | None, T]
 
 @dataclasses.dataclass
 class Leg:
-    """A cohort on its way to its target."""
+    """A cohort on its way from a step to a target, in one call or several."""
 
     runner: Runner
     trials: np.ndarray
@@ -65,7 +120,7 @@ class Engine:
                 "`with jax.disable_jit(False):`, and step through one trial by `fit(*trial(config), ...)`"
             )
         self.ledger = self.groups.ledger
-        self._flying: collections.deque[tuple[Runner, Call]] = collections.deque()  # calls, the oldest first
+        self._flying: collections.deque[tuple[Leg, list]] = collections.deque()  # calls and what they measure
         self._reply = Reply()
         self._has_told_unread = False
 
@@ -174,45 +229,47 @@ class Engine:
 
     def _call(self, leg: Leg, device: Any) -> Events[None]:
         """Begin the next call of a cohort, and wait for an earlier one."""
-        ledger, runner = self.ledger, leg.runner
+        ledger, runner, every = self.ledger, leg.runner, self.ledger.eval_every
         trials = leg.trials[ledger.running[leg.trials]]  # those not known to have diverged
-        every, most = ledger.eval_every, self._reply.points or ledger.points
-        points = min((leg.target - leg.step) // every, runner.points, most)
+        points = min((leg.target - leg.step) // every, runner.points, self._reply.points or ledger.points)
+        call = Leg(runner, trials, leg.step, leg.step + points * every)
         if len(trials):
             copies = {copy.trial: copy for copy in ledger.lineage if copy.step == leg.step}  # the latest of each trial
             reset = np.isin(trials, [trial for trial, copy in copies.items() if copy.reset])
             try:
                 yield from self._announce(runner, device)
                 numbers = np.stack([self.groups.numbers[trial] for trial in trials])
-                self._flying.append((runner, runner.launch(trials, numbers, leg.step, points, reset, device)))
+                self._flying.append((call, runner.launch(trials, numbers, leg.step, points, reset, device)))
             except jax.errors.JaxRuntimeError as error:
                 yield from self._narrow(runner, error)
-        leg.step += points * every
+        leg.step = call.target
         if len(self._flying) > 2 * len(self.groups.devices):
             yield from self._land()
 
     def _land(self) -> Events[None]:
         """Wait for the oldest call, and record what it measured."""
-        runner, call = self._flying.popleft()
+        call, measured = self._flying.popleft()
+        ledger, runner = self.ledger, call.runner
         try:
-            curves, finite = runner.collect(call)
+            curves, finite = fetched(measured)
         except jax.errors.JaxRuntimeError as error:
             return (yield from self._narrow(runner, error))
-        alive = self.ledger.running[call.trials]  # the others diverged in the call before
-        trials = call.trials[alive]
-        self.ledger.record(trials, {name: curve[:, alive] for name, curve in curves.items()}, finite[:, alive])
-        waiting = trials[self.ledger.step[trials] == self.ledger.target[trials]]
+        runner.begun = True
+        alive = np.flatnonzero(ledger.running[call.trials])  # the others diverged in the call before
+        trials, points = call.trials[alive], (call.target - call.step) // ledger.eval_every
+        ledger.record(trials, {name: curve[:points, alive] for name, curve in curves.items()}, finite[:points, alive])
+        waiting = trials[ledger.step[trials] == ledger.target[trials]]
         if 0 < len(waiting) < runner.width:  # empty slots would take memory as long as they wait
             runner.pool.settle(waiting.tolist())
-        if not self.ledger.running[trials].all():
+        if not ledger.running[trials].all():
             self.groups.forget(4 * runner.width)
-        yield from self._tell(Advanced(trials, call.step, call.points * self.ledger.eval_every))
+        yield from self._tell(Advanced(trials, call.step, call.target - call.step))
 
     def _narrow(self, runner: Runner, error: Exception) -> Events[None]:
         """Halve the width where memory did not suffice and nothing has advanced; else raise."""
         if "RESOURCE_EXHAUSTED" not in str(error) or runner.begun or runner.width == 1:
             raise error
-        self._flying = collections.deque(pair for pair in self._flying if pair[0] is not runner)
+        self._flying = collections.deque(pair for pair in self._flying if pair[0].runner is not runner)
         width = self.groups.add(runner.group, runner.row, runner.width // 2).width
         yield from self._tell(Happened("narrowed", {"group": runner.group.static.label, "width": width}))
 

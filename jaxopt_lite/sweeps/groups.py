@@ -3,19 +3,25 @@
 import contextlib
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from jaxopt_lite.sweeps.configs import Reading, StaticPart, split
-from jaxopt_lite.sweeps.events import Snapshot
 from jaxopt_lite.sweeps.ledger import FAILED, RUNNING, Copy, Ledger
-from jaxopt_lite.sweeps.pool import Runner, usual_width
+from jaxopt_lite.sweeps.pool import Runner
 from jaxopt_lite.sweeps.program import Group, SweepPlan
 from jaxopt_lite.train.plan import is_highest_best, watched
 
 __all__ = []
+
+
+class Snapshot(NamedTuple):
+    """All that a sweep needs to resume: arrays to save, and facts about them."""
+
+    arrays: dict[str, Any]
+    facts: dict[str, Any]
 
 
 @dataclasses.dataclass(eq=False)
@@ -93,7 +99,7 @@ class Groups:
                 # jax.tree.map(f, config, other) takes no other class of dicts
                 return Group(self.trial, static, numbers, self.plan)
         except Exception as error:
-            for text in (f"trial was called with {config}", *reading.explain(error)):
+            for text in (f"trial was called with {config}", *static.explain(error), *reading.explain(error)):
                 error.add_note(f"sweep: {text}")
             raise
 
@@ -114,13 +120,13 @@ class Groups:
     def add(self, group: Group, row: np.ndarray, width: int | None = None) -> Runner:
         """The runner of a group, a row of whose trials is given; without a width, of the one asked for, or usual."""
         ledger = self.ledger
-        ledger.metric = watched("sweep", self.plan.metric or ledger.metric or None, group.metrics)
+        ledger.metric = watched("sweep", self.plan.metric or ledger.metric or None, group.shapes.names)
         ledger.highest = is_highest_best("sweep", ledger.metric, self.plan.mode)
         active = zip(ledger.space.dimensions, ledger.space.active(row[None])[0], strict=True)
         ledger.decays |= {d.name for d, is_active in active if is_active and ".".join(d.path) in group.decays}
         trials = self.static.count(group.static)
-        width = width or self.width or usual_width(group, trials, self.devices[0])
-        runner = self.runners[group.static] = Runner(group, row, width, trials, self.devices, self._stored)
+        runner = Runner(group, row, width or self.width, trials, self.devices, self._stored)
+        self.runners[group.static] = runner
         return runner
 
     def check(self, trials: np.ndarray) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import jaxopt_lite as jo
-from jaxopt_lite.sweeps.events import Advanced, Happened, Reply
+from jaxopt_lite.sweeps.engine import Advanced, Happened, Reply
 from jaxopt_lite.sweeps.ledger import DIVERGED, FAILED, FINISHED
 from jaxopt_lite.sweeps.policies import Decision, median_stopping, policy, run_all, successive_halving
 from jaxopt_lite.sweeps.population import lineage, population_based, replay
