@@ -89,8 +89,6 @@ def split(config: Config) -> tuple[StaticPart, np.ndarray]:
     keys, numbers, names, labels = [], [], [], []
 
     def cut(path, node):
-        if isinstance(node, (np.ndarray, jax.Array)):
-            raise TypeError(f"a config holds {describe(node)}; its numbers must be NumPy float32 scalars")
         if type(node) is not np.float32 and not isinstance(node, Value):
             keys.append((path, frozen(node)))
             labels.append(f"{'.'.join(path)}={printed(node)}")
@@ -100,8 +98,7 @@ def split(config: Config) -> tuple[StaticPart, np.ndarray]:
             if not jnp.issubdtype(getattr(leaf, "dtype", type(leaf)), jnp.floating):
                 raise TypeError(f"a config holds {node!r}, of which {describe(leaf)} is a leaf; it must be a float")
             numbers.extend(np.ravel(leaf))
-            inside = [jax.tree_util.keystr(inner, simple=True, separator=".")] if inner else []
-            at = ".".join([*path, *inside])
+            at = ".".join([*path, *(jax.tree_util.keystr((key,), simple=True) for key in inner)])
             names.extend([f"{at}.{i}" for i in range(np.size(leaf))] if np.ndim(leaf) else [at])
         part = _Leaves(treedef, tuple(np.shape(leaf) for _, leaf in leaves))
         keys.append((path, part))

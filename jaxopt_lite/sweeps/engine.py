@@ -8,7 +8,7 @@ what a trial computes depends on none of these.
 import collections
 import dataclasses
 from collections.abc import Generator, Iterator, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -16,10 +16,9 @@ import numpy as np
 from jaxopt_lite.sweeps.groups import Groups
 from jaxopt_lite.sweeps.ledger import STOPPED, Ledger
 from jaxopt_lite.sweeps.policies import Policy
-from jaxopt_lite.sweeps.pool import Runner
+from jaxopt_lite.sweeps.pool import Runner, Winner
 from jaxopt_lite.sweeps.samplers import Sampler
 from jaxopt_lite.train.calls import fetched
-from jaxopt_lite.transforms.schedule_free import eval_params
 
 __all__ = []
 
@@ -40,10 +39,9 @@ class Happened(NamedTuple):
 
 
 class Advanced(NamedTuple):
-    """A call of a program has ended: some trials advanced from a step by at most `steps`; `ledger.step` has how far."""
+    """A call of a program has ended: some trials advanced by at most `steps`; `ledger.step` has how far."""
 
     trials: np.ndarray
-    step: int
     steps: int
 
 
@@ -61,15 +59,6 @@ class Reply(NamedTuple):
     points: int | None = None
 
 
-class Winner(NamedTuple):
-    """The best trial's state, with a leading axis of seeds, and its scores on the test data."""
-
-    number: int
-    params: Any
-    model_state: Any
-    test: dict[str, np.ndarray]
-
-
 class Outcome(NamedTuple):
     """The result of a sweep; complete is False where it was stopped before its end."""
 
@@ -78,8 +67,7 @@ class Outcome(NamedTuple):
     complete: bool
 
 
-T = TypeVar("T")
-Events = Generator[Any, Reply | None, T]
+Events = Generator[Any, Reply | None, Any]
 
 
 @dataclasses.dataclass
@@ -124,8 +112,8 @@ class Engine:
         self._reply = Reply()
         self._has_told_unread = False
 
-    def run(self) -> Events[Outcome]:
-        """Run to the end, or until told to stop."""
+    def run(self) -> Events:
+        """Run to the end, or until told to stop; it returns an `Outcome`."""
         ledger = self.ledger
         while True:
             yield from self._tell_unread()
@@ -143,19 +131,18 @@ class Engine:
                 return self._outcome(complete=True)
             yield from self._propose()
 
-    def _tell(self, event: Any) -> Events[None]:
+    def _tell(self, event: Any) -> Events:
         """Yield an event and note the answer."""
         reply = yield event
         if reply is not None:
             self._reply = reply._replace(save=reply.save or self._reply.save, stop=reply.stop or self._reply.stop)
 
-    def _propose(self) -> Events[None]:
+    def _propose(self) -> Events:
         """Ask the sampler for its next batch of trials."""
         ledger, n = self.ledger, len(self.ledger)
         count = min(self.sampler.batch(ledger.space) or self.trials, self.trials - n)
-        scores = ledger.last_scores()
-        table = self.sampler.propose(ledger.space, ledger.seed, n, count, self.initial, ledger.table, scores)
-        new = ledger.extend(table)
+        so_far = ledger.table, ledger.last_scores()
+        new = ledger.extend(self.sampler.propose(ledger.space, ledger.seed, n, count, self.initial, *so_far))
         self.groups.assign(new)
         groups = self.groups.listed(self.max_groups)
         for static in groups:
@@ -168,31 +155,28 @@ class Engine:
         self.groups.check(new)
         yield from self._tell(Happened("proposed", {"first": int(new[0]), "count": len(new), "groups": len(groups)}))
 
-    def _tell_unread(self) -> Events[None]:
+    def _tell_unread(self) -> Events:
         """Tell once, when all groups are there, which dimensions `trial` never reads."""
-        n = len(self.ledger)
-        if not self._has_told_unread and n >= (self.trials if self.ledger.space.static else 1):
+        if not self._has_told_unread and len(self.ledger) >= (self.trials if self.ledger.space.static else 1):
             self._has_told_unread = True
-            names, text = self.groups.unread()
-            if names:
-                yield from self._tell(Happened("unread", {"names": names, "text": text}))
+            if facts := self.groups.unread():
+                yield from self._tell(Happened("unread", facts))
 
-    def _decide(self) -> Events[None]:
+    def _decide(self) -> Events:
         """Ask the policy, and carry out its decision."""
         ledger = self.ledger
         decision = self.policy.decide(ledger)
         ledger.bracket[:] = decision.bracket
         stopped = np.flatnonzero(decision.stop & ledger.running)
         ledger.status[stopped] = STOPPED
-        if decision.copies:
-            self.groups.copy(decision.copies)
+        self.groups.copy(decision.copies)
         running = ledger.running
         ledger.target[running] = np.maximum(decision.target, ledger.step)[running]
         self.groups.forget()
         facts = {"stopped": stopped, "copies": [copy[:3] for copy in decision.copies]}
         yield from self._tell(Happened("decided", {**facts, "pending": int(ledger.pending.sum())}))
 
-    def _advance(self) -> Events[None]:
+    def _advance(self) -> Events:
         """Bring the pending trials to their targets, as many cohorts at a time as there are devices.
 
         It ends early when the driver wants to save or stop, or a group's cohorts became narrower.
@@ -227,7 +211,7 @@ class Engine:
             for i in range(0, len(trials), runner.width)
         ]
 
-    def _call(self, leg: Leg, device: Any) -> Events[None]:
+    def _call(self, leg: Leg, device: Any) -> Events:
         """Begin the next call of a cohort, and wait for an earlier one."""
         ledger, runner, every = self.ledger, leg.runner, self.ledger.eval_every
         trials = leg.trials[ledger.running[leg.trials]]  # those not known to have diverged
@@ -246,7 +230,7 @@ class Engine:
         if len(self._flying) > 2 * len(self.groups.devices):
             yield from self._land()
 
-    def _land(self) -> Events[None]:
+    def _land(self) -> Events:
         """Wait for the oldest call, and record what it measured."""
         call, measured = self._flying.popleft()
         ledger, runner = self.ledger, call.runner
@@ -263,9 +247,9 @@ class Engine:
             runner.pool.settle(waiting.tolist())
         if not ledger.running[trials].all():
             self.groups.forget(4 * runner.width)
-        yield from self._tell(Advanced(trials, call.step, call.target - call.step))
+        yield from self._tell(Advanced(trials, call.target - call.step))
 
-    def _narrow(self, runner: Runner, error: Exception) -> Events[None]:
+    def _narrow(self, runner: Runner, error: Exception) -> Events:
         """Halve the width where memory did not suffice and nothing has advanced; else raise."""
         if "RESOURCE_EXHAUSTED" not in str(error) or runner.begun or runner.width == 1:
             raise error
@@ -273,7 +257,7 @@ class Engine:
         width = self.groups.add(runner.group, runner.row, runner.width // 2).width
         yield from self._tell(Happened("narrowed", {"group": runner.group.static.label, "width": width}))
 
-    def _announce(self, runner: Runner, device: Any) -> Events[None]:
+    def _announce(self, runner: Runner, device: Any) -> Events:
         """Compile, and tell so, the first time."""
         if device not in runner.compiled:
             runner.compiled.add(device)
@@ -284,11 +268,8 @@ class Engine:
 
     def _outcome(self, complete: bool) -> Outcome:
         ledger, best = self.ledger, None
-        ranked = ledger.ranked()
-        if complete and len(ranked):
-            number = int(ranked[0])
-            numbers, step = self.groups.numbers[number], int(ledger.step[number])
-            state, test = self.groups.runner(number).result(number, numbers, step)
-            params = jax.vmap(eval_params)(state.opt_state, state.params)
-            best = Winner(number, params, state.model_state, test)
+        ranked = ledger.ranked().tolist()
+        if complete and ranked:
+            numbers, step = self.groups.numbers[ranked[0]], int(ledger.step[ranked[0]])
+            best = self.groups.runner(ranked[0]).result(ranked[0], numbers, step)
         return Outcome(ledger, best, complete)

@@ -8,7 +8,7 @@ import functools
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ import numpy as np
 from jaxopt_lite.core.programs import Program, digest
 from jaxopt_lite.sweeps.program import FRESH, KEEP, KEY, RESET, Group, run_key, unpack
 from jaxopt_lite.train.data import orders
-from jaxopt_lite.train.state import TrainState
+from jaxopt_lite.transforms.schedule_free import eval_params
 
 __all__ = []
 
@@ -34,17 +34,13 @@ class Pool:
 
     Attributes:
         shapes: shape and dtype of each array of a trial's state.
+        held: the cohort of each trial that has a state.
     """
 
     def __init__(self, shapes: Sequence[jax.ShapeDtypeStruct], seeds: int, spilled: bool):
         self.shapes = [((seeds, *s.shape), s.dtype) for s in shapes]
         self._spilled = spilled
-        self._held: dict[int, Cohort] = {}
-
-    @property
-    def trials(self) -> list[int]:
-        """Numbers of the trials that have a state."""
-        return sorted(self._held)
+        self.held: dict[int, Cohort] = {}
 
     def gather(self, trials: list[int], width: int, device: Any) -> list:
         """The states of trials, [width, seeds, ...]; slots beyond the trials repeat the first one.
@@ -52,10 +48,10 @@ class Pool:
         A whole cohort is given as it is, on a device: the caller may use it up, and holds what comes of it. Any other
         is copied on the host; zeros where the first has no state.
         """
-        if trials[0] not in self._held:
+        if trials[0] not in self.held:
             return [np.zeros((width, *shape), dtype) for shape, dtype in self.shapes]
-        slots, arrays = held = self._held[trials[0]]
-        is_cohort = list(slots) == trials and all(self._held.get(trial) is held for trial in trials)
+        slots, arrays = held = self.held[trials[0]]
+        is_cohort = list(slots) == trials and all(self.held.get(trial) is held for trial in trials)
         if is_cohort and all(isinstance(array, jax.Array) for array in arrays):
             return jax.device_put(arrays, device)
         return self.read(trials + trials[:1] * (width - len(trials)))
@@ -63,23 +59,18 @@ class Pool:
     def hold(self, trials: Sequence[int], arrays: list) -> None:
         """Keep the states of trials, which stand in the first slots of arrays."""
         kept = [np.asarray(array) for array in arrays] if self._spilled else arrays
-        self._held.update(dict.fromkeys(trials, ({trial: slot for slot, trial in enumerate(trials)}, kept)))
+        self.held.update(dict.fromkeys(trials, ({trial: slot for slot, trial in enumerate(trials)}, kept)))
 
     def settle(self, trials: Sequence[int]) -> None:
         """Keep the states of trials alone, on the host, without the other slots of their cohorts."""
         self.hold(trials, self.read(trials))
 
-    def drop(self, trials: Sequence[int]) -> None:
-        """Forget the states of trials that have one."""
-        for trial in trials:
-            self._held.pop(trial, None)
-
     def read(self, trials: Sequence[int]) -> list[np.ndarray]:
         """Copies of the states of trials, [trials, seeds, ...]."""
         found = [np.empty((len(trials), *shape), dtype) for shape, dtype in self.shapes]
-        for _, together in itertools.groupby(range(len(trials)), key=lambda i: id(self._held[trials[i]])):
+        for _, together in itertools.groupby(range(len(trials)), key=lambda i: id(self.held[trials[i]])):
             at = list(together)
-            slots, arrays = self._held[trials[at[0]]]
+            slots, arrays = self.held[trials[at[0]]]
             for out, array in zip(found, arrays, strict=True):
                 out[at] = np.asarray(array)[[slots[trials[i]] for i in at]]
         return found
@@ -89,6 +80,15 @@ _CPU_WIDTH, _CPU_BYTES = 16, 2**24  # trials, and bytes of their states: more ga
 _WIDTH, _SHARE = 1024, 0.25  # elsewhere: trials, and the share of the device's memory that their states may take
 _SPILL = 1 / 3  # of the device's memory: beyond it the states of a group, of which old cohorts may double, are spilled
 _INDICES = 2**22  # of examples that go to the device in one call
+
+
+class Winner(NamedTuple):
+    """The best trial's state, with a leading axis of seeds, and its scores on the test data, float32 [seeds]."""
+
+    number: int
+    params: Any
+    model_state: Any
+    test: dict[str, np.ndarray]
 
 
 class Runner:
@@ -110,13 +110,7 @@ class Runner:
     """
 
     def __init__(
-        self,
-        group: Group,
-        row: np.ndarray,
-        width: int | None,
-        trials: int,
-        devices: Sequence[Any],
-        stored: dict[tuple, Any],
+        self, group: Group, row: np.ndarray, width: int | None, trials: int, devices: Sequence, stored: dict[tuple, Any]
     ):
         self.group, self.row, self._stored, plan = group, row, stored, group.plan
         self.width = width = width or _usual_width(group, trials, devices[0])
@@ -124,7 +118,8 @@ class Runner:
         memory = _memory(devices[0])
         spilled = memory is not None and group.bytes * trials > _SPILL * memory * len(devices)
         self.pool = Pool(group.packed_shapes, plan.seeds, spilled)
-        self._orders = functools.lru_cache(maxsize=4096)(self._order_of)
+        order_of = lambda seed, trial: orders(run_key(seed, trial), group.task.rows or 0, group.batch)
+        self._orders = functools.lru_cache(maxsize=4096)(order_of)
         self._segments = functools.lru_cache(maxsize=4)(self._segment)
         runs = (width, plan.seeds) if plan.independent else (plan.seeds,)
         most = _INDICES // max(1, math.prod(runs) * plan.eval_every * group.batch)
@@ -165,7 +160,7 @@ class Runner:
             Curves and whether they are finite: see `Group.cohort`; the first m slots are those of the trials.
         """
         width, m = self.width, len(trials)
-        slots = np.concatenate([np.arange(m), np.zeros(width - m, np.int64)])  # the rest repeats the first
+        slots = np.pad(np.arange(m), (0, width - m))  # the rest repeats the first
         mode = np.where(reset, RESET, KEEP) if step else np.full(m, FRESH)
         plan, place = self.group.plan, (self.group.digest, device)
         own = tuple(trials[slots].tolist()) if plan.independent else ()
@@ -178,20 +173,17 @@ class Runner:
         self.pool.hold(trials.tolist(), packed)
         return measured
 
-    def result(self, trial: int, numbers: np.ndarray, step: int) -> tuple[TrainState, dict[str, np.ndarray]]:
-        """The rows of one trial, with a leading axis of seeds, and its scores on the test data, float32 [seeds]."""
+    def result(self, trial: int, numbers: np.ndarray, step: int) -> Winner:
+        """What becomes of a trial that is the best."""
         group, plan, found = self.group, self.group.plan, {}
         packed = [jnp.asarray(array[0]) for array in self.pool.read([trial])]
         if group.task.test is not None:
             keys = _keys(plan.seed, plan.seeds, (trial,) if plan.independent else ()).reshape(-1)
             score = functools.partial(group.test_scores, numbers, step)
             found = jax.jit(jax.vmap(score, in_axes=(0, 0, None)))(packed, keys, group.task.test)
-        return unpack(packed, group.row_shapes), {f"test.{name}": np.asarray(value) for name, value in found.items()}
-
-    def _order_of(self, seed: int, trial: int | None) -> Any:
-        key = run_key(seed)
-        key = key if trial is None else jax.random.fold_in(key, trial)
-        return orders(key, self.group.task.rows or 0, self.group.batch)
+        rows = unpack(packed, group.row_shapes)
+        params = jax.vmap(eval_params)(rows.opt_state, rows.params)
+        return Winner(trial, params, rows.model_state, {f"test.{name}": np.asarray(x) for name, x in found.items()})
 
     def _segment(self, trials: tuple[int, ...], step: int, points: int) -> np.ndarray:
         """The examples of a call's steps, int32 [(width,) seeds, points, steps, batch], padded to the longest call."""

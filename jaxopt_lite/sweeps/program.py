@@ -117,8 +117,9 @@ class Group:
     def test_scores(self, numbers: np.ndarray, step: int, packed: list, key: jax.Array, test: Any) -> dict:
         """What is measured of one member on the test data, float32 scalars by name."""
         task, optimizer = self._make(jnp.asarray(numbers))
-        rules, state = self._rules_and_state(task, optimizer, unpack(packed, self.row_shapes), key, jnp.int32(step))
-        return rules.score(state, test)
+        rows = unpack(packed, self.row_shapes)
+        state = rows._replace(optimizer=arrays_for(optimizer, rows.params), key=key, step=jnp.int32(step))
+        return Rules.of(task, self.plan, optimizer, norms=False).score(state, test)
 
     def _make(self, numbers: Any) -> tuple[Task, Method]:
         """Call the user's function."""
@@ -138,8 +139,7 @@ class Group:
             values = hyperparameters(optimizer)
             decays = [values[path] for path, parameter in parameters_of(optimizer).items() if parameter.is_decay]
             state = first_state(task, optimizer, key)
-            rules, state = self._rules_and_state(task, optimizer, state, key, state.step)
-            self.shapes = measured(rules, state, data, order)
+            self.shapes = measured(Rules.of(task, self.plan, optimizer, norms=False), state, data, order)
             return (task.train, task.valid, task.test), decays, _rows_of(state)
 
         (data, decays, _), (shapes, _, self.row_shapes) = _dependence(begun, self.static.names, KEY, self.data, order)
@@ -156,12 +156,6 @@ class Group:
         if was != now:
             raise ValueError(f"sweep: trial must return the same data each time, got {was}, then {now}")
 
-    def _rules_and_state(
-        self, task: Task, optimizer: Method, rows: TrainState, key: jax.Array, step: Any
-    ) -> tuple[Rules, TrainState]:
-        state = rows._replace(optimizer=arrays_for(optimizer, rows.params), key=key, step=step)
-        return Rules.of(task, self.plan, optimizer, norms=False), state
-
     def _refresh(self, task: Task, optimizer: Method, mode: Any, rows: TrainState, key: jax.Array) -> TrainState:
         """A member's rows, made anew where that is asked for."""
         opt_state = first_opt_state(task, arrays_for(optimizer, rows.params), rows.params, key)
@@ -174,7 +168,8 @@ class Group:
         rows = unpack(packed, self.row_shapes)
         fresh = lambda rows: self._refresh(task, optimizer, mode, rows, key)
         rows = jax.lax.cond(any_new, fresh, lambda rows: rows, rows)
-        rules, state = self._rules_and_state(task, optimizer, rows, key, step)
+        state = rows._replace(optimizer=arrays_for(optimizer, rows.params), key=key, step=step)
+        rules = Rules.of(task, self.plan, optimizer, norms=False)
 
         def advance(i, loop):
             run, curves, finite = loop
@@ -258,13 +253,14 @@ def unpack(packed: list, like: TrainState) -> TrainState:
     return jax.tree.unflatten(structure, [wrap(x, shape) for x, shape in zip(packed, leaves, strict=True)])
 
 
-def run_key(seed: Any) -> jax.Array:
-    """The key of a run, that of `fit` under JAX's usual settings.
+def run_key(seed: Any, trial: int | None = None) -> jax.Array:
+    """The key of a run, that of `fit` under JAX's usual settings; or one that a trial has for itself.
 
     It is of one kind whatever those settings are: from keys of the kind "rbg", what a run draws under vmap would depend
     on its neighbours.
     """
-    return jax.random.key(seed, impl="threefry2x32")
+    key = jax.random.key(seed, impl="threefry2x32")
+    return key if trial is None else jax.random.fold_in(key, trial)
 
 
 KEY = jax.eval_shape(lambda: run_key(0))

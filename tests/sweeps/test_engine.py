@@ -288,8 +288,8 @@ def test_more_trials_extend_a_sweep_without_changing_it(whole):
     made = small.engine()
     outcome, _, _ = small.drive(made)
     (pool,) = [runner.pool for runner in made.groups.runners.values()]
-    assert pool.trials == [outcome.best.number]
-    assert {len(array) for array in pool._held[outcome.best.number][1]} == {1}, "without the slots of its cohort"
+    assert list(pool.held) == [outcome.best.number]
+    assert {len(array) for array in pool.held[outcome.best.number][1]} == {1}, "without the slots of its cohort"
     longer = small.engine(trials=16)
     longer.groups.restore(made.groups.snapshot())
     extended, _, _ = small.drive(longer)
