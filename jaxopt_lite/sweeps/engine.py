@@ -148,10 +148,8 @@ class Engine:
         for static in groups:
             if static not in self.groups.runners:  # also one that could not be made for the trials before
                 trials = [i for i in new.tolist() if self.groups.static[i] == static]
-                failed = self.groups.begin(static, trials)
-                if failed is not None:
-                    config = str(ledger.space.configs(ledger.table[trials[:1]])[0])
-                    yield from self._tell(Happened("groupfailed", {"group": config, "trials": trials, "error": failed}))
+                if facts := self.groups.begin(trials):
+                    yield from self._tell(Happened("groupfailed", facts))
         self.groups.check(new)
         yield from self._tell(Happened("proposed", {"first": int(new[0]), "count": len(new), "groups": len(groups)}))
 

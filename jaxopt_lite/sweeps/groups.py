@@ -61,11 +61,12 @@ class Groups:
             static, numbers = split(config)
             self.static[trial : trial + 1], self.numbers[trial : trial + 1] = [static], [numbers]
 
-    def begin(self, static: StaticPart, trials: list[int]) -> str | None:
+    def begin(self, trials: list[int]) -> dict[str, Any]:
         """Make the program of a group by the first of its trials whose own numbers are not refused.
 
         Returns:
-            Why all of them failed, if `trial` raised for the whole group and the other groups run on.
+            If `trial` raised for the whole group and the other groups run on: a config as `group`, all its `trials`,
+            and the `error` for which they failed; else nothing.
         """
         for trial in trials:
             try:
@@ -77,12 +78,13 @@ class Groups:
                 message = "; ".join([f"{type(error).__name__}: {error}", *hints])
                 if not self._refuses_numbers(trial):
                     self._fail(trials, message)
-                    return message
+                    config = self.ledger.space.configs(self.ledger.table[[trial]])[0]
+                    return {"group": str(config), "trials": trials, "error": message}
                 self._fail([trial], message)
             else:
                 self.add(group, self.ledger.table[trial].copy())
-                return None
-        return None
+                break
+        return {}
 
     def _group(self, row: np.ndarray) -> Group:
         """Call `trial` for a row of the table, and trace what it returns."""

@@ -115,8 +115,7 @@ class Runner:
         self.group, self.row, self._stored, plan = group, row, stored, group.plan
         self.width = width = width or _usual_width(group, trials, devices[0])
         self.compiled, self.begun = set(), False
-        memory = _memory(devices[0])
-        spilled = memory is not None and group.bytes * trials > _SPILL * memory * len(devices)
+        spilled = group.bytes * trials > _SPILL * (_memory(devices[0]) or math.inf) * len(devices)
         self.pool = Pool(group.packed_shapes, plan.seeds, spilled)
         order_of = lambda seed, trial: orders(run_key(seed, trial), group.task.rows or 0, group.batch)
         self._orders = functools.lru_cache(maxsize=4096)(order_of)
