@@ -29,7 +29,7 @@ class Happened(NamedTuple):
     Attributes:
         what: "proposed" (trials were added), "decided" (by the policy: trials that it stopped, copies as trial, source
             and step, and how many trials have steps to do), "compiled", "narrowed" (the memory did not suffice, so
-            cohorts of a group are narrower; none of its trials had advanced), "groupfailed" (`trial` raised), or
+            cohorts of a group are narrower; none of its states had advanced), "groupfailed" (`trial` raised), or
             "unread" (dimensions of the space that `trial` reads in no group).
         facts: by name.
     """
@@ -110,13 +110,15 @@ class Engine:
         self.ledger = self.groups.ledger
         self._flying: collections.deque[tuple[Leg, list]] = collections.deque()  # calls and what they measure
         self._reply = Reply()
-        self._has_told_unread = False
 
     def run(self) -> Events:
         """Run to the end, or until told to stop; it returns an `Outcome`."""
-        ledger = self.ledger
+        ledger, is_told = self.ledger, False
         while True:
-            yield from self._tell_unread()
+            if not is_told and len(ledger) >= (self.trials if ledger.space.static else 1):  # all groups are there
+                is_told = True
+                if facts := self.groups.unread():
+                    yield from self._tell(Happened("unread", facts))
             while ledger.pending.any():
                 yield from self._advance()
                 if self._reply.stop:
@@ -152,13 +154,6 @@ class Engine:
                     yield from self._tell(Happened("groupfailed", facts))
         self.groups.check(new)
         yield from self._tell(Happened("proposed", {"first": int(new[0]), "count": len(new), "groups": len(groups)}))
-
-    def _tell_unread(self) -> Events:
-        """Tell once, when all groups are there, which dimensions `trial` never reads."""
-        if not self._has_told_unread and len(self.ledger) >= (self.trials if self.ledger.space.static else 1):
-            self._has_told_unread = True
-            if facts := self.groups.unread():
-                yield from self._tell(Happened("unread", facts))
 
     def _decide(self) -> Events:
         """Ask the policy, and carry out its decision."""
@@ -236,7 +231,6 @@ class Engine:
             curves, finite = fetched(measured)
         except jax.errors.JaxRuntimeError as error:
             return (yield from self._narrow(runner, error))
-        runner.begun = True
         alive = np.flatnonzero(ledger.running[call.trials])  # the others diverged in the call before
         trials, points = call.trials[alive], (call.target - call.step) // ledger.eval_every
         ledger.record(trials, {name: curve[:points, alive] for name, curve in curves.items()}, finite[:points, alive])
@@ -248,8 +242,9 @@ class Engine:
         yield from self._tell(Advanced(trials, call.target - call.step))
 
     def _narrow(self, runner: Runner, error: Exception) -> Events:
-        """Halve the width where memory did not suffice and nothing has advanced; else raise."""
-        if "RESOURCE_EXHAUSTED" not in str(error) or runner.begun or runner.width == 1:
+        """Halve the width where memory did not suffice and no state would be lost; else raise."""
+        has_advanced = any(self.ledger.step[trial] for trial in runner.pool.held)
+        if "RESOURCE_EXHAUSTED" not in str(error) or has_advanced or runner.width == 1:
             raise error
         self._flying = collections.deque(pair for pair in self._flying if pair[0].runner is not runner)
         width = self.groups.add(runner.group, runner.row, runner.width // 2).width

@@ -161,8 +161,8 @@ class Groups:
 
     def forget(self, least: int = 2) -> None:
         """Once at least `least` ended trials hold states, free all but the best trial's."""
-        held = [trial for runner in self.runners.values() for trial in runner.pool.held]
-        ended = {trial for trial in held if self.ledger.status[trial] != RUNNING}
+        pools, status = [runner.pool for runner in self.runners.values()], self.ledger.status
+        ended = {trial for pool in pools for trial in pool.held if status[trial] != RUNNING}
         if len(ended) >= least:
             best, *others = [trial for trial in self.ledger.ranking().tolist() if trial in ended]
             for trial in others:
@@ -243,5 +243,4 @@ class Groups:
                 )
             held = np.asarray(pool["trials"]).tolist()
             runner.pool.hold(held, [np.asarray(pool["leaves"][str(j)]) for j in range(len(pool["leaves"]))])
-            runner.begun = bool(held)
         ledger.metric, ledger.highest = facts["metric"], facts["highest"]

@@ -103,10 +103,11 @@ class Runner:
         stored: data on devices by (hash, device), shared by the groups of a sweep.
 
     Attributes:
+        pool: the states of its trials.
         points: the most points of one call.
+        order_shape: of the examples of a call's steps: [(width,) seeds, points, eval_every, batch].
         program: the traced program, `Group.cohort`.
         compiled: the devices on which it has been compiled.
-        begun: whether any trial has advanced.
     """
 
     def __init__(
@@ -114,7 +115,7 @@ class Runner:
     ):
         self.group, self.row, self._stored, plan = group, row, stored, group.plan
         self.width = width = width or _usual_width(group, trials, devices[0])
-        self.compiled, self.begun = set(), False
+        self.compiled: set[Any] = set()
         spilled = group.bytes * trials > _SPILL * (_memory(devices[0]) or math.inf) * len(devices)
         self.pool = Pool(group.packed_shapes, plan.seeds, spilled)
         order_of = lambda seed, trial: orders(run_key(seed, trial), group.task.rows or 0, group.batch)

@@ -101,12 +101,11 @@ class Group:
         the box of the optimizer's numbers: those of the config may reach them by any function.
         """
         made = jax.vmap(lambda one: arrays(self._make(one)[1]))(jnp.asarray(numbers))
-        optimizers: Method = jax.device_get(made)  # for all numbers: every leaf has the axis of n
-        leaves, structure = jax.tree.flatten(optimizers)
+        leaves, structure = jax.tree.flatten(jax.device_get(made))  # every leaf has the axis of n
         varied = [i for i, leaf in enumerate(leaves) if np.any(leaf != leaf[:1])]
         is_scalar = all(leaves[i].shape == (len(numbers),) and leaves[i].dtype.kind == "f" for i in varied)
         each = lambda leaves: (structure.unflatten(map(np.asarray, one)) for one in zip(*leaves, strict=True))
-        if is_scalar and 2 ** len(varied) < len(numbers) and not _refused([optimizers]):
+        if is_scalar and 2 ** len(varied) < len(numbers) and not _refused([structure.unflatten(leaves)]):
             corners = [leaf[: 2 ** len(varied)] for leaf in leaves]
             for i, ends in zip(varied, np.meshgrid(*([leaves[i].min(), leaves[i].max()] for i in varied)), strict=True):
                 corners[i] = ends.ravel()

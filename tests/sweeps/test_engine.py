@@ -284,6 +284,26 @@ def test_the_width_is_halved_when_memory_does_not_suffice(monkeypatch):
     small.same(outcome, whole)
 
 
+def test_the_width_stays_where_states_would_be_lost(monkeypatch):
+    from jaxopt_lite.sweeps import pool
+
+    launch, events = pool.Runner.launch, []
+
+    def scarce(self, trials, numbers, step, *args):
+        if step >= small.STEPS // 2:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
+        return launch(self, trials, numbers, step, *args)
+
+    def answer(event, i):
+        events.append(event)
+        return Reply(points=1)
+
+    monkeypatch.setattr(pool.Runner, "launch", scarce)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="out of memory"):
+        small.drive(small.engine(), answer)
+    assert "narrowed" not in [getattr(event, "what", "") for event in events]
+
+
 def test_more_trials_extend_a_sweep_without_changing_it(whole):
     made = small.engine()
     outcome, _, _ = small.drive(made)
