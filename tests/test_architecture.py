@@ -83,10 +83,10 @@ PLAN = (
     },
     {
         "sweeps": (
-            *("static", "distributions", "space", "configs", "proposal"),  # what is searched
+            *("configs", "distributions", "space", "proposal"),  # what is searched
             *("samplers", "adaptive"),  # which points
             *("ledger", "policies", "population"),  # which trials are promoted
-            *("events", "program", "pool", "groups", "engine"),  # running them
+            *("program", "pool", "groups", "engine"),  # running them
         )
     },
     {

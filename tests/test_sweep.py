@@ -17,8 +17,9 @@ import pytest
 
 import jaxopt_lite as jo
 from jaxopt_lite.report.exports import write_trials
-from jaxopt_lite.sweeps.events import Outcome, Winner
+from jaxopt_lite.sweeps.engine import Outcome
 from jaxopt_lite.sweeps.ledger import Copy
+from jaxopt_lite.sweeps.pool import Winner
 from tests.sweeps import small
 
 ROOT = Path(__file__).parents[1]

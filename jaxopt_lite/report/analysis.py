@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from jaxopt_lite.core.values import Value
+from jaxopt_lite.sweeps.configs import printed
 from jaxopt_lite.sweeps.ledger import DIVERGED, FAILED, RUNNING, STATUSES, Ledger
-from jaxopt_lite.sweeps.static import printed
 
 __all__ = []
 

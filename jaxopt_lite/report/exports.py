@@ -11,8 +11,8 @@ import numpy as np
 
 from jaxopt_lite.log.tensorboard import EventFile, ending, scalar
 from jaxopt_lite.report.analysis import columns, label, last_measured, last_values, over_seeds
+from jaxopt_lite.sweeps.configs import plain, printed
 from jaxopt_lite.sweeps.ledger import DIVERGED, FAILED, FINISHED, STATUSES, STOPPED, Ledger
-from jaxopt_lite.sweeps.static import plain, printed
 
 __all__ = []
 

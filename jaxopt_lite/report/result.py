@@ -20,7 +20,7 @@ from jaxopt_lite.report.analysis import (
     settings,
 )
 from jaxopt_lite.report.overview import plot_sweep
-from jaxopt_lite.sweeps.events import Outcome
+from jaxopt_lite.sweeps.engine import Outcome
 from jaxopt_lite.sweeps.ledger import STATUSES, Ledger
 from jaxopt_lite.sweeps.space import Space
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from jaxopt_lite.report.analysis import label
+from jaxopt_lite.sweeps.configs import printed
 from jaxopt_lite.sweeps.distributions import Axis
-from jaxopt_lite.sweeps.static import printed
 
 __all__ = []
 

@@ -34,7 +34,7 @@ from jaxopt_lite.report.exports import write_curves, write_trials
 from jaxopt_lite.report.result import SweepResult
 from jaxopt_lite.run.contents import COMPILED_BY, changed, contents, nameless, unchanged
 from jaxopt_lite.run.folder import Folder
-from jaxopt_lite.sweeps.events import Snapshot
+from jaxopt_lite.sweeps.groups import Snapshot
 
 __all__ = []
 

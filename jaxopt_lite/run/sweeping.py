@@ -18,9 +18,8 @@ from jaxopt_lite.run.arguments import check_path, check_progress
 from jaxopt_lite.run.saves import Saves
 from jaxopt_lite.run.signals import interruptible
 from jaxopt_lite.run.sweep_folder import SINCE, SweepFolder, read_arguments
-from jaxopt_lite.sweeps.engine import Engine
-from jaxopt_lite.sweeps.events import Advanced, Happened, Outcome, Reply, Snapshot
-from jaxopt_lite.sweeps.groups import Groups
+from jaxopt_lite.sweeps.engine import Advanced, Engine, Happened, Outcome, Reply
+from jaxopt_lite.sweeps.groups import Groups, Snapshot
 from jaxopt_lite.sweeps.ledger import Ledger
 from jaxopt_lite.sweeps.policies import Policy, run_all
 from jaxopt_lite.sweeps.program import STOPPING, SweepPlan

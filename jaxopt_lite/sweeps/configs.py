@@ -1,4 +1,4 @@
-"""A config as `trial` is given it: its static part joined with its numbers, and a record of what is read.
+"""Configs: the static values in them, how they are split from the traced numbers, and a record of what `trial` reads.
 
 Trials whose static parts are equal share one program. The static part joins a vector of numbers, of tracers too, to a
 config again.
@@ -6,6 +6,7 @@ config again.
 
 import dataclasses
 import difflib
+import json
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -13,18 +14,80 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from jaxopt_lite.core.numbers import describe
 from jaxopt_lite.core.parameters import copied
+from jaxopt_lite.core.text import spell
 from jaxopt_lite.core.values import Value
-from jaxopt_lite.sweeps.static import frozen, printed, shortest
 
 __all__ = []
 
 Config = dict[str, Any]
 Path = tuple[Any, ...]
 
+LARGEST = float(np.finfo(np.float32).max)
 _NUMBER = jax.tree.structure(0.0)
+
+
+def check_static(value: Any, what: str) -> None:
+    """Raise unless a value may stand in a config as it is: hashable, or a list or tuple of such."""
+    if isinstance(value, (list, tuple)) and not isinstance(value, (Value, optax.GradientTransformation)):
+        for element in value:
+            check_static(element, what)
+        return
+    if getattr(value, "noun", "") == "a distribution":
+        raise TypeError(f"{what} must not hold a distribution, got {value!r}; use a dict, which has names for them")
+    if isinstance(value, optax.GradientTransformation) and not isinstance(value, Value):
+        raise TypeError(f"{what} is a plain Optax pair, whose numbers are hidden; use jaxopt_lite's own or lift")
+    if getattr(value, "spec", None) is not None and not isinstance(value, Value):
+        raise TypeError(f"{what} is the function {value.spec.name}, which makes {value.spec.makes.noun}; call it")
+    try:
+        hash(value)
+    except TypeError:
+        raise TypeError(f"{what} must be hashable, because it is static, got {describe(value)}") from None
+
+
+def check_float32(value: float, what: str, infinite: bool = True) -> None:
+    """Raise where a number is infinite as a float32, unless it was so before and that is allowed."""
+    if abs(value) > LARGEST and not (infinite and np.isinf(value)):
+        raise ValueError(f"{what} must be at most 3.4e38, because it is a float32, got {value!r}")
+
+
+def frozen(value: Any) -> Any:
+    """A hashable stand-in, equal just where types and values are equal.
+
+    Lists and tuples are one type, NumPy's scalars are of Python's types, and NaN is NaN.
+    """
+    if isinstance(value, (list, tuple)) and not isinstance(value, Value):
+        return (list, tuple(map(frozen, value)))
+    value = value.item() if isinstance(value, np.generic) else value
+    if isinstance(value, (float, complex)) and value != value:
+        return (type(value), repr(value))
+    return (type(value), value)
+
+
+def printed(value: Any) -> Any:
+    """A static value as one prints it: optimizers as the calls that make them, functions as their names."""
+    if value is None or isinstance(value, (int, float, str)):
+        return json.loads(json.dumps(value))  # an Enum of such becomes the number or the string
+    if isinstance(value, Value):
+        return spell(value, defaults=True)
+    if isinstance(value, (list, tuple)):
+        return [printed(element) for element in value]
+    if hasattr(value, "__qualname__"):
+        return f"{value.__module__}.{value.__qualname__}"
+    return repr(value)
+
+
+def plain(value: Any) -> Any:
+    """A static value as JSON has it: as it is printed, with infinite numbers and NaN as text."""
+    return json.loads(json.dumps(printed(value)), parse_constant=str)
+
+
+def shortest(number: Any) -> float:
+    """The float of fewest digits that rounds to the same float32: 0.1, not 0.10000000149."""
+    return float(str(np.float32(number)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +125,20 @@ class StaticPart:
         rest = iter([numbers[i] for i in range(len(self.names))])
         return _map(lambda path, part: part.join(rest) if isinstance(part, _Leaves) else copied(part), self.skeleton)
 
+    def explain(self, error: Exception) -> list[str]:
+        """A hint to add to an error of `trial`, if it comes of numbers that are traced."""
+        of_shapes = isinstance(error, TypeError) and any(words in str(error) for words in _OF_SHAPES)
+        if not self.names or not (of_shapes or isinstance(error, jax.errors.JAXTypeError)):
+            return []
+        return [
+            f"traced numbers are here {', '.join(self.names)}; what decides about shapes or Python's control flow must "
+            "be static: use choice(...) or int_uniform(...)"
+        ]
+
+
+# In messages of Python, NumPy and JAX, where a float32 was given for a length.
+_OF_SHAPES = ("interpreted as an integer", "integers or a single integer", "of concrete values", "shapes must be")
+
 
 def split(config: Config) -> tuple[StaticPart, np.ndarray]:
     """Take a config of a space apart: its static part, and its traced numbers, float32 [k].
@@ -75,8 +152,6 @@ def split(config: Config) -> tuple[StaticPart, np.ndarray]:
     keys, numbers, names, labels = [], [], [], []
 
     def cut(path, node):
-        if isinstance(node, (np.ndarray, jax.Array)):
-            raise TypeError(f"a config holds {describe(node)}; its numbers must be NumPy float32 scalars")
         if type(node) is not np.float32 and not isinstance(node, Value):
             keys.append((path, frozen(node)))
             labels.append(f"{'.'.join(path)}={printed(node)}")
@@ -86,8 +161,7 @@ def split(config: Config) -> tuple[StaticPart, np.ndarray]:
             if not jnp.issubdtype(getattr(leaf, "dtype", type(leaf)), jnp.floating):
                 raise TypeError(f"a config holds {node!r}, of which {describe(leaf)} is a leaf; it must be a float")
             numbers.extend(np.ravel(leaf))
-            inside = [jax.tree_util.keystr(inner, simple=True, separator=".")] if inner else []
-            at = ".".join([*path, *inside])
+            at = ".".join([*path, *(jax.tree_util.keystr((key,), simple=True) for key in inner)])
             names.extend([f"{at}.{i}" for i in range(np.size(leaf))] if np.ndim(leaf) else [at])
         part = _Leaves(treedef, tuple(np.shape(leaf) for _, leaf in leaves))
         keys.append((path, part))

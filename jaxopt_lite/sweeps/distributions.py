@@ -27,7 +27,7 @@ from jaxopt_lite.core.arguments import check_int
 from jaxopt_lite.core.numbers import Decay, Positive, Scalar, describe
 from jaxopt_lite.core.parameters import copied
 from jaxopt_lite.core.values import Value, register, remember_calls
-from jaxopt_lite.sweeps.static import LARGEST, check_float32, check_static, frozen, plain, printed, shortest
+from jaxopt_lite.sweeps.configs import LARGEST, check_float32, check_static, frozen, plain, printed, shortest
 
 __all__ = [
     "Distribution",

@@ -8,28 +8,71 @@ what a trial computes depends on none of these.
 import collections
 import dataclasses
 from collections.abc import Generator, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from jaxopt_lite.sweeps.events import Advanced, Happened, Outcome, Reply, Winner
 from jaxopt_lite.sweeps.groups import Groups
-from jaxopt_lite.sweeps.ledger import STOPPED
+from jaxopt_lite.sweeps.ledger import STOPPED, Ledger
 from jaxopt_lite.sweeps.policies import Policy
-from jaxopt_lite.sweeps.pool import Call, Runner
+from jaxopt_lite.sweeps.pool import Runner, Winner
 from jaxopt_lite.sweeps.samplers import Sampler
-from jaxopt_lite.transforms.schedule_free import eval_params
+from jaxopt_lite.train.calls import fetched
 
 __all__ = []
 
-T = TypeVar("T")
-Events = Generator[Any, Reply | None, T]
+
+class Happened(NamedTuple):
+    """Something to note in the log.
+
+    Attributes:
+        what: "proposed" (trials were added), "decided" (by the policy: trials that it stopped, copies as trial, source
+            and step, and how many trials have steps to do), "compiled", "narrowed" (the memory did not suffice, so
+            cohorts of a group are narrower; none of its states had advanced), "groupfailed" (`trial` raised), or
+            "unread" (dimensions of the space that `trial` reads in no group).
+        facts: by name.
+    """
+
+    what: str
+    facts: dict[str, Any]
+
+
+class Advanced(NamedTuple):
+    """A call of a program has ended: some trials advanced by at most `steps`; `ledger.step` has how far."""
+
+    trials: np.ndarray
+    steps: int
+
+
+class Reply(NamedTuple):
+    """What a driver may answer to any event.
+
+    Attributes:
+        save: yield a `Snapshot` as soon as nothing is in flight.
+        stop: end, after a `Snapshot`.
+        points: the most points of a call from now on.
+    """
+
+    save: bool = False
+    stop: bool = False
+    points: int | None = None
+
+
+class Outcome(NamedTuple):
+    """The result of a sweep; complete is False where it was stopped before its end."""
+
+    ledger: Ledger
+    best: Winner | None
+    complete: bool
+
+
+Events = Generator[Any, Reply | None, Any]
 
 
 @dataclasses.dataclass
 class Leg:
-    """A cohort on its way to its target."""
+    """A cohort on its way from a step to a target, in one call or several."""
 
     runner: Runner
     trials: np.ndarray
@@ -65,15 +108,17 @@ class Engine:
                 "`with jax.disable_jit(False):`, and step through one trial by `fit(*trial(config), ...)`"
             )
         self.ledger = self.groups.ledger
-        self._flying: collections.deque[tuple[Runner, Call]] = collections.deque()  # calls, the oldest first
+        self._flying: collections.deque[tuple[Leg, list]] = collections.deque()  # calls and what they measure
         self._reply = Reply()
-        self._has_told_unread = False
 
-    def run(self) -> Events[Outcome]:
-        """Run to the end, or until told to stop."""
-        ledger = self.ledger
+    def run(self) -> Events:
+        """Run to the end, or until told to stop; it returns an `Outcome`."""
+        ledger, is_told = self.ledger, False
         while True:
-            yield from self._tell_unread()
+            if not is_told and len(ledger) >= (self.trials if ledger.space.static else 1):  # all groups are there
+                is_told = True
+                if facts := self.groups.unread():
+                    yield from self._tell(Happened("unread", facts))
             while ledger.pending.any():
                 yield from self._advance()
                 if self._reply.stop:
@@ -88,56 +133,43 @@ class Engine:
                 return self._outcome(complete=True)
             yield from self._propose()
 
-    def _tell(self, event: Any) -> Events[None]:
+    def _tell(self, event: Any) -> Events:
         """Yield an event and note the answer."""
         reply = yield event
         if reply is not None:
             self._reply = reply._replace(save=reply.save or self._reply.save, stop=reply.stop or self._reply.stop)
 
-    def _propose(self) -> Events[None]:
+    def _propose(self) -> Events:
         """Ask the sampler for its next batch of trials."""
         ledger, n = self.ledger, len(self.ledger)
         count = min(self.sampler.batch(ledger.space) or self.trials, self.trials - n)
-        scores = ledger.last_scores()
-        table = self.sampler.propose(ledger.space, ledger.seed, n, count, self.initial, ledger.table, scores)
-        new = ledger.extend(table)
+        so_far = ledger.table, ledger.last_scores()
+        new = ledger.extend(self.sampler.propose(ledger.space, ledger.seed, n, count, self.initial, *so_far))
         self.groups.assign(new)
         groups = self.groups.listed(self.max_groups)
         for static in groups:
             if static not in self.groups.runners:  # also one that could not be made for the trials before
                 trials = [i for i in new.tolist() if self.groups.static[i] == static]
-                failed = self.groups.begin(static, trials)
-                if failed is not None:
-                    config = str(ledger.space.configs(ledger.table[trials[:1]])[0])
-                    yield from self._tell(Happened("groupfailed", {"group": config, "trials": trials, "error": failed}))
+                if facts := self.groups.begin(trials):
+                    yield from self._tell(Happened("groupfailed", facts))
         self.groups.check(new)
         yield from self._tell(Happened("proposed", {"first": int(new[0]), "count": len(new), "groups": len(groups)}))
 
-    def _tell_unread(self) -> Events[None]:
-        """Tell once, when all groups are there, which dimensions `trial` never reads."""
-        n = len(self.ledger)
-        if not self._has_told_unread and n >= (self.trials if self.ledger.space.static else 1):
-            self._has_told_unread = True
-            names, text = self.groups.unread()
-            if names:
-                yield from self._tell(Happened("unread", {"names": names, "text": text}))
-
-    def _decide(self) -> Events[None]:
+    def _decide(self) -> Events:
         """Ask the policy, and carry out its decision."""
         ledger = self.ledger
         decision = self.policy.decide(ledger)
         ledger.bracket[:] = decision.bracket
         stopped = np.flatnonzero(decision.stop & ledger.running)
         ledger.status[stopped] = STOPPED
-        if decision.copies:
-            self.groups.copy(decision.copies)
+        self.groups.copy(decision.copies)
         running = ledger.running
         ledger.target[running] = np.maximum(decision.target, ledger.step)[running]
         self.groups.forget()
         facts = {"stopped": stopped, "copies": [copy[:3] for copy in decision.copies]}
         yield from self._tell(Happened("decided", {**facts, "pending": int(ledger.pending.sum())}))
 
-    def _advance(self) -> Events[None]:
+    def _advance(self) -> Events:
         """Bring the pending trials to their targets, as many cohorts at a time as there are devices.
 
         It ends early when the driver wants to save or stop, or a group's cohorts became narrower.
@@ -172,51 +204,53 @@ class Engine:
             for i in range(0, len(trials), runner.width)
         ]
 
-    def _call(self, leg: Leg, device: Any) -> Events[None]:
+    def _call(self, leg: Leg, device: Any) -> Events:
         """Begin the next call of a cohort, and wait for an earlier one."""
-        ledger, runner = self.ledger, leg.runner
+        ledger, runner, every = self.ledger, leg.runner, self.ledger.eval_every
         trials = leg.trials[ledger.running[leg.trials]]  # those not known to have diverged
-        every, most = ledger.eval_every, self._reply.points or ledger.points
-        points = min((leg.target - leg.step) // every, runner.points, most)
+        points = min((leg.target - leg.step) // every, runner.points, self._reply.points or ledger.points)
+        call = Leg(runner, trials, leg.step, leg.step + points * every)
         if len(trials):
             copies = {copy.trial: copy for copy in ledger.lineage if copy.step == leg.step}  # the latest of each trial
             reset = np.isin(trials, [trial for trial, copy in copies.items() if copy.reset])
             try:
                 yield from self._announce(runner, device)
                 numbers = np.stack([self.groups.numbers[trial] for trial in trials])
-                self._flying.append((runner, runner.launch(trials, numbers, leg.step, points, reset, device)))
+                self._flying.append((call, runner.launch(trials, numbers, leg.step, points, reset, device)))
             except jax.errors.JaxRuntimeError as error:
                 yield from self._narrow(runner, error)
-        leg.step += points * every
+        leg.step = call.target
         if len(self._flying) > 2 * len(self.groups.devices):
             yield from self._land()
 
-    def _land(self) -> Events[None]:
+    def _land(self) -> Events:
         """Wait for the oldest call, and record what it measured."""
-        runner, call = self._flying.popleft()
+        call, measured = self._flying.popleft()
+        ledger, runner = self.ledger, call.runner
         try:
-            curves, finite = runner.collect(call)
+            curves, finite = fetched(measured)
         except jax.errors.JaxRuntimeError as error:
             return (yield from self._narrow(runner, error))
-        alive = self.ledger.running[call.trials]  # the others diverged in the call before
-        trials = call.trials[alive]
-        self.ledger.record(trials, {name: curve[:, alive] for name, curve in curves.items()}, finite[:, alive])
-        waiting = trials[self.ledger.step[trials] == self.ledger.target[trials]]
+        alive = np.flatnonzero(ledger.running[call.trials])  # the others diverged in the call before
+        trials, points = call.trials[alive], (call.target - call.step) // ledger.eval_every
+        ledger.record(trials, {name: curve[:points, alive] for name, curve in curves.items()}, finite[:points, alive])
+        waiting = trials[ledger.step[trials] == ledger.target[trials]]
         if 0 < len(waiting) < runner.width:  # empty slots would take memory as long as they wait
             runner.pool.settle(waiting.tolist())
-        if not self.ledger.running[trials].all():
+        if not ledger.running[trials].all():
             self.groups.forget(4 * runner.width)
-        yield from self._tell(Advanced(trials, call.step, call.points * self.ledger.eval_every))
+        yield from self._tell(Advanced(trials, call.target - call.step))
 
-    def _narrow(self, runner: Runner, error: Exception) -> Events[None]:
-        """Halve the width where memory did not suffice and nothing has advanced; else raise."""
-        if "RESOURCE_EXHAUSTED" not in str(error) or runner.begun or runner.width == 1:
+    def _narrow(self, runner: Runner, error: Exception) -> Events:
+        """Halve the width where memory did not suffice and no state would be lost; else raise."""
+        has_advanced = any(self.ledger.step[trial] for trial in runner.pool.held)
+        if "RESOURCE_EXHAUSTED" not in str(error) or has_advanced or runner.width == 1:
             raise error
-        self._flying = collections.deque(pair for pair in self._flying if pair[0] is not runner)
+        self._flying = collections.deque(pair for pair in self._flying if pair[0].runner is not runner)
         width = self.groups.add(runner.group, runner.row, runner.width // 2).width
         yield from self._tell(Happened("narrowed", {"group": runner.group.static.label, "width": width}))
 
-    def _announce(self, runner: Runner, device: Any) -> Events[None]:
+    def _announce(self, runner: Runner, device: Any) -> Events:
         """Compile, and tell so, the first time."""
         if device not in runner.compiled:
             runner.compiled.add(device)
@@ -227,11 +261,8 @@ class Engine:
 
     def _outcome(self, complete: bool) -> Outcome:
         ledger, best = self.ledger, None
-        ranked = ledger.ranked()
-        if complete and len(ranked):
-            number = int(ranked[0])
-            numbers, step = self.groups.numbers[number], int(ledger.step[number])
-            state, test = self.groups.runner(number).result(number, numbers, step)
-            params = jax.vmap(eval_params)(state.opt_state, state.params)
-            best = Winner(number, params, state.model_state, test)
+        ranked = ledger.ranked().tolist()
+        if complete and ranked:
+            numbers, step = self.groups.numbers[ranked[0]], int(ledger.step[ranked[0]])
+            best = self.groups.runner(ranked[0]).result(ranked[0], numbers, step)
         return Outcome(ledger, best, complete)

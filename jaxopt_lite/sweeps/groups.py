@@ -3,19 +3,25 @@
 import contextlib
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from jaxopt_lite.sweeps.configs import Reading, StaticPart, split
-from jaxopt_lite.sweeps.events import Snapshot
 from jaxopt_lite.sweeps.ledger import FAILED, RUNNING, Copy, Ledger
-from jaxopt_lite.sweeps.pool import Runner, usual_width
+from jaxopt_lite.sweeps.pool import Runner
 from jaxopt_lite.sweeps.program import Group, SweepPlan
 from jaxopt_lite.train.plan import is_highest_best, watched
 
 __all__ = []
+
+
+class Snapshot(NamedTuple):
+    """All that a sweep needs to resume: arrays to save, and facts about them."""
+
+    arrays: dict[str, Any]
+    facts: dict[str, Any]
 
 
 @dataclasses.dataclass(eq=False)
@@ -40,12 +46,10 @@ class Groups:
     devices: Sequence[Any]
     width: int | None = None
     keep_on: bool = False
-
-    def __post_init__(self):
-        self._stored: dict[tuple, Any] = {}  # data on devices, shared by the groups
-        self.static: list[StaticPart] = []
-        self.numbers: list[np.ndarray] = []
-        self.runners: dict[StaticPart, Runner] = {}
+    static: list[StaticPart] = dataclasses.field(default_factory=list, init=False)
+    numbers: list[np.ndarray] = dataclasses.field(default_factory=list, init=False)
+    runners: dict[StaticPart, Runner] = dataclasses.field(default_factory=dict, init=False)
+    _stored: dict[tuple, Any] = dataclasses.field(default_factory=dict, init=False)  # data on devices
 
     def runner(self, trial: int) -> Runner:
         """What runs a trial."""
@@ -57,11 +61,12 @@ class Groups:
             static, numbers = split(config)
             self.static[trial : trial + 1], self.numbers[trial : trial + 1] = [static], [numbers]
 
-    def begin(self, static: StaticPart, trials: list[int]) -> str | None:
+    def begin(self, trials: list[int]) -> dict[str, Any]:
         """Make the program of a group by the first of its trials whose own numbers are not refused.
 
         Returns:
-            Why all of them failed, if `trial` raised for the whole group and the other groups run on.
+            If `trial` raised for the whole group and the other groups run on: a config as `group`, all its `trials`,
+            and the `error` for which they failed; else nothing.
         """
         for trial in trials:
             try:
@@ -73,12 +78,13 @@ class Groups:
                 message = "; ".join([f"{type(error).__name__}: {error}", *hints])
                 if not self._refuses_numbers(trial):
                     self._fail(trials, message)
-                    return message
+                    config = self.ledger.space.configs(self.ledger.table[[trial]])[0]
+                    return {"group": str(config), "trials": trials, "error": message}
                 self._fail([trial], message)
             else:
                 self.add(group, self.ledger.table[trial].copy())
-                return None
-        return None
+                break
+        return {}
 
     def _group(self, row: np.ndarray) -> Group:
         """Call `trial` for a row of the table, and trace what it returns."""
@@ -93,7 +99,7 @@ class Groups:
                 # jax.tree.map(f, config, other) takes no other class of dicts
                 return Group(self.trial, static, numbers, self.plan)
         except Exception as error:
-            for text in (f"trial was called with {config}", *reading.explain(error)):
+            for text in (f"trial was called with {config}", *static.explain(error), *reading.explain(error)):
                 error.add_note(f"sweep: {text}")
             raise
 
@@ -114,13 +120,13 @@ class Groups:
     def add(self, group: Group, row: np.ndarray, width: int | None = None) -> Runner:
         """The runner of a group, a row of whose trials is given; without a width, of the one asked for, or usual."""
         ledger = self.ledger
-        ledger.metric = watched("sweep", self.plan.metric or ledger.metric or None, group.metrics)
+        ledger.metric = watched("sweep", self.plan.metric or ledger.metric or None, group.shapes.names)
         ledger.highest = is_highest_best("sweep", ledger.metric, self.plan.mode)
         active = zip(ledger.space.dimensions, ledger.space.active(row[None])[0], strict=True)
         ledger.decays |= {d.name for d, is_active in active if is_active and ".".join(d.path) in group.decays}
         trials = self.static.count(group.static)
-        width = width or self.width or usual_width(group, trials, self.devices[0])
-        runner = self.runners[group.static] = Runner(group, row, width, trials, self.devices, self._stored)
+        runner = Runner(group, row, width or self.width, trials, self.devices, self._stored)
+        self.runners[group.static] = runner
         return runner
 
     def check(self, trials: np.ndarray) -> None:
@@ -140,60 +146,60 @@ class Groups:
 
     def copy(self, copies: Sequence[Copy]) -> None:
         """Let trials exploit others' states: all sources are read before any trial is changed."""
-        sources = [self.runner(copy.source) for copy in copies]
-        states = [runner.pool.read([copy.source]) for runner, copy in zip(sources, copies, strict=True)]
+        runners = [self.runner(copy.source) for copy in copies]
+        states = [runner.pool.read([copy.source]) for runner, copy in zip(runners, copies, strict=True)]
         for copy in copies:
-            self.runner(copy.trial).pool.drop([copy.trial])
+            self.runner(copy.trial).pool.held.pop(copy.trial, None)
             self.ledger.copy(copy)
-        changed = np.array([copy.trial for copy in copies])
+        changed = np.array([copy.trial for copy in copies], int)
         self.assign(changed)
         self.check(changed)
-        for copy, runner, state in zip(copies, sources, states, strict=True):
+        for copy, runner, state in zip(copies, runners, states, strict=True):
             if self.static[copy.trial] != runner.group.static:
                 raise ValueError("sweep: a copy must keep the static values of its source, which shape its state")
             runner.pool.hold([copy.trial], state)
 
     def forget(self, least: int = 2) -> None:
         """Once at least `least` ended trials hold states, free all but the best trial's."""
-        pools = [runner.pool for runner in self.runners.values()]
-        ended = [trial for pool in pools for trial in pool.trials if self.ledger.status[trial] != RUNNING]
+        pools, status = [runner.pool for runner in self.runners.values()], self.ledger.status
+        ended = {trial for pool in pools for trial in pool.held if status[trial] != RUNNING}
         if len(ended) >= least:
-            place = np.argsort(self.ledger.ranking())
-            best = min(ended, key=lambda trial: place[trial])
-            for pool in pools:
-                pool.drop([trial for trial in ended if trial != best])
+            best, *others = [trial for trial in self.ledger.ranking().tolist() if trial in ended]
+            for trial in others:
+                del self.runner(trial).pool.held[trial]
             self.runner(best).pool.settle([best])
 
-    def unread(self) -> tuple[list[str], str]:
-        """The dimensions that `trial` never reads, and a message that tells what it reads.
+    def unread(self) -> dict[str, Any]:
+        """The `names` of the dimensions that `trial` never reads, and a `text` that tells what it reads.
 
-        No names where some group might read more: one that could not be made, whose reading is not known, or that has
-        an option which no trial has.
+        Empty if there are no such dimensions, or some group might read more: one that could not be made, whose reading
+        is not known, or that has an option which no trial has.
         """
         space, table, runners = self.ledger.space, self.ledger.table, list(self.runners.values())
         readings = [runner.group.reading for runner in runners if runner.group.reading is not None]
         if not table.size or len(readings) < len(set(self.static)):
-            return [], ""
+            return {}
         active, names = space.active(np.array([runner.row for runner in runners])), []
         for j, dimension in enumerate(space.dimensions):
-            axis, column = dimension.axis, table[:, j]
+            axis = dimension.axis
             here = [reading for reading, is_active in zip(readings, active[:, j], strict=True) if is_active]
             if not any(reading.has(dimension.path, axis.branches is not None) for reading in here):
                 names.append(dimension.name)
-            elif axis.options and not axis.traced and len(set(column[~np.isnan(column)])) < len(axis.options):
-                return [], ""
+            elif axis.options and not axis.traced and not np.isin(range(len(axis.options)), table[:, j]).all():
+                return {}
         read, missing = (set().union(*(getattr(r, name) for r in readings)) for name in ("read", "missing"))
         flat = lambda paths: ", ".join(sorted({".".join(map(str, path)) for path in paths}))
         what = "a dimension" if len(names) == 1 else "dimensions"
         text = f"trial never reads {', '.join(names)}, {what} of the space; it reads {flat(read) or 'nothing'}"
-        return names, text + (f", and asks for {flat(missing - read)}, which no config has" if missing - read else "")
+        text += f", and asks for {flat(missing - read)}, which no config has" if missing - read else ""
+        return {"names": names, "text": text} if names else {}
 
     def listed(self, most: int) -> list[StaticPart]:
         """The groups, in the order of their first trials; if they are more than `most`, raise and name the culprit."""
-        groups, space = list(dict.fromkeys(self.static)), self.ledger.space
+        groups = list(dict.fromkeys(self.static))
         if len(groups) <= most:
             return groups
-        static = [d for d in space.dimensions if not d.axis.traced]
+        static = [d for d in self.ledger.space.dimensions if not d.axis.traced]
         count, name = max((len(np.unique(self.ledger.table[:, d.column])), d.name) for d in static)
         raise ValueError(
             f"sweep: {len(groups)} groups, each of which is compiled, are more than max_groups={most}: {name!r} is "
@@ -202,14 +208,13 @@ class Groups:
 
     def facts(self) -> list[dict[str, Any]]:
         """What is saved of each group beside its states: label, width, and hashes of programs and data."""
-        runners = self.runners.values()
-        return [{"label": r.group.static.label, "width": r.width, **r.hashes} for r in runners]
+        return [{"label": r.group.static.label, "width": r.width, **r.hashes} for r in self.runners.values()]
 
     def snapshot(self) -> Snapshot:
         """All that is needed to resume; nothing may be in flight."""
         pools, ledger = {}, self.ledger
         for i, runner in enumerate(self.runners.values()):
-            trials = runner.pool.trials
+            trials = sorted(runner.pool.held)
             leaves = {str(j): leaf for j, leaf in enumerate(runner.pool.read(trials))} if trials else {}
             pools[str(i)] = {"row": runner.row, "trials": np.array(trials, np.int64), "leaves": leaves}
         facts = {"groups": self.facts(), "metric": ledger.metric, "highest": ledger.highest, "trials": len(ledger)}
@@ -237,7 +242,5 @@ class Groups:
                     "data, code, backend and versions of JAX and jaxopt_lite, or sweep anew in another directory"
                 )
             held = np.asarray(pool["trials"]).tolist()
-            if held:
-                runner.pool.hold(held, [np.asarray(pool["leaves"][str(j)]) for j in range(len(pool["leaves"]))])
-                runner.begun = True
+            runner.pool.hold(held, [np.asarray(pool["leaves"][str(j)]) for j in range(len(pool["leaves"]))])
         ledger.metric, ledger.highest = facts["metric"], facts["highest"]

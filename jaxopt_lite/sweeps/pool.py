@@ -14,9 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxopt_lite.sweeps.program import FRESH, KEEP, RESET, Group, Rows, run_key, unpack
-from jaxopt_lite.train.calls import fetched
+from jaxopt_lite.core.programs import Program, digest
+from jaxopt_lite.sweeps.program import FRESH, KEEP, KEY, RESET, Group, run_key, unpack
 from jaxopt_lite.train.data import orders
+from jaxopt_lite.transforms.schedule_free import eval_params
 
 __all__ = []
 
@@ -30,17 +31,16 @@ class Pool:
         shapes: a member's state as plain arrays.
         seeds: members of a trial.
         spilled: whether states wait on the host, because they are too large for the devices.
+
+    Attributes:
+        shapes: shape and dtype of each array of a trial's state.
+        held: the cohort of each trial that has a state.
     """
 
     def __init__(self, shapes: Sequence[jax.ShapeDtypeStruct], seeds: int, spilled: bool):
-        self._shapes = [((seeds, *s.shape), s.dtype) for s in shapes]
+        self.shapes = [((seeds, *s.shape), s.dtype) for s in shapes]
         self._spilled = spilled
-        self._held: dict[int, Cohort] = {}
-
-    @property
-    def trials(self) -> list[int]:
-        """Numbers of the trials that have a state."""
-        return sorted(self._held)
+        self.held: dict[int, Cohort] = {}
 
     def gather(self, trials: list[int], width: int, device: Any) -> list:
         """The states of trials, [width, seeds, ...]; slots beyond the trials repeat the first one.
@@ -48,10 +48,10 @@ class Pool:
         A whole cohort is given as it is, on a device: the caller may use it up, and holds what comes of it. Any other
         is copied on the host; zeros where the first has no state.
         """
-        if trials[0] not in self._held:
-            return [np.zeros((width, *shape), dtype) for shape, dtype in self._shapes]
-        slots, arrays = held = self._held[trials[0]]
-        is_cohort = list(slots) == trials and all(self._held.get(trial) is held for trial in trials)
+        if trials[0] not in self.held:
+            return [np.zeros((width, *shape), dtype) for shape, dtype in self.shapes]
+        slots, arrays = held = self.held[trials[0]]
+        is_cohort = list(slots) == trials and all(self.held.get(trial) is held for trial in trials)
         if is_cohort and all(isinstance(array, jax.Array) for array in arrays):
             return jax.device_put(arrays, device)
         return self.read(trials + trials[:1] * (width - len(trials)))
@@ -59,23 +59,18 @@ class Pool:
     def hold(self, trials: Sequence[int], arrays: list) -> None:
         """Keep the states of trials, which stand in the first slots of arrays."""
         kept = [np.asarray(array) for array in arrays] if self._spilled else arrays
-        self._held.update(dict.fromkeys(trials, ({trial: slot for slot, trial in enumerate(trials)}, kept)))
+        self.held.update(dict.fromkeys(trials, ({trial: slot for slot, trial in enumerate(trials)}, kept)))
 
     def settle(self, trials: Sequence[int]) -> None:
         """Keep the states of trials alone, on the host, without the other slots of their cohorts."""
         self.hold(trials, self.read(trials))
 
-    def drop(self, trials: Sequence[int]) -> None:
-        """Forget the states of trials that have one."""
-        for trial in trials:
-            self._held.pop(trial, None)
-
     def read(self, trials: Sequence[int]) -> list[np.ndarray]:
         """Copies of the states of trials, [trials, seeds, ...]."""
-        found = [np.empty((len(trials), *shape), dtype) for shape, dtype in self._shapes]
-        for _, together in itertools.groupby(range(len(trials)), key=lambda i: id(self._held[trials[i]])):
+        found = [np.empty((len(trials), *shape), dtype) for shape, dtype in self.shapes]
+        for _, together in itertools.groupby(range(len(trials)), key=lambda i: id(self.held[trials[i]])):
             at = list(together)
-            slots, arrays = self._held[trials[at[0]]]
+            slots, arrays = self.held[trials[at[0]]]
             for out, array in zip(found, arrays, strict=True):
                 out[at] = np.asarray(array)[[slots[trials[i]] for i in at]]
         return found
@@ -84,15 +79,16 @@ class Pool:
 _CPU_WIDTH, _CPU_BYTES = 16, 2**24  # trials, and bytes of their states: more gains nothing, and leaves the caches
 _WIDTH, _SHARE = 1024, 0.25  # elsewhere: trials, and the share of the device's memory that their states may take
 _SPILL = 1 / 3  # of the device's memory: beyond it the states of a group, of which old cohorts may double, are spilled
+_INDICES = 2**22  # of examples that go to the device in one call
 
 
-class Call(NamedTuple):
-    """A call of the program that is under way."""
+class Winner(NamedTuple):
+    """The best trial's state, with a leading axis of seeds, and its scores on the test data, float32 [seeds]."""
 
-    trials: np.ndarray
-    step: int
-    points: int
-    measured: list  # curves and whether they are finite: see `Group`
+    number: int
+    params: Any
+    model_state: Any
+    test: dict[str, np.ndarray]
 
 
 class Runner:
@@ -101,36 +97,55 @@ class Runner:
     Args:
         group: what the trials train.
         row: the row of the table of one of its trials; it stands for the group where a sweep is saved.
-        width: trials in a cohort.
+        width: trials in a cohort; None for the usual number.
         trials: how many trials there are now.
         devices: on which it runs.
         stored: data on devices by (hash, device), shared by the groups of a sweep.
 
     Attributes:
-        program: the traced program.
+        pool: the states of its trials.
         points: the most points of one call.
+        order_shape: of the examples of a call's steps: [(width,) seeds, points, eval_every, batch].
+        program: the traced program, `Group.cohort`.
+        compiled: the devices on which it has been compiled.
     """
 
     def __init__(
-        self, group: Group, row: np.ndarray, width: int, trials: int, devices: Sequence[Any], stored: dict[tuple, Any]
+        self, group: Group, row: np.ndarray, width: int | None, trials: int, devices: Sequence, stored: dict[tuple, Any]
     ):
-        self.group, self.row, self.width, self._stored = group, row, width, stored
-        self.begun = False  # whether any trial has advanced
-        self.compiled: set[Any] = set()  # the devices on which it has been compiled
-        memory = _memory(devices[0])
-        spilled = memory is not None and group.bytes * trials > _SPILL * memory * len(devices)
-        self.pool = Pool(group.packed_shapes, group.plan.seeds, spilled)
-        self._orders = functools.lru_cache(maxsize=4096)(self._order_of)
+        self.group, self.row, self._stored, plan = group, row, stored, group.plan
+        self.width = width = width or _usual_width(group, trials, devices[0])
+        self.compiled: set[Any] = set()
+        spilled = group.bytes * trials > _SPILL * (_memory(devices[0]) or math.inf) * len(devices)
+        self.pool = Pool(group.packed_shapes, plan.seeds, spilled)
+        order_of = lambda seed, trial: orders(run_key(seed, trial), group.task.rows or 0, group.batch)
+        self._orders = functools.lru_cache(maxsize=4096)(order_of)
         self._segments = functools.lru_cache(maxsize=4)(self._segment)
-        self.program = group.program(width)
-        self.points = group.points(width)
+        runs = (width, plan.seeds) if plan.independent else (plan.seeds,)
+        most = _INDICES // max(1, math.prod(runs) * plan.eval_every * group.batch)
+        self.points = max(1, min(plan.steps // plan.eval_every, most))
+        self.order_shape = (*runs, self.points, plan.eval_every, group.batch)
+        shape = jax.ShapeDtypeStruct
+        packed = [shape((width, *of_trial), dtype) for of_trial, dtype in self.pool.shapes]
+        numbers, mode = shape((width, len(group.static.names)), np.float32), shape((width,), np.int8)
+        order, keys, count = shape(self.order_shape, np.int32), shape(runs, KEY.dtype), shape((), np.int32)
+        arguments = packed, numbers, mode, group.data, order, keys, count, count
+        self.program = Program(functools.partial(group.cohort, self.points), arguments, donate=True)
 
-    @property
+    @functools.cached_property
     def hashes(self) -> dict[str, str]:
-        """Of what must be the same for trials to be comparable."""
-        return {**self.group.test_hashes, "program": self.program.fingerprint, "data": self.group.digest}
+        """Of what must be the same for trials to be comparable.
 
-    def launch(self, trials: np.ndarray, numbers: np.ndarray, step: int, points: int, reset: Any, device: Any) -> Call:
+        Without valid data the program does not contain how test data are scored, so it has a hash of its own then.
+        """
+        group, test = self.group, self.group.task.test
+        found = {"test data": digest(test)}
+        if test is not None and group.task.valid is None:
+            score = functools.partial(group.test_scores, group.numbers, 0)
+            found["evaluation of the test data"] = Program(score, (group.packed_shapes, KEY, test)).fingerprint
+        return {**found, "program": self.program.fingerprint, "data": group.digest}
+
+    def launch(self, trials: np.ndarray, numbers: np.ndarray, step: int, points: int, reset: Any, device: Any) -> list:
         """Begin to advance some trials, int [m], with numbers [m, k], which all stand at one step.
 
         Args:
@@ -140,9 +155,12 @@ class Runner:
             points: how far they go.
             reset: whether the optimizer's state is to be made anew, bool [m].
             device: on which.
+
+        Returns:
+            Curves and whether they are finite: see `Group.cohort`; the first m slots are those of the trials.
         """
         width, m = self.width, len(trials)
-        slots = np.concatenate([np.arange(m), np.zeros(width - m, np.int64)])  # the rest repeats the first
+        slots = np.pad(np.arange(m), (0, width - m))  # the rest repeats the first
         mode = np.where(reset, RESET, KEEP) if step else np.full(m, FRESH)
         plan, place = self.group.plan, (self.group.digest, device)
         own = tuple(trials[slots].tolist()) if plan.independent else ()
@@ -153,35 +171,28 @@ class Runner:
         packed = self.pool.gather(trials.tolist(), width, device)
         packed, *measured = self.program.run_on(device, packed, *given, *drawn, np.int32(step), np.int32(points))
         self.pool.hold(trials.tolist(), packed)
-        return Call(trials, step, points, measured)
+        return measured
 
-    def collect(self, call: Call) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """Wait for a call: curves [points, m, seeds] by name, and finite [points, m]."""
-        m = len(call.trials)
-        curves, finite = fetched(call.measured)
-        self.begun = True
-        return {name: x[: call.points, :m] for name, x in curves.items()}, finite[: call.points, :m]
-
-    def result(self, trial: int, numbers: np.ndarray, step: int) -> tuple[Rows, dict[str, np.ndarray]]:
-        """The state of one trial, with a leading axis of seeds, and its scores on the test data, float32 [seeds]."""
-        plan, packed = self.group.plan, [jnp.asarray(array[0]) for array in self.pool.read([trial])]
-        keys = _keys(plan.seed, plan.seeds, (trial,))[0] if plan.independent else _keys(plan.seed, plan.seeds, ())
-        return unpack(packed, self.group.row_shapes), self.group.test_scores(numbers, packed, keys, step)
-
-    def _order_of(self, seed: int, trial: int | None) -> Any:
-        key = run_key(seed)
-        key = key if trial is None else jax.random.fold_in(key, trial)
-        return orders(key, self.group.examples or 0, self.group.plan.batch_size or 0)
+    def result(self, trial: int, numbers: np.ndarray, step: int) -> Winner:
+        """What becomes of a trial that is the best."""
+        group, plan, found = self.group, self.group.plan, {}
+        packed = [jnp.asarray(array[0]) for array in self.pool.read([trial])]
+        if group.task.test is not None:
+            keys = _keys(plan.seed, plan.seeds, (trial,) if plan.independent else ()).reshape(-1)
+            score = functools.partial(group.test_scores, numbers, step)
+            found = jax.jit(jax.vmap(score, in_axes=(0, 0, None)))(packed, keys, group.task.test)
+        rows = unpack(packed, group.row_shapes)
+        params = jax.vmap(eval_params)(rows.opt_state, rows.params)
+        return Winner(trial, params, rows.model_state, {f"test.{name}": np.asarray(x) for name, x in found.items()})
 
     def _segment(self, trials: tuple[int, ...], step: int, points: int) -> np.ndarray:
         """The examples of a call's steps, int32 [(width,) seeds, points, steps, batch], padded to the longest call."""
-        plan = self.group.plan
-        shape, steps = self.group.order_shape(self.width), points * plan.eval_every
-        order = np.zeros(shape, np.int32)
-        if self.group.examples is not None:
-            seeds = range(plan.seed, plan.seed + plan.seeds)
-            each = [[self._orders(seed, trial)(step, steps) for seed in seeds] for trial in trials or (None,)]
-            order[..., :points, :, :] = np.reshape(each, (*shape[:-3], points, *shape[-2:]))
+        plan, order = self.group.plan, np.zeros(self.order_shape, np.int32)
+        if order.size:
+            runs = itertools.product(trials or (None,), range(plan.seed, plan.seed + plan.seeds))
+            each = [self._orders(seed, trial)(step, points * plan.eval_every) for trial, seed in runs]
+            called = order[..., :points, :, :]
+            called[:] = np.reshape(each, called.shape)
         return order
 
 
@@ -189,12 +200,11 @@ class Runner:
 def _keys(seed: int, seeds: int, trials: tuple[int, ...]) -> jax.Array:
     """Keys [seeds], those of `fit` with seed, seed + 1, ...; with trials, keys [trials, seeds] of their own."""
     keys = jnp.stack([run_key(seed + s) for s in range(seeds)])
-    if not trials:
-        return keys
-    return jnp.stack([jax.vmap(jax.random.fold_in, (0, None))(keys, trial) for trial in trials])
+    of_trials = jax.vmap(jax.vmap(jax.random.fold_in, (0, None)), (None, 0))
+    return of_trials(keys, np.array(trials)) if trials else keys
 
 
-def usual_width(group: Group, trials: int, device: Any) -> int:
+def _usual_width(group: Group, trials: int, device: Any) -> int:
     """The width of a group's cohorts, a power of 2: of backend, bytes of a trial's state and number of trials alone."""
     on_cpu = device.platform == "cpu"
     most, room = (_CPU_WIDTH, _CPU_BYTES) if on_cpu else (_WIDTH, _SHARE * (_memory(device) or 2**32))

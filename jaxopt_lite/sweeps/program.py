@@ -5,12 +5,9 @@ stand at one step, so a seed's minibatch is the same for all of them and is gath
 program: its text does not grow with them, and one text serves every device.
 """
 
-import contextlib
 import dataclasses
-import functools
-import math
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,11 +16,10 @@ import numpy as np
 from jaxopt_lite import tree
 from jaxopt_lite.core.arguments import INT32_MAX, check_bool, check_int
 from jaxopt_lite.core.hyperparameters import arrays, hyperparameters, parameters_of, replace
-from jaxopt_lite.core.method import Solver
 from jaxopt_lite.core.numbers import describe
-from jaxopt_lite.core.programs import Program, digest
+from jaxopt_lite.core.programs import digest
 from jaxopt_lite.sweeps.configs import Observed, Reading, StaticPart
-from jaxopt_lite.train.plan import SAVING, Plan
+from jaxopt_lite.train.plan import Plan
 from jaxopt_lite.train.point import Rules, Shapes, begin, measured, point
 from jaxopt_lite.train.state import Method, TrainState, accept_method, arrays_for, first_opt_state, first_state
 from jaxopt_lite.train.task import Task
@@ -32,7 +28,6 @@ __all__ = []
 
 STOPPING = ("target", "patience", "min_grad_norm", "restore_best")  # of a plan: in sweeps, policies stop trials
 KEEP, FRESH, RESET = range(3)  # a slot's state is kept; made; kept, except the optimizer's, which is made
-_INDICES = 2**22  # of examples that go to the device in one call
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,16 +52,11 @@ class SweepPlan(Plan):
             raise ValueError(f"sweep: steps={self.steps} must be a multiple of eval_every={every}, such as {near}")
 
 
-class Rows(NamedTuple):
-    """The state of a member between two calls."""
-
-    params: Any
-    opt_state: Any
-    model_state: Any
-
-
 class Group:
-    """Trials of one static part: what they train, and their program for a width.
+    """Trials of one static part: what they train, as functions of a member.
+
+    A member's *rows* are its state between two calls: a `TrainState` without optimizer, key and step, which are not its
+    own.
 
     Args:
         trial: the user's function of a config.
@@ -77,9 +67,9 @@ class Group:
 
     Attributes:
         task: of the concrete call; its data are those of all trials.
-        examples: training examples of which batches are drawn; None where none are.
-        row_shapes: a member's state; `packed_shapes` as plain arrays, and `bytes` of all seeds.
-        shapes: what steps and evaluations measure; `metrics` are the names of the curves.
+        batch: examples that are drawn for each step; 0 where none are.
+        row_shapes: a member's rows; `packed_shapes` as plain arrays, and `bytes` of all seeds.
+        shapes: what steps and evaluations measure.
         decays: names of the numbers that reach a decay of the optimizer.
 
     Raises:
@@ -92,24 +82,14 @@ class Group:
     def __init__(
         self, trial: Callable, static: StaticPart, numbers: np.ndarray, plan: SweepPlan, reading: Reading | None = None
     ):
-        self.trial, self.static, self.plan, self._first, self.reading = trial, static, plan, numbers, reading
-        with self._explained():
-            self.task, method = self._make(numbers)
+        self.trial, self.static, self.numbers, self.plan, self.reading = trial, static, numbers, plan, reading
+        self.task, method = self._make(numbers)
         if self.task.train_is_iterator:
             raise TypeError("sweep: the task's train must be arrays (or None); an iterator cannot be shared by trials")
-        batch = plan.batch_size
-        self.examples = None if batch is None else self.task.rows
-        if self.examples is not None and batch is not None and batch > self.examples:
-            many = f"the {self.examples} training examples of {static.label}"
-            raise ValueError(f"sweep: batch_size={batch} is more than {many}")
-        if isinstance(method, Solver) and self.examples is not None:
-            name = method.factory.spec.name
-            raise ValueError(f"sweep: {name} is a solver, which needs all examples at each step; give batch_size=None")
+        self.batch = (plan.batch_size or 0) if plan.kind(self.task, method) == "drawn" else 0
         self.data = (self.task.train, self.task.valid)
         self.digest = digest(self.data)
-        with self._explained():
-            self._trace()
-        self.metrics = tuple(sorted(self.shapes.names))
+        self._trace()
         self.packed_shapes: list[jax.ShapeDtypeStruct] = jax.eval_shape(pack, self.row_shapes)
         self.bytes = plan.seeds * sum(leaf.size * leaf.dtype.itemsize for leaf in self.packed_shapes)
 
@@ -120,70 +100,25 @@ class Group:
         range, and at the corners of the box around them, for what numbers forbid together: limits are monotone. It is
         the box of the optimizer's numbers: those of the config may reach them by any function.
         """
-        with self._explained():
-            made = jax.vmap(lambda one: arrays(self._make(one)[1]))(jnp.asarray(numbers))
-        optimizers: Method = jax.device_get(made)  # for all numbers: every leaf has the axis of n
-        leaves, structure = jax.tree.flatten(optimizers)
+        made = jax.vmap(lambda one: arrays(self._make(one)[1]))(jnp.asarray(numbers))
+        leaves, structure = jax.tree.flatten(jax.device_get(made))  # every leaf has the axis of n
         varied = [i for i, leaf in enumerate(leaves) if np.any(leaf != leaf[:1])]
         is_scalar = all(leaves[i].shape == (len(numbers),) and leaves[i].dtype.kind == "f" for i in varied)
-        if is_scalar and 2 ** len(varied) < len(numbers) and _refusal(optimizers) is None:
+        each = lambda leaves: (structure.unflatten(map(np.asarray, one)) for one in zip(*leaves, strict=True))
+        if is_scalar and 2 ** len(varied) < len(numbers) and not _refused([structure.unflatten(leaves)]):
             corners = [leaf[: 2 ** len(varied)] for leaf in leaves]
             for i, ends in zip(varied, np.meshgrid(*([leaves[i].min(), leaves[i].max()] for i in varied)), strict=True):
                 corners[i] = ends.ravel()
-            if not _refused(jax.tree.unflatten(structure, corners), 2 ** len(varied)):
+            if not _refused(each(corners)):
                 return {}
-        return _refused(optimizers, len(numbers))
+        return _refused(each(leaves))
 
-    def points(self, width: int) -> int:
-        """The most points of one call."""
-        return self.order_shape(width)[-3]
-
-    def order_shape(self, width: int) -> tuple[int, ...]:
-        """The examples of a call's steps: [(width,) seeds, points, eval_every, batch]."""
-        plan = self.plan
-        each = (width, plan.seeds) if plan.independent else (plan.seeds,)
-        batch = (plan.batch_size or 0) if self.examples else 0
-        most = _INDICES // max(1, math.prod(each) * plan.eval_every * batch)
-        return *each, max(1, min(plan.steps // plan.eval_every, most)), plan.eval_every, batch
-
-    def arguments(self, width: int) -> tuple:
-        """The program's arguments or their shapes: packed rows, numbers, mode, data, order, keys, step, points."""
-        shape = jax.ShapeDtypeStruct
-        order = shape(self.order_shape(width), jnp.int32)
-        keys = jax.eval_shape(lambda: jnp.broadcast_to(run_key(0), order.shape[:-3]))
-        rows = [shape((width, self.plan.seeds, *leaf.shape), leaf.dtype) for leaf in self.packed_shapes]
-        numbers, scalar = shape((width, len(self.static.names)), jnp.float32), shape((), jnp.int32)
-        mode = shape((width,), jnp.int8)
-        return rows, numbers, mode, self.data, order, keys, scalar, scalar
-
-    def program(self, width: int) -> Program:
-        """Trace the program for a width."""
-        with self._explained():
-            return Program(functools.partial(self._cohort, self.points(width)), self.arguments(width), donate=True)
-
-    def test_scores(self, numbers: np.ndarray, rows: list, keys: jax.Array, step: int) -> dict[str, np.ndarray]:
-        """The scores of one trial's seeds on the test data, float32 [seeds] by name."""
-        if self.task.test is None:
-            return {}
-        score = functools.partial(self._test_scores, numbers, step)
-        found = jax.jit(jax.vmap(score, in_axes=(0, 0, None)))(rows, keys, self.task.test)
-        return {f"test.{name}": np.asarray(value) for name, value in found.items()}
-
-    @functools.cached_property
-    def test_hashes(self) -> dict[str, str]:
-        """Of the test data; without valid data also of how they are scored, which the program does not contain then."""
-        test = self.task.test
-        found = {"test data": digest(test)}
-        if test is not None and self.task.valid is None:
-            score = functools.partial(self._test_scores, self._first, 0)
-            found["evaluation of the test data"] = Program(score, (self.packed_shapes, _KEY, test)).fingerprint
-        return found
-
-    def _test_scores(self, numbers: np.ndarray, step: int, packed: list, key: jax.Array, test: Any) -> dict:
-        """What is measured of one member on the test data."""
+    def test_scores(self, numbers: np.ndarray, step: int, packed: list, key: jax.Array, test: Any) -> dict:
+        """What is measured of one member on the test data, float32 scalars by name."""
         task, optimizer = self._make(jnp.asarray(numbers))
-        rules, state = self._rules_and_state(task, optimizer, unpack(packed, self.row_shapes), key, jnp.int32(step))
-        return rules.score(state, test)
+        rows = unpack(packed, self.row_shapes)
+        state = rows._replace(optimizer=arrays_for(optimizer, rows.params), key=key, step=jnp.int32(step))
+        return Rules.of(task, self.plan, optimizer, norms=False).score(state, test)
 
     def _make(self, numbers: Any) -> tuple[Task, Method]:
         """Call the user's function."""
@@ -196,18 +131,17 @@ class Group:
 
     def _trace(self) -> None:
         """Find shapes and decays; raise if data are computed from a traced number, or are not the same each time."""
-        batch = jax.ShapeDtypeStruct((1, self.plan.batch_size), jnp.int32) if self.examples else None
+        order = jax.ShapeDtypeStruct((1, self.batch), jnp.int32) if self.batch else None
 
         def begun(numbers, key, data, order):
             task, optimizer = self._make(numbers)
             values = hyperparameters(optimizer)
             decays = [values[path] for path, parameter in parameters_of(optimizer).items() if parameter.is_decay]
             state = first_state(task, optimizer, key)
-            rules, state = self._rules_and_state(task, optimizer, _rows_of(state), key, state.step)
-            self.shapes = measured(rules, state, data, order)
+            self.shapes = measured(Rules.of(task, self.plan, optimizer, norms=False), state, data, order)
             return (task.train, task.valid, task.test), decays, _rows_of(state)
 
-        (data, decays, _), (shapes, _, self.row_shapes) = _dependence(begun, self.static.names, _KEY, self.data, batch)
+        (data, decays, _), (shapes, _, self.row_shapes) = _dependence(begun, self.static.names, KEY, self.data, order)
         self.decays = frozenset().union(*decays)
         for where, reached in zip(("train", "valid", "test"), data, strict=True):
             names = ", ".join(sorted(set().union(*jax.tree.leaves(reached))))
@@ -221,17 +155,8 @@ class Group:
         if was != now:
             raise ValueError(f"sweep: trial must return the same data each time, got {was}, then {now}")
 
-    def _rules_and_state(
-        self, task: Task, optimizer: Method, rows: Rows, key: jax.Array, step: Any
-    ) -> tuple[Rules, TrainState]:
-        kind = "drawn" if self.examples else "whole"
-        saving = {name: getattr(self.plan, name) for name in SAVING}
-        rules = Rules(task.loss, task.evaluate, task.stateful, kind, self.plan.compute_dtype, norms=False, **saving)
-        optimizer = arrays_for(optimizer, rows.params)
-        return rules, TrainState(rows.params, optimizer, rows.opt_state, rows.model_state, key, step)
-
-    def _refresh(self, task: Task, optimizer: Method, mode: Any, rows: Rows, key: jax.Array) -> Rows:
-        """A member's state where it is asked for anew."""
+    def _refresh(self, task: Task, optimizer: Method, mode: Any, rows: TrainState, key: jax.Array) -> TrainState:
+        """A member's rows, made anew where that is asked for."""
         opt_state = first_opt_state(task, arrays_for(optimizer, rows.params), rows.params, key)
         kept = tree.where(mode == RESET, rows._replace(opt_state=opt_state), rows)
         return tree.where(mode == FRESH, _rows_of(first_state(task, optimizer, key)), kept)
@@ -242,7 +167,8 @@ class Group:
         rows = unpack(packed, self.row_shapes)
         fresh = lambda rows: self._refresh(task, optimizer, mode, rows, key)
         rows = jax.lax.cond(any_new, fresh, lambda rows: rows, rows)
-        rules, state = self._rules_and_state(task, optimizer, rows, key, step)
+        state = rows._replace(optimizer=arrays_for(optimizer, rows.params), key=key, step=step)
+        rules = Rules.of(task, self.plan, optimizer, norms=False)
 
         def advance(i, loop):
             run, curves, finite = loop
@@ -250,13 +176,24 @@ class Group:
             curves = {name: curve.at[i].set(row[name]) for name, curve in curves.items()}
             return run, curves, finite.at[i].set(row["finite"])
 
-        blank = {name: jnp.zeros(most, jnp.float32) for name in self.metrics}
+        blank = {name: jnp.zeros(most, jnp.float32) for name in self.shapes.names}
         loop = begin(rules, state, self.shapes, monitored=False), blank, jnp.zeros(most, bool)
         run, curves, finite = jax.lax.fori_loop(0, n, advance, loop)
         return pack(_rows_of(run.state)), curves, finite
 
-    def _cohort(self, most, packed, numbers, mode, data, order, keys, step, n) -> tuple[list, dict, jax.Array]:
-        """Advance a cohort, its members side by side.
+    def cohort(self, most, packed, numbers, mode, data, order, keys, step, n) -> tuple[list, dict, jax.Array]:
+        """Advance a cohort, its members side by side. This is the program of the group.
+
+        Args:
+            most: points of the longest call.
+            packed: the states, as `pack` leaves them, [width, seeds, ...].
+            numbers: the traced numbers of each slot, float32 [width, k].
+            mode: KEEP, FRESH or RESET, for each slot.
+            data: (train, valid).
+            order: the examples of each step, int32 [(width,) seeds, most, eval_every, batch].
+            keys: of the runs, [(width,) seeds].
+            step: where the cohort stands.
+            n: points of this call.
 
         Returns:
             The packed states, curves float32 [points, width, seeds] by name, and whether loss and parameters of all
@@ -273,40 +210,17 @@ class Group:
         curves = {name: jnp.moveaxis(curve, -1, 0) for name, curve in curves.items()}
         return packed, curves, jnp.moveaxis(finite.all(axis=1), -1, 0)
 
-    @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
-        """Add to an error of the trace what a traced config allows."""
+
+def _refused(optimizers: Iterable[Method]) -> dict[int, str]:
+    """Which of some optimizers, made anew from concrete numbers, their rules refuse: their messages."""
+    found = {}
+    for i, optimizer in enumerate(optimizers):
+        values = hyperparameters(optimizer)
         try:
-            yield
-        except Exception as error:
-            shape = isinstance(error, TypeError) and any(words in str(error) for words in _OF_SHAPES)
-            if self.static.names and (shape or isinstance(error, jax.errors.JAXTypeError)):
-                error.add_note(
-                    f"sweep: traced numbers are here {', '.join(self.static.names)}; what decides about shapes or "
-                    "Python's control flow must be static: use choice(...) or int_uniform(...)"
-                )
-            raise
-
-
-# In messages of Python, NumPy and JAX, where a float32 was given for a length.
-_OF_SHAPES = ("interpreted as an integer", "integers or a single integer", "of concrete values", "shapes must be")
-
-
-def _refused(optimizers: Method, n: int) -> dict[int, str]:
-    """Which of n optimizers, whose leaves have that axis, their rules refuse: their messages."""
-    messages = {i: _refusal(jax.tree.map(lambda leaf, i=i: np.asarray(leaf[i]), optimizers)) for i in range(n)}
-    return {i: message for i, message in messages.items() if message is not None}
-
-
-def _refusal(optimizer: Method) -> str | None:
-    """The message of the rules inside, made anew from numbers that are no longer traced; None if they accept them."""
-    is_number = lambda x: jnp.issubdtype(jnp.result_type(x), jnp.floating)
-    numbers = {name: x for name, x in hyperparameters(optimizer).items() if is_number(x)}
-    try:
-        replace(optimizer, numbers)
-    except ValueError as error:
-        return str(error)
-    return None
+            replace(optimizer, {name: x for name, x in values.items() if jnp.issubdtype(x.dtype, jnp.floating)})
+        except ValueError as error:
+            found[i] = str(error)
+    return found
 
 
 def _dependence(function: Callable, names: Sequence[str], *others: Any) -> tuple[Any, Any]:
@@ -321,30 +235,31 @@ def _dependence(function: Callable, names: Sequence[str], *others: Any) -> tuple
     return jax.tree.unflatten(jax.tree.structure(shapes), map(of, traced.jaxpr.outvars)), shapes
 
 
-def _rows_of(state: TrainState) -> Rows:
-    return Rows(state.params, state.opt_state, state.model_state)
+def _rows_of(state: TrainState) -> TrainState:
+    return state._replace(optimizer=None, key=None, step=None)
 
 
-def pack(rows: Any) -> list:
-    """The leaves of a state, random keys as their words."""
+def pack(rows: TrainState) -> list:
+    """The leaves of a member's rows, random keys as their words."""
     return [jax.random.key_data(leaf) if tree.is_random_key(leaf) else leaf for leaf in jax.tree.leaves(rows)]
 
 
-def unpack(packed: list, like: Any) -> Any:
-    """The inverse of `pack`, given shapes of the state."""
+def unpack(packed: list, like: TrainState) -> TrainState:
+    """The inverse of `pack`, given shapes of the rows."""
     leaves, structure = jax.tree.flatten(like)
     impl = lambda shape: jax.random.key_impl(jnp.empty((), shape.dtype))  # it takes arrays only
     wrap = lambda x, shape: jax.random.wrap_key_data(x, impl=impl(shape)) if tree.is_random_key(shape) else x
     return jax.tree.unflatten(structure, [wrap(x, shape) for x, shape in zip(packed, leaves, strict=True)])
 
 
-def run_key(seed: Any) -> jax.Array:
-    """The key of a run, that of `fit` under JAX's usual settings.
+def run_key(seed: Any, trial: int | None = None) -> jax.Array:
+    """The key of a run, that of `fit` under JAX's usual settings; or one that a trial has for itself.
 
     It is of one kind whatever those settings are: from keys of the kind "rbg", what a run draws under vmap would depend
     on its neighbours.
     """
-    return jax.random.key(seed, impl="threefry2x32")
+    key = jax.random.key(seed, impl="threefry2x32")
+    return key if trial is None else jax.random.fold_in(key, trial)
 
 
-_KEY = jax.eval_shape(lambda: run_key(0))
+KEY = jax.eval_shape(lambda: run_key(0))

@@ -24,8 +24,8 @@ from jaxopt_lite.core.arguments import check_bool
 from jaxopt_lite.core.numbers import describe
 from jaxopt_lite.core.parameters import copied
 from jaxopt_lite.core.values import Value, register, remember_calls
+from jaxopt_lite.sweeps.configs import check_float32, check_static, frozen, plain, printed
 from jaxopt_lite.sweeps.distributions import Axis, Distribution
-from jaxopt_lite.sweeps.static import check_float32, check_static, frozen, plain, printed
 
 __all__ = ["Space", "space"]
 

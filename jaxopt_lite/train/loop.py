@@ -13,12 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_lite.core.hyperparameters import hyperparameters
-from jaxopt_lite.core.method import Solver
 from jaxopt_lite.core.numbers import describe
 from jaxopt_lite.core.programs import Program, Same
 from jaxopt_lite.train.calls import fetched
 from jaxopt_lite.train.pipeline import Position
-from jaxopt_lite.train.plan import SAVING, Plan
+from jaxopt_lite.train.plan import Plan
 from jaxopt_lite.train.point import (
     INTERRUPTED,
     MAX_STEPS,
@@ -142,15 +141,7 @@ def training(
         state, params = snapshot.run, None
     again = functools.partial(_begun, task, optimizer, seed, seeds, params, state)
     begun = again()
-    kind = "stream" if task.train_is_iterator else "whole" if task.rows is None or plan.batch_size is None else "drawn"
-    if isinstance(begun.optimizer, Solver) and kind != "whole":
-        name = begun.optimizer.factory.spec.name
-        raise ValueError(f"fit: {name} is a solver, which needs all examples at each step; give batch_size=None")
-    rules = Rules(
-        *(task.loss, task.evaluate, task.stateful, kind, plan.compute_dtype),
-        *(plan.metric, plan.mode, plan.decides, plan.restore_best),
-        **{name: getattr(plan, name) for name in SAVING},
-    )
+    rules = Rules.of(task, plan, begun.optimizer)
     done = int(np.max(np.asarray(begun.step)))
     first, rows = (done, []) if snapshot is None else (snapshot.first, list(snapshot.rows))
     last = first + plan.steps
@@ -162,7 +153,7 @@ def training(
     taken, position = (0, None) if snapshot is None else (snapshot.taken, snapshot.position)
     cuts = [step - first for step in pauses]
     run, programs, waiting, sent, reply = None, None, [], [], Reply()
-    with Source(task, plan, kind, begun, seeds is not None, taken, position, prefetch, cuts) as source:
+    with Source(task, plan, rules.kind, begun, seeds is not None, taken, position, prefetch, cuts) as source:
         for data, order, n, ends in source.stretches(done - first):
             arguments = (data, task.valid), order, np.int32(n), np.bool_(ends), Limits.of(plan)
             if run is None or programs is None:
@@ -171,7 +162,7 @@ def training(
                 if len(sent) == 2:  # one call waits for the device while another runs, and no more
                     fetched(sent.pop(0))
                 run, row = programs.point(run, *arguments)
-            if kind == "stream":
+            if rules.kind == "stream":
                 sent.append(row["step"])
             done += n
             if done in pauses and done < last:
@@ -324,11 +315,7 @@ def check_arguments(task: Task, plan: Plan, seed: int, seeds: int | None) -> Non
     if seeds is not None and (isinstance(seeds, bool) or not isinstance(seeds, (int, np.integer)) or seeds < 1):
         raise ValueError(f"fit: seeds must be an int of at least 1 (the number of runs), got {seeds!r:.80}")
     check_seed("fit: seed", seed, seeds or 1)
-    if task.rows is not None and plan.batch_size is not None and plan.batch_size > task.rows:
-        raise ValueError(
-            f"fit: batch_size={plan.batch_size} is more than the {task.rows} training examples; batch_size=None takes "
-            "all of them at each step"
-        )
+    plan.kind(task)
 
 
 def _begun(

@@ -10,11 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_lite.core.arguments import INT32_MAX, WrongTypeError, check_bool, check_int
+from jaxopt_lite.core.method import Solver
 from jaxopt_lite.train.remat import policy_of
+from jaxopt_lite.train.task import Task
 
 __all__ = ["Plan"]
 
-SAVING = ("accumulate", "eval_batch_size", "remat")  # fields of a plan that shape the program to save memory
 _LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -86,6 +87,30 @@ class Plan:
     def decides(self) -> bool:
         """Whether anything is decided by the watched metric."""
         return self.restore_best or (self.target, self.patience) != (None, None)
+
+    def kind(self, task: Task, method: Any = None) -> str:
+        """What the steps of a run are given: batches "drawn" by index, the "whole" data, or a "stream" of batches.
+
+        Args:
+            task: what is to be learned.
+            method: a transformation or a solver, where it is known.
+
+        Raises:
+            ValueError: if a batch is larger than the data, or the method is a solver and is not given the whole data.
+        """
+        rows, batch = task.rows, self.batch_size
+        if rows is not None and batch is not None and batch > rows:
+            raise ValueError(
+                f"{self.who}: batch_size={batch} is more than the {rows} training examples; batch_size=None takes all "
+                "of them at each step"
+            )
+        kind = "stream" if task.train_is_iterator else "whole" if rows is None or batch is None else "drawn"
+        if isinstance(method, Solver) and kind != "whole":
+            name = method.factory.spec.name
+            raise ValueError(
+                f"{self.who}: {name} is a solver, which needs all examples at each step; give batch_size=None"
+            )
+        return kind
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)

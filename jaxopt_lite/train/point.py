@@ -141,6 +141,15 @@ class Rules:
     eval_batch_size: int | None = None
     remat: bool | str = False
 
+    @classmethod
+    def of(cls, task: Task, plan: Plan, method: Any, norms: bool = True) -> "Rules":
+        """The rules of a run of a plan; see `Plan.kind` for what is refused."""
+        return cls(
+            *(task.loss, task.evaluate, task.stateful, plan.kind(task, method), plan.compute_dtype),
+            *(plan.metric, plan.mode, plan.decides, plan.restore_best, norms),
+            *(plan.accumulate, plan.eval_batch_size, plan.remat),
+        )
+
     @functools.cached_property
     def task(self) -> Task:
         """The functions as a task without data."""

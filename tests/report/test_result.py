@@ -7,8 +7,9 @@ import pytest
 
 from jaxopt_lite.report.result import SweepResult
 from jaxopt_lite.sweeps.distributions import log_uniform
-from jaxopt_lite.sweeps.events import Outcome, Winner
+from jaxopt_lite.sweeps.engine import Outcome
 from jaxopt_lite.sweeps.ledger import DIVERGED, FAILED, STOPPED
+from jaxopt_lite.sweeps.pool import Winner
 
 from .ledgers import SPEC, ledger
 

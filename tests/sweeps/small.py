@@ -7,9 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxopt_lite as jo
-from jaxopt_lite.sweeps.engine import Engine
-from jaxopt_lite.sweeps.events import Reply, Snapshot
-from jaxopt_lite.sweeps.groups import Groups
+from jaxopt_lite.sweeps.engine import Engine, Reply
+from jaxopt_lite.sweeps.groups import Groups, Snapshot
 from jaxopt_lite.sweeps.ledger import Ledger
 from jaxopt_lite.sweeps.policies import run_all
 from jaxopt_lite.sweeps.program import SweepPlan

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 import jaxopt_lite as jo
+from jaxopt_lite.sweeps.configs import plain
 from jaxopt_lite.sweeps.distributions import (
     choice,
     int_uniform,
@@ -18,7 +19,6 @@ from jaxopt_lite.sweeps.distributions import (
     one_minus_log_uniform,
     uniform,
 )
-from jaxopt_lite.sweeps.static import plain
 from tests.sweeps.cases import NAMES
 
 ALL = [

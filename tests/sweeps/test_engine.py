@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import jaxopt_lite as jo
-from jaxopt_lite.sweeps.events import Advanced, Happened, Reply
+from jaxopt_lite.sweeps.engine import Advanced, Happened, Reply
 from jaxopt_lite.sweeps.ledger import DIVERGED, FAILED, FINISHED
 from jaxopt_lite.sweeps.policies import Decision, median_stopping, policy, run_all, successive_halving
 from jaxopt_lite.sweeps.population import lineage, population_based, replay
@@ -284,12 +284,32 @@ def test_the_width_is_halved_when_memory_does_not_suffice(monkeypatch):
     small.same(outcome, whole)
 
 
+def test_the_width_stays_where_states_would_be_lost(monkeypatch):
+    from jaxopt_lite.sweeps import pool
+
+    launch, events = pool.Runner.launch, []
+
+    def scarce(self, trials, numbers, step, *args):
+        if step >= small.STEPS // 2:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
+        return launch(self, trials, numbers, step, *args)
+
+    def answer(event, i):
+        events.append(event)
+        return Reply(points=1)
+
+    monkeypatch.setattr(pool.Runner, "launch", scarce)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="out of memory"):
+        small.drive(small.engine(), answer)
+    assert "narrowed" not in [getattr(event, "what", "") for event in events]
+
+
 def test_more_trials_extend_a_sweep_without_changing_it(whole):
     made = small.engine()
     outcome, _, _ = small.drive(made)
     (pool,) = [runner.pool for runner in made.groups.runners.values()]
-    assert pool.trials == [outcome.best.number]
-    assert {len(array) for array in pool._held[outcome.best.number][1]} == {1}, "without the slots of its cohort"
+    assert list(pool.held) == [outcome.best.number]
+    assert {len(array) for array in pool.held[outcome.best.number][1]} == {1}, "without the slots of its cohort"
     longer = small.engine(trials=16)
     longer.groups.restore(made.groups.snapshot())
     extended, _, _ = small.drive(longer)

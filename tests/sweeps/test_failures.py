@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import jaxopt_lite as jo
-from jaxopt_lite.sweeps.events import Advanced, Happened, Reply
+from jaxopt_lite.sweeps.engine import Advanced, Happened, Reply
 from jaxopt_lite.sweeps.ledger import FAILED, FINISHED
 from jaxopt_lite.sweeps.population import population_based
 from tests.sweeps import small

@@ -8,7 +8,8 @@ import pytest
 
 import jaxopt_lite as jo
 from jaxopt_lite.sweeps.configs import split
-from jaxopt_lite.sweeps.events import Advanced, Reply
+from jaxopt_lite.sweeps.engine import Advanced, Reply
+from jaxopt_lite.sweeps.pool import Runner
 from jaxopt_lite.sweeps.program import Group, SweepPlan
 from tests.sweeps import small
 from tests.train.tasks import ON_POLICY, STATEFUL, TEST, TRAIN, VALID, init, loss, running_mean
@@ -113,6 +114,6 @@ def test_the_data_order_of_a_wide_cohort_takes_megabytes(independent, most):
     static, numbers = split({"learning_rate": np.float32(0.1)})
     plan = SweepPlan(1000, 128, 100, independent=independent)
     group = Group(lambda config: (jo.Task(init, loss, rows), optimizer(config)), static, numbers, plan)
-    order = group.arguments(1024)[4]
-    assert math.prod(order.shape) * order.dtype.itemsize <= most
-    assert order.shape[-3:] == (group.points(1024), 100, 128) and group.points(1024) >= 1
+    runner = Runner(group, np.zeros(1), 1024, 1024, jax.local_devices()[:1], {})
+    assert math.prod(runner.order_shape) * np.dtype(np.int32).itemsize <= most
+    assert runner.order_shape[-3:] == (runner.points, 100, 128) and runner.points >= 1

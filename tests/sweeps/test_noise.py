@@ -8,7 +8,7 @@ import pytest
 
 import jaxopt_lite as jo
 from jaxopt_lite.sweeps.configs import split
-from jaxopt_lite.sweeps.program import RESET, Group, Rows, SweepPlan
+from jaxopt_lite.sweeps.program import RESET, Group, SweepPlan
 from jaxopt_lite.sweeps.space import space
 from jaxopt_lite.train.state import first_state
 
@@ -44,7 +44,7 @@ def test_an_optimizer_whose_state_is_made_anew_has_the_noise_of_its_seed():
     group = Group(lambda config: (TASK, RULE), static, numbers, SweepPlan(2, None, 1))
     for seed in range(2):
         state = first_state(TASK, RULE, jax.random.key(seed))
-        first = Rows(state.params, state.opt_state, state.model_state)
+        first = state._replace(optimizer=None, key=None, step=None)
         again = group._refresh(TASK, RULE, RESET, first, jax.random.key(seed))
         keys = [jax.random.key_data(rows.opt_state[0].rng_key) for rows in (first, again)]
         np.testing.assert_array_equal(*keys)
