@@ -9,6 +9,7 @@ from jaxopt_lite.core.arguments import INT32_MAX, check_int, check_number
 from jaxopt_lite.sweeps.distributions import Axis
 from jaxopt_lite.sweeps.ledger import DIVERGED, Copy, Ledger
 from jaxopt_lite.sweeps.policies import Decision, multiple, policy
+from jaxopt_lite.sweeps.space import check_names
 
 __all__ = ["Change", "lineage", "population_based", "replay"]
 
@@ -84,12 +85,9 @@ def population_based(
 def _varied(ledger: Ledger, dimensions: Sequence[str] | None) -> Sequence[str]:
     known = ledger.space.traced
     varied = [name for name in known if name not in ledger.decays] if dimensions is None else dimensions
-    unknown = [name for name in varied if name not in known]
     if dimensions is None and not varied:
         raise ValueError("population_based: there is nothing to vary: name decays in `dimensions` to include them")
-    if unknown:
-        there = ", ".join(known) or "none"
-        raise ValueError(f"population_based: {unknown[0]!r} is no traced number of the space; there are {there}")
+    check_names("population_based", varied, known, "traced number ")
     return varied
 
 

@@ -34,7 +34,7 @@ import numpy as np
 from jaxopt_lite.core.arguments import INT32_MAX, check_int
 from jaxopt_lite.core.numbers import describe
 from jaxopt_lite.core.values import Value, register, remember_calls
-from jaxopt_lite.sweeps.space import Space
+from jaxopt_lite.sweeps.space import Space, check_names
 
 __all__ = ["Sampler", "grid", "halton", "random", "sampler", "sobol"]
 
@@ -198,9 +198,7 @@ def grid(points: Any = _POINTS):
 def _grid(space: Space, points: int | dict[str, int]) -> np.ndarray:
     sizes, usual = (points, _POINTS) if isinstance(points, dict) else ({}, points)
     numbers = [d.name for d in space.dimensions if d.axis.kind != "choice"]
-    unknown = [name for name in sizes if name not in numbers]
-    if unknown:
-        raise ValueError(f"grid: {unknown[0]!r} is no number of the space; there are {', '.join(numbers) or 'none'}")
+    check_names("grid", sizes, numbers, "number ")
     units = np.full((1, len(space.dimensions)), 0.5)
     for j, dimension in enumerate(space.dimensions):
         # Each row in which the dimension is active becomes one row for each of its values.

@@ -11,12 +11,11 @@
 Flat names join the keys with dots; inside a sub-space they have its name too: `optimizer.name`, `optimizer.adam.b1`.
 """
 
-import dataclasses
 import difflib
 import functools
 import itertools
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -33,8 +32,7 @@ Config = dict[str, Any]
 Name = tuple[str, ...]
 
 
-@dataclasses.dataclass(frozen=True)
-class Leaf:
+class Leaf(NamedTuple):
     """A place in a config: of a dimension, which is a column of points and tables, of a constant, or of a dict.
 
     Attributes:
@@ -133,10 +131,8 @@ class Space(Value):
         return self._mapped(Axis.clip, table)
 
     def _mapped(self, method: Callable[[Axis, np.ndarray], np.ndarray], array: np.ndarray) -> np.ndarray:
-        mapped = np.empty(array.shape)
-        for j, d in enumerate(self.dimensions):
-            mapped[:, j] = method(d.axis, array[:, j])
-        return mapped
+        columns = [method(d.axis, column) for d, column in zip(self.dimensions, array.T, strict=True)]
+        return np.array(columns).T.reshape(array.shape)
 
     def configs(self, table: np.ndarray) -> list[Config]:
         """The configs of the rows of a table: fresh dicts. Traced numbers are NumPy float32 scalars."""
@@ -319,11 +315,16 @@ def _column(axis: Axis, numbers: np.ndarray) -> np.ndarray:
     return np.fromiter((texts.get(x) for x in numbers.tolist()), object, len(numbers))
 
 
-def _check_dict(who: str, given: Any, known: Sequence[str] | dict) -> None:
+def _check_dict(who: str, given: Any, known: Collection[str]) -> None:
     if not isinstance(given, dict):
         raise TypeError(f"{who} must be a dict, got {describe(given)}")
-    for name in given:
+    check_names(who, given, known)
+
+
+def check_names(who: str, names: Iterable, known: Collection[str], noun: str = "") -> None:
+    """Raise a ValueError where a name is none of those known; `noun` says what they are, such as "number "."""
+    for name in names:
         if name not in known:
-            near = difflib.get_close_matches(str(name), list(known), 3)
+            near = difflib.get_close_matches(str(name), known, 3)
             hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(known) or 'none'}"
-            raise ValueError(f"{who}: there is no {name!r} in the space; {hint}")
+            raise ValueError(f"{who}: there is no {noun}{name!r} in the space; {hint}")

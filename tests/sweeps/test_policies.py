@@ -231,7 +231,10 @@ def test_a_diverged_trial_is_replaced():
         (lambda: jo.population_based(resample=-1), "resample must be a number of at least 0 and at most 1, got -1"),
         (lambda: jo.population_based(perturb=(0.0,)), "perturb must be numbers above 0"),
         (lambda: jo.population_based(reset=1), "reset must be True or False, got 1"),
-        (lambda: jo.population_based(dimensions=("lr",)).decide(ledger(4)), "'lr' is no traced number of the space"),
+        (
+            lambda: jo.population_based(dimensions=("lr",)).decide(ledger(4)),
+            "no traced number 'lr' in the space; there are",
+        ),
         (lambda: jo.population_based(interval=3).decide(ledger(4, every=2)), "interval=3 must be a multiple"),
         (lambda: jo.median_stopping(interval=3).decide(ledger(4, every=2)), "interval=3 must be a multiple"),
     ],
