@@ -55,8 +55,8 @@ def population_based(
         raise ValueError(f"population_based: perturb must be numbers above 0, got {perturb!r}")
 
     def decide(ledger: Ledger) -> Decision:
-        every = interval or max(1, ledger.points // 10) * ledger.eval_every
-        every = multiple("population_based", "interval", every, ledger)
+        usual = max(1, ledger.points // 10) * ledger.eval_every
+        every = multiple("population_based", "interval", interval or usual, ledger)
         if interval is not None and every >= ledger.steps:
             raise ValueError(f"population_based: interval={every} must be below steps={ledger.steps}")
         varied = _varied(ledger, dimensions)
@@ -71,11 +71,10 @@ def population_based(
             source = int(rng.choice(best))
             row = ledger.table[source].copy()
             drawn = rng.random(len(row))
-            for j, dimension in enumerate(ledger.space.dimensions):
+            for j, d in enumerate(ledger.space.dimensions):
                 factor, is_resampled = rng.choice(perturb), rng.random() < resample
-                if dimension.name in varied and not np.isnan(row[j]):
-                    perturbed = _perturbed(dimension.axis, row[j], factor)
-                    row[j] = dimension.axis.draw(drawn[j]) if is_resampled else perturbed
+                if d.name in varied and not np.isnan(row[j]):
+                    row[j] = d.axis.draw(drawn[j]) if is_resampled else _perturbed(d.axis, row[j], factor)
             copies.append(Copy(trial, source, step, ledger.space.clip(row[None])[0], is_reset))
         return Decision(target=target, copies=copies)
 
@@ -93,13 +92,13 @@ def _varied(ledger: Ledger, dimensions: Sequence[str] | None) -> Sequence[str]:
 
 def _best_and_worst(ledger: Ledger, step: int, fraction: float) -> tuple[list[int], list[int]]:
     """Trials to copy from, and trials to replace, of the batch that runs; none is among both."""
-    members = np.flatnonzero(ledger.running | (ledger.status == DIVERGED))
-    members = members[ledger.batch[members] == ledger.batch[ledger.running][0]]
-    scores = np.where(ledger.running, ledger.score_at(step), np.inf)
-    order = members[np.argsort(scores[members], kind="stable")].tolist()
+    running, batch = ledger.running, ledger.batch
+    members = (running | (ledger.status == DIVERGED)) & (batch == batch[running][0])
+    scores = np.where(running, ledger.score_at(step), np.inf)
+    order = [trial for trial in np.argsort(scores, kind="stable").tolist() if members[trial]]
     n = max(1, int(len(order) * fraction)) if len(order) > 1 else 0
     best = [trial for trial in order[:n] if np.isfinite(scores[trial])]
-    lost = [trial for trial in order if not ledger.running[trial]]
+    lost = [trial for trial in order if not running[trial]]
     return best, [trial for trial in dict.fromkeys([*order[len(order) - n :], *lost]) if trial not in best]
 
 
