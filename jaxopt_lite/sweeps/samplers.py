@@ -23,11 +23,10 @@ A sampler of your own is a function `ask`, made by a factory:
         return ask
 """
 
-import dataclasses
 import functools
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any, ParamSpec
+from typing import Any, NamedTuple, ParamSpec
 
 import numpy as np
 
@@ -39,16 +38,13 @@ from jaxopt_lite.sweeps.space import Space, check_names
 __all__ = ["Sampler", "grid", "halton", "random", "sampler", "sobol"]
 
 P = ParamSpec("P")
-Stream = Callable[[int, int, int], np.ndarray]  # (seed, n, d) -> the first n points of the unit cube, [n, d]
 
 _MOST_GRID_POINTS = 1_000_000
-_MOST_SOBOL_POINTS = 2**30  # of SciPy's
 _POINTS = 5  # of a number, in a grid
 _MOST_DRAWS = 10_000  # for one point that the constraint allows
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Asking:
+class Asking(NamedTuple):
     """What a sampler is made of.
 
     Attributes:
@@ -149,7 +145,7 @@ def sobol(scramble: bool = True):
     """
 
     def stream(seed, n, d):
-        if n > _MOST_SOBOL_POINTS:
+        if n > 2**30:
             raise ValueError(f"sobol: there are at most 2**30 points, and {n} are needed; use random()")
         draws = _points("Sobol", d, scramble, seed)
         return draws.random_base2(max(n - 1, 0).bit_length())[:n]  # it warns of other numbers than powers of 2
@@ -232,8 +228,12 @@ def _points(engine: str, d: int, scramble: bool, seed: int) -> Any:
     return make(d, scramble=scramble, **{rng: np.random.default_rng(seed)})
 
 
-def streaming(stream: Stream) -> Callable[..., np.ndarray]:
-    """An `ask` from a sequence: its trials are the points of the sequence that the constraint allows, in order."""
+def streaming(stream: Callable[[int, int, int], np.ndarray]) -> Callable[..., np.ndarray]:
+    """An `ask` from a sequence: its trials are the points of the sequence that the constraint allows, in order.
+
+    Args:
+        stream: stream(seed, n, d) -> the first n points of the sequence in the unit cube, [n, d].
+    """
 
     def ask(space, seed, start, count, past, scores):
         d, end = len(space.dimensions), start + count
