@@ -88,8 +88,7 @@ class Axis:
     @functools.cached_property
     def _indices(self) -> dict:
         """The index of each option, by what a config holds and by what JSON holds."""
-        forms = {frozen(plain(option)): i for i, option in enumerate(self.options)}
-        return forms | {self._key(option): i for i, option in enumerate(self.options)}
+        return {key: i for i, o in enumerate(self.options) for key in (frozen(plain(o)), self._key(o))}
 
     def _key(self, value: Any) -> Any:
         return frozen(float(np.float32(value)) if self.traced else value)

@@ -194,11 +194,10 @@ class Ledger:
 
     def saved(self) -> dict[str, Any]:
         """The arrays that are saved."""
-        lineage = {
-            "at": np.array([(c.trial, c.source, c.step, c.reset) for c in self.lineage], np.int32).reshape(-1, 4),
-            "rows": np.array([c.row for c in self.lineage], np.float64).reshape(len(self.lineage), self.table.shape[1]),
-        }
-        return {**{name: getattr(self, name) for name in COLUMNS}, "curves": dict(self.curves), "lineage": lineage}
+        at = np.array([(c.trial, c.source, c.step, c.reset) for c in self.lineage], np.int32).reshape(-1, 4)
+        rows = np.array([c.row for c in self.lineage], np.float64).reshape(len(at), self.table.shape[1])
+        columns = {name: getattr(self, name) for name in COLUMNS}
+        return {**columns, "curves": dict(self.curves), "lineage": {"at": at, "rows": rows}}
 
     def restore(self, saved: dict[str, Any], errors: dict[int, str]) -> None:
         """Take back what `saved` gave; arrays are copied."""

@@ -136,8 +136,7 @@ def lineage(ledger: Ledger, trial: int) -> tuple[Change, ...]:
         The changes in the order of steps, the first at step 0 with the numbers that the first ancestor began with.
         `space.configs(np.array([change.row]))` makes a config of one, and `replay` does it all again.
     """
-    changes: list[Change] = []
-    who = trial
+    changes, who = [], trial
     for copy in reversed(ledger.lineage):
         if copy.trial == who and (not changes or copy.step < changes[0].step):
             changes.insert(0, Change(copy.step, tuple(copy.row.tolist()), copy.reset))

@@ -193,8 +193,7 @@ def grid(points: Any = _POINTS):
 
 def _grid(space: Space, points: int | dict[str, int]) -> np.ndarray:
     sizes, usual = (points, _POINTS) if isinstance(points, dict) else ({}, points)
-    numbers = [d.name for d in space.dimensions if d.axis.kind != "choice"]
-    check_names("grid", sizes, numbers, "number ")
+    check_names("grid", sizes, [d.name for d in space.dimensions if d.axis.kind != "choice"], "number ")
     units = np.full((1, len(space.dimensions)), 0.5)
     for j, dimension in enumerate(space.dimensions):
         # Each row in which the dimension is active becomes one row for each of its values.
@@ -236,12 +235,9 @@ def streaming(stream: Callable[[int, int, int], np.ndarray]) -> Callable[..., np
     """
 
     def ask(space, seed, start, count, past, scores):
-        d, end = len(space.dimensions), start + count
-        if end == 0 or d == 0:
-            return np.empty((count, d))
-        n = end
+        n = end = start + count
         while True:
-            points = stream(seed, n, d)
+            points = stream(seed, n, len(space.dimensions))
             points = points[allowed(space, points)]
             if len(points) >= end:
                 return points[start:end]
