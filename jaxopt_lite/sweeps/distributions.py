@@ -21,7 +21,7 @@ from collections.abc import Callable
 from typing import Any, ParamSpec
 
 import numpy as np
-from scipy import special
+from scipy.special import ndtr, ndtri
 
 from jaxopt_lite.core.arguments import check_int
 from jaxopt_lite.core.numbers import Decay, Positive, Scalar, describe
@@ -219,8 +219,8 @@ def normal(mean: Scalar, std: Positive):
     """
     low, high = mean - _CUT * std, mean + _CUT * std
     _check_ends("normal", low, high, names=("mean - 6 std", "mean + 6 std"))
-    number_at = lambda u: mean + std * special.ndtri(u)  # infinite at 0 and 1, until it is clipped
-    return Axis("float", low, high, number_at, lambda x: special.ndtr((x - mean) / std), bounded=False)
+    # Φ⁻¹ is infinite at 0 and 1, until it is clipped.
+    return Axis("float", low, high, lambda u: mean + std * ndtri(u), lambda x: ndtr((x - mean) / std), bounded=False)
 
 
 @distribution

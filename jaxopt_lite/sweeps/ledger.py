@@ -178,9 +178,8 @@ class Ledger:
         for name, values in rows.items():
             self.curves.setdefault(name, self._blank(len(self)))[trials[which], :, at] = values[point, which]
         self.step[trials] += (kept * self.eval_every).astype(np.int32)
+        self.status[trials[self.step[trials] == self.steps]] = FINISHED
         self.status[trials[first_bad < n]] = DIVERGED
-        done = trials[(first_bad == n) & (self.step[trials] == self.steps)]
-        self.status[done] = FINISHED
 
     def copy(self, event: Copy) -> None:
         """Let a trial exploit another one's state. Its curves keep what it did before."""

@@ -55,10 +55,9 @@ def population_based(
         raise ValueError(f"population_based: perturb must be numbers above 0, got {perturb!r}")
 
     def decide(ledger: Ledger) -> Decision:
-        usual = max(1, ledger.points // 10) * ledger.eval_every
-        every = multiple("population_based", "interval", interval or usual, ledger)
-        if interval is not None and every >= ledger.steps:
-            raise ValueError(f"population_based: interval={every} must be below steps={ledger.steps}")
+        every = interval or max(1, ledger.points // 10) * ledger.eval_every
+        if interval is not None and multiple("population_based", "interval", interval, ledger) >= ledger.steps:
+            raise ValueError(f"population_based: interval={interval} must be below steps={ledger.steps}")
         varied = _varied(ledger, dimensions)
         is_reset = not ledger.decays.isdisjoint(varied) if reset is None else reset
         step = int(ledger.step[ledger.running].max(initial=0))

@@ -243,8 +243,7 @@ def streaming(stream: Callable[[int, int, int], np.ndarray]) -> Callable[..., np
                 return points[start:end]
             if n >= _MOST_DRAWS * (len(points) + 1):
                 few = f"{len(points)} of {n:,} configs drawn, of which {end} are needed"
-                remedy = f"widen it, or draw within it: where={space.where!r}"
-                raise ValueError(f"the constraint `where` of the space allowed {few}; {remedy}")
+                raise ValueError(f"the constraint where={space.where!r} allowed {few}; widen it, or draw within it")
             n *= 2
 
     return ask
