@@ -58,7 +58,11 @@ def population_based(
         every = interval or max(1, ledger.points // 10) * ledger.eval_every
         if interval is not None and multiple("population_based", "interval", interval, ledger) >= ledger.steps:
             raise ValueError(f"population_based: interval={interval} must be below steps={ledger.steps}")
-        varied = _varied(ledger, dimensions)
+        known = ledger.space.traced
+        varied = [name for name in known if name not in ledger.decays] if dimensions is None else dimensions
+        if dimensions is None and not varied:
+            raise ValueError("population_based: there is nothing to vary: name decays in `dimensions` to include them")
+        check_names("population_based", varied, known, "traced number ")
         is_reset = not ledger.decays.isdisjoint(varied) if reset is None else reset
         step = int(ledger.step[ledger.running].max(initial=0))
         target = min((step // every + 1) * every, ledger.steps)
@@ -78,15 +82,6 @@ def population_based(
         return Decision(target=target, copies=copies)
 
     return decide
-
-
-def _varied(ledger: Ledger, dimensions: Sequence[str] | None) -> Sequence[str]:
-    known = ledger.space.traced
-    varied = [name for name in known if name not in ledger.decays] if dimensions is None else dimensions
-    if dimensions is None and not varied:
-        raise ValueError("population_based: there is nothing to vary: name decays in `dimensions` to include them")
-    check_names("population_based", varied, known, "traced number ")
-    return varied
 
 
 def _best_and_worst(ledger: Ledger, step: int, fraction: float) -> tuple[list[int], list[int]]:

@@ -147,8 +147,8 @@ def sobol(scramble: bool = True):
     def stream(seed, n, d):
         if n > 2**30:
             raise ValueError(f"sobol: there are at most 2**30 points, and {n} are needed; use random()")
-        draws = _points("Sobol", d, scramble, seed)
-        return draws.random_base2(max(n - 1, 0).bit_length())[:n]  # it warns of other numbers than powers of 2
+        # It warns of other numbers than powers of 2.
+        return _points("Sobol", d, scramble, seed).random_base2(max(n - 1, 0).bit_length())[:n]
 
     return streaming(stream)
 
