@@ -131,10 +131,10 @@ def median_stopping(interval: int | None = None, warmup: int = 0, min_trials: in
     def decide(ledger: Ledger) -> Decision:
         every = multiple("median_stopping", "interval", interval or ledger.eval_every, ledger)
         first = max(multiple("median_stopping", "warmup", warmup, ledger), every)
-        at = ledger.step.astype(np.int64)
+        scores, at = ledger.scores, ledger.step.astype(np.int64)
         stop = np.zeros(len(ledger), bool)
         for step in np.unique(at[ledger.running & (at >= first)]).tolist():
-            so_far = ledger.scores[:, : step // ledger.eval_every]
+            so_far = scores[:, : step // ledger.eval_every]
             finite = np.isfinite(so_far)
             there = (at >= step) & finite.any(axis=1) & ~((ledger.status == DIVERGED) & (at == step))
             mean = np.where(finite, so_far, 0).sum(axis=1) / np.maximum(finite.sum(axis=1), 1)

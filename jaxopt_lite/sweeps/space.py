@@ -11,7 +11,6 @@
 Flat names join the keys with dots; inside a sub-space they have its name too: `optimizer.name`, `optimizer.adam.b1`.
 """
 
-import difflib
 import functools
 import itertools
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -19,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxopt_lite.core.arguments import check_bool
+from jaxopt_lite.core.arguments import check_bool, nearest
 from jaxopt_lite.core.numbers import describe
 from jaxopt_lite.core.parameters import copied
 from jaxopt_lite.core.values import Value, register, remember_calls
@@ -325,6 +324,4 @@ def check_names(who: str, names: Iterable, known: Collection[str], noun: str = "
     """Raise a ValueError where a name is none of those known; `noun` says what they are, such as "number "."""
     for name in names:
         if name not in known:
-            near = difflib.get_close_matches(str(name), known, 3)
-            hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(known) or 'none'}"
-            raise ValueError(f"{who}: there is no {noun}{name!r} in the space; {hint}")
+            raise ValueError(f"{who}: there is no {noun}{name!r} in the space; {nearest(name, known)}")
