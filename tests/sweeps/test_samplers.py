@@ -69,6 +69,8 @@ def test_a_constraint_that_nothing_satisfies_is_an_error():
     never = space({"x": uniform(0, 1)}, where=lambda config: False)
     with pytest.raises(ValueError, match=r"allowed 0 of 1\d,\d\d\d configs drawn, of which 3 are needed"):
         random().propose(never, 0, 0, 3)
+    with pytest.raises(ValueError, match="allowed 0 of"):
+        sobol().propose(space({"x": 1}, where=lambda config: False), 0, 0, 1)
 
 
 def test_a_space_of_constants_has_one_config():
