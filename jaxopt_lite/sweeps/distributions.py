@@ -86,6 +86,10 @@ class Axis:
         return self.kind != "float"
 
     @functools.cached_property
+    def _ends(self) -> list[float]:
+        return self.clip(np.array([self.low, self.high])).tolist()
+
+    @functools.cached_property
     def _indices(self) -> dict:
         """The index of each option, by what a config holds and by what JSON holds."""
         return {key: i for i, o in enumerate(self.options) for key in (frozen(plain(o)), self._key(o))}
@@ -129,8 +133,8 @@ class Axis:
             with contextlib.suppress(KeyError, TypeError, ValueError, OverflowError):
                 return float(self._indices[self._key(value)])
         elif isinstance(value, numbers.Real) and not isinstance(value, (bool, np.bool_)):
-            held = lambda x: x if self.integer or abs(x) > LARGEST else float(np.float32(x))
-            low, number, high = map(held, (self.low, value, self.high))
+            low, high = self._ends
+            number: Any = float(np.float32(value)) if not self.integer and abs(value) < LARGEST else value
             if low <= number <= high and (number == int(number) or not self.integer):
                 return float(number)
         raise ValueError(f"{what} must be {self}, got {describe(value)}")

@@ -27,7 +27,7 @@ class Copy(NamedTuple):
     reset: bool  # whether the optimizer's state was made anew
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False)
 class Ledger:
     """The trials of a sweep. Arrays have a row for each trial, in the order of their numbers.
 

@@ -147,7 +147,7 @@ def sobol(scramble: bool = True):
     def stream(seed, n, d):
         if n > 2**30:
             raise ValueError(f"sobol: there are at most 2**30 points, and {n} are needed; use random()")
-        # It warns of other numbers than powers of 2.
+        # SciPy warns of other numbers of points than powers of 2.
         return _points("Sobol", d, scramble, seed).random_base2(max(n - 1, 0).bit_length())[:n]
 
     return streaming(stream)
