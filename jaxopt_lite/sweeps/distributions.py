@@ -46,7 +46,6 @@ Map = Callable[[np.ndarray], Any]  # arrays [n] to arrays [n]
 _EXACT = 24  # float32 holds every int up to 2**24
 _EXACT_IN_TABLE = 53  # and float64, in which tables hold them, up to 2**53
 _EXACT_BY_LOG = 45  # up to 2**45 a logarithm in float64 tells neighbouring ints apart
-_CUT = 6.0  # standard deviations
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -221,7 +220,7 @@ def normal(mean: Scalar, std: Positive):
     Raises:
         ValueError: if std is not above 0, or too small beside the mean for float32.
     """
-    low, high = mean - _CUT * std, mean + _CUT * std
+    low, high = mean - 6.0 * std, mean + 6.0 * std
     _check_ends("normal", low, high, names=("mean - 6 std", "mean + 6 std"))
     # Φ⁻¹ is infinite at 0 and 1, until it is clipped.
     return Axis("float", low, high, lambda u: mean + std * ndtri(u), lambda x: ndtr((x - mean) / std), bounded=False)

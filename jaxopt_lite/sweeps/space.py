@@ -178,8 +178,7 @@ class Space(Value):
 
     def encode(self, row: np.ndarray) -> dict[str, Any]:
         """One row [d] of a table as JSON has it, by flat name: optimizers as the calls that make them, NaN as "NaN"."""
-        pairs = zip(self.dimensions, row, strict=True)
-        return {d.name: plain(d.axis.value(x)) for d, x in pairs if not np.isnan(x)}
+        return {d.name: plain(d.axis.value(x)) for d, x in zip(self.dimensions, row, strict=True) if not np.isnan(x)}
 
     def decode(self, encoded: dict[str, Any]) -> np.ndarray:
         """The row [d] of a table that `encode` wrote.
@@ -279,11 +278,9 @@ def _leaves(spec: Any) -> list[Leaf]:
 
 def _tree(node: Any) -> Any:
     """A space inside another one is its dict."""
-    if not isinstance(node, Space):
-        return node
-    if node.where is not None:
+    if isinstance(node, Space) and node.where is not None:
         raise ValueError("space: a constraint belongs to the outermost space, where it sees the whole config")
-    return node.tree
+    return node.tree if isinstance(node, Space) else node
 
 
 def _constant(node: Any) -> Any:
@@ -306,10 +303,8 @@ def _find(leaf: Leaf, config: Config, who: str) -> Any:
 
 
 def _column(axis: Axis, numbers: np.ndarray) -> np.ndarray:
-    if axis.traced and not axis.options:
-        return numbers.astype(np.float32)
-    if not axis.options and not np.isnan(numbers).any():
-        return numbers.astype(np.int64)
+    if not axis.options and (axis.traced or not np.isnan(numbers).any()):
+        return numbers.astype(np.float32 if axis.traced else np.int64)
     texts = {x: printed(axis.value(x)) for x in np.unique(numbers[~np.isnan(numbers)]).tolist()}
     return np.fromiter((texts.get(x) for x in numbers.tolist()), object, len(numbers))
 
