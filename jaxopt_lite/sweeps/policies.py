@@ -74,11 +74,10 @@ class Policy(Value):
             ValueError: if its arrays have other lengths, a target is no multiple of eval_every, or a copy's source
                 ends, is at another step, or has not begun.
         """
-        decision = self.built(ledger)
+        decision, n = self.built(ledger), len(ledger)
         if not isinstance(decision, Decision):
             raise TypeError(f"{self!r} must return a Decision, got {describe(decision)}")
-        n, usual = len(ledger), {"target": ledger.target, "stop": np.array(False), "bracket": ledger.bracket}
-        for name, default in usual.items():
+        for name, default in (("target", ledger.target), ("stop", np.array(False)), ("bracket", ledger.bracket)):
             given, (kind, codes) = getattr(decision, name), ("bools", "b") if name == "stop" else ("ints", "iu")
             array = default if given is None else np.asarray(given)
             if array.dtype.kind not in codes or array.shape not in ((), (n,)):
