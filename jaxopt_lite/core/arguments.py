@@ -7,8 +7,10 @@ A wrong type raises a `WrongTypeError`, a value outside its range a ValueError. 
 what is allowed and what was given.
 """
 
+import difflib
 import math
 import numbers
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -110,3 +112,9 @@ def check_choice(who: str, name: str, value: Any, options: tuple[str, ...]) -> s
         *others, last = map(repr, options)
         raise ValueError(f"{who}: {name} must be {', '.join(others)} or {last}, got {value!r:.80}")
     return value
+
+
+def nearest(name: Any, known: Collection[str], most: int = 3) -> str:
+    """What an error says of a name that is none of those known: at most `most` that are like it, or else all."""
+    near = difflib.get_close_matches(str(name), known, most)
+    return f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(known) or 'none'}"

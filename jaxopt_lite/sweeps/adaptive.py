@@ -139,12 +139,11 @@ def _suggest(space: Space, study: Any) -> np.ndarray:
     """The next point that Optuna proposes. Its trial stays a running one, so that others keep their distance."""
     trial, point, chosen = study.ask(), np.full(len(space.dimensions), 0.5), {-1: -1}
     for j, dimension in enumerate(space.dimensions):
-        if chosen.get(dimension.parent) != dimension.option:
-            continue
-        if dimension.axis.options:
+        is_active = chosen.get(dimension.parent) == dimension.option
+        if is_active and dimension.axis.options:
             chosen[j] = trial.suggest_categorical(dimension.name, range(len(dimension.axis.options)))
             point[j] = dimension.axis.place(np.float64(chosen[j]))
-        else:
+        elif is_active:
             point[j] = trial.suggest_float(dimension.name, 0.0, 1.0)
     return point
 

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from typing import Any, ParamSpec
 
 import numpy as np
-from scipy import special
+from scipy.special import ndtr, ndtri
 
 from jaxopt_lite.core.arguments import check_int
 from jaxopt_lite.core.numbers import Decay, Positive, Scalar, describe
@@ -46,8 +46,6 @@ Map = Callable[[np.ndarray], Any]  # arrays [n] to arrays [n]
 _EXACT = 24  # float32 holds every int up to 2**24
 _EXACT_IN_TABLE = 53  # and float64, in which tables hold them, up to 2**53
 _EXACT_BY_LOG = 45  # up to 2**45 a logarithm in float64 tells neighbouring ints apart
-_CUT = 6.0  # standard deviations
-_INSIDE = (np.finfo(np.float64).tiny, 1 - np.finfo(np.float64).epsneg)  # where Φ⁻¹ is finite
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -87,14 +85,13 @@ class Axis:
         return self.kind != "float"
 
     @functools.cached_property
-    def _ends(self) -> tuple[float, float]:
-        return (self.low, self.high) if self.integer else (float(np.float32(self.low)), float(np.float32(self.high)))
+    def _ends(self) -> list[float]:
+        return self.clip(np.array([self.low, self.high])).tolist()
 
     @functools.cached_property
     def _indices(self) -> dict:
         """The index of each option, by what a config holds and by what JSON holds."""
-        forms = {frozen(plain(option)): i for i, option in enumerate(self.options)}
-        return forms | {self._key(option): i for i, option in enumerate(self.options)}
+        return {key: i for i, o in enumerate(self.options) for key in (frozen(plain(o)), self._key(o))}
 
     def _key(self, value: Any) -> Any:
         return frozen(float(np.float32(value)) if self.traced else value)
@@ -109,7 +106,7 @@ class Axis:
 
     def clip(self, numbers_: np.ndarray) -> np.ndarray:
         """The nearest numbers of the axis: within the ends, and rounded to a float32 or an int, float64 [n]."""
-        bounded = np.clip(numbers_, *self._ends)
+        bounded = np.clip(numbers_, self.low, self.high)
         return np.round(bounded) if self.integer else bounded.astype(np.float32).astype(np.float64)
 
     def show(self, numbers_: np.ndarray) -> list:
@@ -223,10 +220,10 @@ def normal(mean: Scalar, std: Positive):
     Raises:
         ValueError: if std is not above 0, or too small beside the mean for float32.
     """
-    low, high = mean - _CUT * std, mean + _CUT * std
+    low, high = mean - 6.0 * std, mean + 6.0 * std
     _check_ends("normal", low, high, names=("mean - 6 std", "mean + 6 std"))
-    number_at = lambda u: mean + std * special.ndtri(np.clip(u, *_INSIDE))
-    return Axis("float", low, high, number_at, lambda x: special.ndtr((x - mean) / std), bounded=False)
+    # Φ⁻¹ is infinite at 0 and 1, until it is clipped.
+    return Axis("float", low, high, lambda u: mean + std * ndtri(u), lambda x: ndtr((x - mean) / std), bounded=False)
 
 
 @distribution
@@ -282,19 +279,16 @@ def choice(options: Any, traced: bool = False):
     """
     if not isinstance(options, (list, tuple, dict)) or hasattr(options, "_fields"):
         raise TypeError(f"choice: options must be a list, or a dict of sub-spaces, got {describe(options)}")
-    if isinstance(options, dict) and traced:
-        raise TypeError("choice: the name of a sub-space is static, so traced must be False")
     if not options:
         raise ValueError("choice: options must not be empty")
     branches, last = options if isinstance(options, dict) else None, len(options) - 1
-    if branches is None:
-        _check_options(tuple(options), traced)
     for name, branch in (branches or {}).items():
         if not isinstance(name, str):
             raise TypeError(f"choice: the names of sub-spaces must be strings, got {describe(name)}")
         if not isinstance(branch, dict) and getattr(branch, "noun", "") != "a space":
             got = f"{describe(branch)}; whole optimizers are given as a list"
             raise TypeError(f"choice: the sub-space {name!r} must be a dict of its hyperparameters, got {got}")
+    _check_options(tuple(options), traced)
     return Axis("choice", 0, last, *_int_maps(0, last), traced=traced, options=tuple(options), branches=branches)
 
 

@@ -14,9 +14,7 @@ __all__ = ["Copy", "Ledger"]
 
 STATUSES = ("running", "finished", "stopped", "diverged", "failed")
 RUNNING, FINISHED, STOPPED, DIVERGED, FAILED = range(len(STATUSES))
-
-INTS = {"batch": np.int32, "bracket": np.int32, "step": np.int32, "target": np.int32, "status": np.int8}
-COLUMNS = {"table": np.float64, "proposed": np.float64, **INTS}
+COLUMNS = ("table", "proposed", "batch", "bracket", "step", "target", "status")
 
 
 class Copy(NamedTuple):
@@ -29,7 +27,7 @@ class Copy(NamedTuple):
     reset: bool  # whether the optimizer's state was made anew
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False)
 class Ledger:
     """The trials of a sweep. Arrays have a row for each trial, in the order of their numbers.
 
@@ -61,21 +59,15 @@ class Ledger:
     eval_every: int
     seeds: int
     seed: int
-    table: np.ndarray = dataclasses.field(init=False)
-    proposed: np.ndarray = dataclasses.field(init=False)
-    batch: np.ndarray = dataclasses.field(init=False)
-    bracket: np.ndarray = dataclasses.field(init=False)
-    step: np.ndarray = dataclasses.field(init=False)
-    target: np.ndarray = dataclasses.field(init=False)
-    status: np.ndarray = dataclasses.field(init=False)
     curves: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     lineage: list[Copy] = dataclasses.field(default_factory=list)
     errors: dict[int, str] = dataclasses.field(default_factory=dict)
     decays: frozenset[str] = frozenset()
 
     def __post_init__(self):
-        for name, dtype in COLUMNS.items():
-            setattr(self, name, np.empty(0 if name in INTS else (0, len(self.space.dimensions)), dtype))
+        self.table = self.proposed = np.empty((0, len(self.space.dimensions)))
+        self.batch = self.bracket = self.step = self.target = np.empty(0, np.int32)
+        self.status = np.empty(0, np.int8)
 
     @classmethod
     def empty(cls, space: Space, plan: Any) -> "Ledger":
@@ -115,8 +107,7 @@ class Ledger:
     @property
     def measured(self) -> np.ndarray:
         """The metric as it is, float64 [n, seeds, points]."""
-        empty = np.full((len(self), self.seeds, self.points), np.nan)
-        return np.asarray(self.curves.get(self.metric, empty), np.float64)
+        return np.asarray(self.curves.get(self.metric, self._blank(len(self))), np.float64)
 
     def score_at(self, step: int) -> np.ndarray:
         """Scores after a number of steps, float64 [n]: lower is better, NaN where not run.
@@ -164,9 +155,9 @@ class Ledger:
         """Add trials, which wait at step 0; returns their numbers."""
         first, n = len(self), len(table)
         new = {"table": table, "proposed": table, "batch": np.full(n, self.batch.max(initial=-1) + 1)}
-        for name, dtype in COLUMNS.items():
-            added = np.asarray(new.get(name, np.zeros(n)), dtype)
-            setattr(self, name, np.concatenate([getattr(self, name), added]))
+        for name in COLUMNS:
+            column = getattr(self, name)
+            setattr(self, name, np.concatenate([column, np.asarray(new.get(name, np.zeros(n)), column.dtype)]))
         for name, curve in self.curves.items():
             self.curves[name] = np.concatenate([curve, self._blank(n)])
         return np.arange(first, first + n)
@@ -187,16 +178,13 @@ class Ledger:
         for name, values in rows.items():
             self.curves.setdefault(name, self._blank(len(self)))[trials[which], :, at] = values[point, which]
         self.step[trials] += (kept * self.eval_every).astype(np.int32)
+        self.status[trials[self.step[trials] == self.steps]] = FINISHED
         self.status[trials[first_bad < n]] = DIVERGED
-        done = trials[(first_bad == n) & (self.step[trials] == self.steps)]
-        self.status[done] = FINISHED
 
     def copy(self, event: Copy) -> None:
         """Let a trial exploit another one's state. Its curves keep what it did before."""
-        self.table[event.trial] = event.row
-        for name in ("step", "status"):
-            getattr(self, name)[event.trial] = getattr(self, name)[event.source]
-        self.target[event.trial] = event.step
+        self.table[event.trial], self.status[event.trial] = event.row, RUNNING
+        self.step[event.trial] = self.target[event.trial] = event.step
         self.lineage.append(event)
 
     def summary(self) -> dict[str, int]:
@@ -205,16 +193,15 @@ class Ledger:
 
     def saved(self) -> dict[str, Any]:
         """The arrays that are saved."""
-        lineage = {
-            "at": np.array([(c.trial, c.source, c.step, c.reset) for c in self.lineage], np.int32).reshape(-1, 4),
-            "rows": np.array([c.row for c in self.lineage], np.float64).reshape(len(self.lineage), self.table.shape[1]),
-        }
-        return {**{name: getattr(self, name) for name in COLUMNS}, "curves": dict(self.curves), "lineage": lineage}
+        at = np.array([(c.trial, c.source, c.step, c.reset) for c in self.lineage], np.int32).reshape(-1, 4)
+        rows = np.array([c.row for c in self.lineage], np.float64).reshape(len(at), self.table.shape[1])
+        columns = {name: getattr(self, name) for name in COLUMNS}
+        return {**columns, "curves": dict(self.curves), "lineage": {"at": at, "rows": rows}}
 
     def restore(self, saved: dict[str, Any], errors: dict[int, str]) -> None:
         """Take back what `saved` gave; arrays are copied."""
-        for name, dtype in COLUMNS.items():
-            setattr(self, name, np.array(saved[name], dtype))
+        for name in COLUMNS:
+            setattr(self, name, np.array(saved[name], getattr(self, name).dtype))
         self.curves = {name: np.array(curve, np.float32) for name, curve in saved["curves"].items()}
         events = zip(saved["lineage"]["at"].tolist(), np.array(saved["lineage"]["rows"], np.float64), strict=True)
         self.lineage = [Copy(trial, source, step, row, bool(reset)) for (trial, source, step, reset), row in events]

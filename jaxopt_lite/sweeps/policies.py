@@ -74,11 +74,10 @@ class Policy(Value):
             ValueError: if its arrays have other lengths, a target is no multiple of eval_every, or a copy's source
                 ends, is at another step, or has not begun.
         """
-        decision = self.built(ledger)
+        decision, n = self.built(ledger), len(ledger)
         if not isinstance(decision, Decision):
             raise TypeError(f"{self!r} must return a Decision, got {describe(decision)}")
-        n, usual = len(ledger), {"target": ledger.target, "stop": np.array(False), "bracket": ledger.bracket}
-        for name, default in usual.items():
+        for name, default in (("target", ledger.target), ("stop", np.array(False)), ("bracket", ledger.bracket)):
             given, (kind, codes) = getattr(decision, name), ("bools", "b") if name == "stop" else ("ints", "iu")
             array = default if given is None else np.asarray(given)
             if array.dtype.kind not in codes or array.shape not in ((), (n,)):
@@ -131,10 +130,10 @@ def median_stopping(interval: int | None = None, warmup: int = 0, min_trials: in
     def decide(ledger: Ledger) -> Decision:
         every = multiple("median_stopping", "interval", interval or ledger.eval_every, ledger)
         first = max(multiple("median_stopping", "warmup", warmup, ledger), every)
-        at = ledger.step.astype(np.int64)
+        scores, at = ledger.scores, ledger.step.astype(np.int64)
         stop = np.zeros(len(ledger), bool)
         for step in np.unique(at[ledger.running & (at >= first)]).tolist():
-            so_far = ledger.scores[:, : step // ledger.eval_every]
+            so_far = scores[:, : step // ledger.eval_every]
             finite = np.isfinite(so_far)
             there = (at >= step) & finite.any(axis=1) & ~((ledger.status == DIVERGED) & (at == step))
             mean = np.where(finite, so_far, 0).sum(axis=1) / np.maximum(finite.sum(axis=1), 1)
@@ -196,10 +195,7 @@ def successive_halving(
             raise ValueError(f"successive_halving: brackets={brackets} is more than the {len(rungs)} rungs {rungs}")
         # A trial that is promoted k times costs about k + 1 first rungs.
         weights = [factor ** (len(rungs) - 1 - b) / (len(rungs) - b) for b in range(brackets)]
-        bracket = np.zeros(len(ledger), np.int32)
-        for batch in np.unique(ledger.batch):
-            members = ledger.batch == batch
-            bracket[members] = _share_out(int(members.sum()), weights)
+        bracket = np.concatenate([_share_out(n, weights) for n in np.bincount(ledger.batch)])  # batches are in order
         if asynchronous:
             return _asynchronous(ledger, rungs, bracket, factor, concurrency)
         return _synchronous(ledger, rungs, bracket, factor)
@@ -207,12 +203,11 @@ def successive_halving(
     return decide
 
 
-def _rungs(ledger: Ledger, factor: int, min_steps: int | None) -> list[int]:
+def _rungs(ledger: Ledger, factor: int, first: float | None) -> list[int]:
     """r, ηr, η²r, ... rounded up to points, and the last step."""
-    first = min_steps
     if first is None:
         largest = int(np.bincount(ledger.batch[ledger.status != FAILED]).max(initial=1))
-        first = ledger.steps / factor ** int(math.log(largest, factor) + 1e-9)
+        first = float(ledger.steps / factor ** int(math.log(largest, factor) + 1e-9))
     elif first >= ledger.steps:
         raise ValueError(f"successive_halving: min_steps={first} must be below steps={ledger.steps}")
     rung = math.ceil(first / ledger.eval_every) * ledger.eval_every
@@ -239,8 +234,8 @@ def _synchronous(ledger: Ledger, rungs: list[int], bracket: np.ndarray, factor: 
             target[running] = rungs[b]
         elif step < ledger.steps:
             rung, scores = rungs.index(step), ledger.score_at(step)[running]
-            share = max(1, int(members.sum()) // factor ** (rung - b + 1))
-            n = len(running) if np.isinf(scores).all() else share  # as long as no trial has a score, none is the best
+            # As long as no trial has a score, none is the best.
+            n = len(running) if np.isinf(scores).all() else max(1, int(members.sum()) // factor ** (rung - b + 1))
             best = running[np.argsort(scores, kind="stable")]
             target[best[:n]] = rungs[rung + 1]
             stop[best[n:]] = True
@@ -256,8 +251,7 @@ def _asynchronous(ledger: Ledger, rungs: list[int], bracket: np.ndarray, factor:
             came = np.flatnonzero((bracket == b) & (ledger.step >= rung))
             best = came[np.argsort(scores[came], kind="stable")][: len(came) // factor]
             jobs += [(trial, following) for trial in best if ledger.running[trial] and ledger.step[trial] == rung]
-    new = np.flatnonzero(ledger.running & (ledger.step == 0))
-    jobs += [(trial, rungs[bracket[trial]]) for trial in new]
+    jobs += [(trial, rungs[bracket[trial]]) for trial in np.flatnonzero(ledger.running & (ledger.step == 0))]
     for trial, step in jobs[:concurrency]:
         target[trial] = step
     return Decision(target=target, bracket=bracket)

@@ -9,6 +9,7 @@ from jaxopt_lite.core.arguments import INT32_MAX, check_int, check_number
 from jaxopt_lite.sweeps.distributions import Axis
 from jaxopt_lite.sweeps.ledger import DIVERGED, Copy, Ledger
 from jaxopt_lite.sweeps.policies import Decision, multiple, policy
+from jaxopt_lite.sweeps.space import check_names
 
 __all__ = ["Change", "lineage", "population_based", "replay"]
 
@@ -55,10 +56,13 @@ def population_based(
 
     def decide(ledger: Ledger) -> Decision:
         every = interval or max(1, ledger.points // 10) * ledger.eval_every
-        every = multiple("population_based", "interval", every, ledger)
-        if interval is not None and every >= ledger.steps:
-            raise ValueError(f"population_based: interval={every} must be below steps={ledger.steps}")
-        varied = _varied(ledger, dimensions)
+        if interval is not None and multiple("population_based", "interval", interval, ledger) >= ledger.steps:
+            raise ValueError(f"population_based: interval={interval} must be below steps={ledger.steps}")
+        known = ledger.space.traced
+        varied = [name for name in known if name not in ledger.decays] if dimensions is None else dimensions
+        if dimensions is None and not varied:
+            raise ValueError("population_based: there is nothing to vary: name decays in `dimensions` to include them")
+        check_names("population_based", varied, known, "traced number ")
         is_reset = not ledger.decays.isdisjoint(varied) if reset is None else reset
         step = int(ledger.step[ledger.running].max(initial=0))
         target = min((step // every + 1) * every, ledger.steps)
@@ -70,38 +74,25 @@ def population_based(
             source = int(rng.choice(best))
             row = ledger.table[source].copy()
             drawn = rng.random(len(row))
-            for j, dimension in enumerate(ledger.space.dimensions):
+            for j, d in enumerate(ledger.space.dimensions):
                 factor, is_resampled = rng.choice(perturb), rng.random() < resample
-                if dimension.name in varied and not np.isnan(row[j]):
-                    perturbed = _perturbed(dimension.axis, row[j], factor)
-                    row[j] = dimension.axis.draw(drawn[j]) if is_resampled else perturbed
+                if d.name in varied and not np.isnan(row[j]):
+                    row[j] = d.axis.draw(drawn[j]) if is_resampled else _perturbed(d.axis, row[j], factor)
             copies.append(Copy(trial, source, step, ledger.space.clip(row[None])[0], is_reset))
         return Decision(target=target, copies=copies)
 
     return decide
 
 
-def _varied(ledger: Ledger, dimensions: Sequence[str] | None) -> Sequence[str]:
-    known = ledger.space.traced
-    varied = [name for name in known if name not in ledger.decays] if dimensions is None else dimensions
-    unknown = [name for name in varied if name not in known]
-    if dimensions is None and not varied:
-        raise ValueError("population_based: there is nothing to vary: name decays in `dimensions` to include them")
-    if unknown:
-        there = ", ".join(known) or "none"
-        raise ValueError(f"population_based: {unknown[0]!r} is no traced number of the space; there are {there}")
-    return varied
-
-
 def _best_and_worst(ledger: Ledger, step: int, fraction: float) -> tuple[list[int], list[int]]:
     """Trials to copy from, and trials to replace, of the batch that runs; none is among both."""
-    members = np.flatnonzero(ledger.running | (ledger.status == DIVERGED))
-    members = members[ledger.batch[members] == ledger.batch[ledger.running][0]]
-    scores = np.where(ledger.running, ledger.score_at(step), np.inf)
-    order = members[np.argsort(scores[members], kind="stable")].tolist()
+    running, batch = ledger.running, ledger.batch
+    members = (running | (ledger.status == DIVERGED)) & (batch == batch[running][0])
+    scores = np.where(running, ledger.score_at(step), np.inf)
+    order = [trial for trial in np.argsort(scores, kind="stable").tolist() if members[trial]]
     n = max(1, int(len(order) * fraction)) if len(order) > 1 else 0
     best = [trial for trial in order[:n] if np.isfinite(scores[trial])]
-    lost = [trial for trial in order if not ledger.running[trial]]
+    lost = [trial for trial in order if not running[trial]]
     return best, [trial for trial in dict.fromkeys([*order[len(order) - n :], *lost]) if trial not in best]
 
 
@@ -139,8 +130,7 @@ def lineage(ledger: Ledger, trial: int) -> tuple[Change, ...]:
         The changes in the order of steps, the first at step 0 with the numbers that the first ancestor began with.
         `space.configs(np.array([change.row]))` makes a config of one, and `replay` does it all again.
     """
-    changes: list[Change] = []
-    who = trial
+    changes, who = [], trial
     for copy in reversed(ledger.lineage):
         if copy.trial == who and (not changes or copy.step < changes[0].step):
             changes.insert(0, Change(copy.step, tuple(copy.row.tolist()), copy.reset))

@@ -23,32 +23,28 @@ A sampler of your own is a function `ask`, made by a factory:
         return ask
 """
 
-import dataclasses
 import functools
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any, ParamSpec
+from typing import Any, NamedTuple, ParamSpec
 
 import numpy as np
 
 from jaxopt_lite.core.arguments import INT32_MAX, check_int
 from jaxopt_lite.core.numbers import describe
 from jaxopt_lite.core.values import Value, register, remember_calls
-from jaxopt_lite.sweeps.space import Space
+from jaxopt_lite.sweeps.space import Space, check_names
 
 __all__ = ["Sampler", "grid", "halton", "random", "sampler", "sobol"]
 
 P = ParamSpec("P")
-Stream = Callable[[int, int, int], np.ndarray]  # (seed, n, d) -> the first n points of the unit cube, [n, d]
 
 _MOST_GRID_POINTS = 1_000_000
-_MOST_SOBOL_POINTS = 2**30  # of SciPy's
 _POINTS = 5  # of a number, in a grid
 _MOST_DRAWS = 10_000  # for one point that the constraint allows
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Asking:
+class Asking(NamedTuple):
     """What a sampler is made of.
 
     Attributes:
@@ -149,10 +145,10 @@ def sobol(scramble: bool = True):
     """
 
     def stream(seed, n, d):
-        if n > _MOST_SOBOL_POINTS:
+        if n > 2**30:
             raise ValueError(f"sobol: there are at most 2**30 points, and {n} are needed; use random()")
-        draws = _points("Sobol", d, scramble, seed)
-        return draws.random_base2(max(n - 1, 0).bit_length())[:n]  # it warns of other numbers than powers of 2
+        # SciPy warns of other numbers of points than powers of 2.
+        return _points("Sobol", d, scramble, seed).random_base2(max(n - 1, 0).bit_length())[:n]
 
     return streaming(stream)
 
@@ -197,10 +193,7 @@ def grid(points: Any = _POINTS):
 
 def _grid(space: Space, points: int | dict[str, int]) -> np.ndarray:
     sizes, usual = (points, _POINTS) if isinstance(points, dict) else ({}, points)
-    numbers = [d.name for d in space.dimensions if d.axis.kind != "choice"]
-    unknown = [name for name in sizes if name not in numbers]
-    if unknown:
-        raise ValueError(f"grid: {unknown[0]!r} is no number of the space; there are {', '.join(numbers) or 'none'}")
+    check_names("grid", sizes, [d.name for d in space.dimensions if d.axis.kind != "choice"], "number ")
     units = np.full((1, len(space.dimensions)), 0.5)
     for j, dimension in enumerate(space.dimensions):
         # Each row in which the dimension is active becomes one row for each of its values.
@@ -234,23 +227,23 @@ def _points(engine: str, d: int, scramble: bool, seed: int) -> Any:
     return make(d, scramble=scramble, **{rng: np.random.default_rng(seed)})
 
 
-def streaming(stream: Stream) -> Callable[..., np.ndarray]:
-    """An `ask` from a sequence: its trials are the points of the sequence that the constraint allows, in order."""
+def streaming(stream: Callable[[int, int, int], np.ndarray]) -> Callable[..., np.ndarray]:
+    """An `ask` from a sequence: its trials are the points of the sequence that the constraint allows, in order.
+
+    Args:
+        stream: stream(seed, n, d) -> the first n points of the sequence in the unit cube, [n, d].
+    """
 
     def ask(space, seed, start, count, past, scores):
-        d, end = len(space.dimensions), start + count
-        if end == 0 or d == 0:
-            return np.empty((count, d))
-        n = end
+        n = end = start + count
         while True:
-            points = stream(seed, n, d)
+            points = stream(seed, n, len(space.dimensions))
             points = points[allowed(space, points)]
             if len(points) >= end:
                 return points[start:end]
             if n >= _MOST_DRAWS * (len(points) + 1):
                 few = f"{len(points)} of {n:,} configs drawn, of which {end} are needed"
-                remedy = f"widen it, or draw within it: where={space.where!r}"
-                raise ValueError(f"the constraint `where` of the space allowed {few}; {remedy}")
+                raise ValueError(f"the constraint where={space.where!r} allowed {few}; widen it, or draw within it")
             n *= 2
 
     return ask

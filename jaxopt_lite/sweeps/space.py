@@ -11,16 +11,14 @@
 Flat names join the keys with dots; inside a sub-space they have its name too: `optimizer.name`, `optimizer.adam.b1`.
 """
 
-import dataclasses
-import difflib
 import functools
 import itertools
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxopt_lite.core.arguments import check_bool
+from jaxopt_lite.core.arguments import check_bool, nearest
 from jaxopt_lite.core.numbers import describe
 from jaxopt_lite.core.parameters import copied
 from jaxopt_lite.core.values import Value, register, remember_calls
@@ -33,8 +31,7 @@ Config = dict[str, Any]
 Name = tuple[str, ...]
 
 
-@dataclasses.dataclass(frozen=True)
-class Leaf:
+class Leaf(NamedTuple):
     """A place in a config: of a dimension, which is a column of points and tables, of a constant, or of a dict.
 
     Attributes:
@@ -133,10 +130,8 @@ class Space(Value):
         return self._mapped(Axis.clip, table)
 
     def _mapped(self, method: Callable[[Axis, np.ndarray], np.ndarray], array: np.ndarray) -> np.ndarray:
-        mapped = np.empty(array.shape)
-        for j, d in enumerate(self.dimensions):
-            mapped[:, j] = method(d.axis, array[:, j])
-        return mapped
+        columns = [method(d.axis, column) for d, column in zip(self.dimensions, array.T, strict=True)]
+        return np.array(columns).T.reshape(array.shape)
 
     def configs(self, table: np.ndarray) -> list[Config]:
         """The configs of the rows of a table: fresh dicts. Traced numbers are NumPy float32 scalars."""
@@ -183,8 +178,7 @@ class Space(Value):
 
     def encode(self, row: np.ndarray) -> dict[str, Any]:
         """One row [d] of a table as JSON has it, by flat name: optimizers as the calls that make them, NaN as "NaN"."""
-        pairs = zip(self.dimensions, row, strict=True)
-        return {d.name: plain(d.axis.value(x)) for d, x in pairs if not np.isnan(x)}
+        return {d.name: plain(d.axis.value(x)) for d, x in zip(self.dimensions, row, strict=True) if not np.isnan(x)}
 
     def decode(self, encoded: dict[str, Any]) -> np.ndarray:
         """The row [d] of a table that `encode` wrote.
@@ -284,11 +278,9 @@ def _leaves(spec: Any) -> list[Leaf]:
 
 def _tree(node: Any) -> Any:
     """A space inside another one is its dict."""
-    if not isinstance(node, Space):
-        return node
-    if node.where is not None:
+    if isinstance(node, Space) and node.where is not None:
         raise ValueError("space: a constraint belongs to the outermost space, where it sees the whole config")
-    return node.tree
+    return node.tree if isinstance(node, Space) else node
 
 
 def _constant(node: Any) -> Any:
@@ -311,19 +303,20 @@ def _find(leaf: Leaf, config: Config, who: str) -> Any:
 
 
 def _column(axis: Axis, numbers: np.ndarray) -> np.ndarray:
-    if axis.traced and not axis.options:
-        return numbers.astype(np.float32)
-    if not axis.options and not np.isnan(numbers).any():
-        return numbers.astype(np.int64)
+    if not axis.options and (axis.traced or not np.isnan(numbers).any()):
+        return numbers.astype(np.float32 if axis.traced else np.int64)
     texts = {x: printed(axis.value(x)) for x in np.unique(numbers[~np.isnan(numbers)]).tolist()}
     return np.fromiter((texts.get(x) for x in numbers.tolist()), object, len(numbers))
 
 
-def _check_dict(who: str, given: Any, known: Sequence[str] | dict) -> None:
+def _check_dict(who: str, given: Any, known: Collection[str]) -> None:
     if not isinstance(given, dict):
         raise TypeError(f"{who} must be a dict, got {describe(given)}")
-    for name in given:
+    check_names(who, given, known)
+
+
+def check_names(who: str, names: Iterable, known: Collection[str], noun: str = "") -> None:
+    """Raise a ValueError where a name is none of those known; `noun` says what they are, such as "number "."""
+    for name in names:
         if name not in known:
-            near = difflib.get_close_matches(str(name), list(known), 3)
-            hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(known) or 'none'}"
-            raise ValueError(f"{who}: there is no {name!r} in the space; {hint}")
+            raise ValueError(f"{who}: there is no {noun}{name!r} in the space; {nearest(name, known)}")

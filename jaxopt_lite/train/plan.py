@@ -1,7 +1,6 @@
 """The arguments that `fit` and `sweep` share, checked in one place, and the choice of the watched metric."""
 
 import dataclasses
-import difflib
 import numbers
 from collections.abc import Iterable
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxopt_lite.core.arguments import INT32_MAX, WrongTypeError, check_bool, check_int
+from jaxopt_lite.core.arguments import INT32_MAX, WrongTypeError, check_bool, check_int, nearest
 from jaxopt_lite.core.method import Solver
 from jaxopt_lite.train.remat import policy_of
 from jaxopt_lite.train.task import Task
@@ -167,9 +166,7 @@ def watched(who: str, metric: str | None, names: Iterable[str], decides: bool = 
     elif metric.startswith("valid.") and not valid:
         raise ValueError(f"{who}: there is no metric {metric!r}, since the task has no valid data; give it valid=")
     elif metric not in names:
-        near = difflib.get_close_matches(metric, names, 1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
-        raise ValueError(f"{who}: there is no metric {metric!r}; {hint}")
+        raise ValueError(f"{who}: there is no metric {metric!r}; {nearest(metric, names, 1)}")
     return metric
 
 

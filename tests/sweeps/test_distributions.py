@@ -178,7 +178,7 @@ def bad_calls():
     yield lambda: choice([jo.as_optax(jo.adam(1e-3))]), TypeError, "plain Optax pair"
     yield lambda: choice([1, 2.0], traced=True), TypeError, "numbers of one type"
     yield lambda: choice([True, False], traced=True), TypeError, "numbers of one type"
-    yield lambda: choice({"a": {}}, traced=True), TypeError, "name of a sub-space is static"
+    yield lambda: choice({"a": {}}, traced=True), TypeError, r"numbers of one type, all int or all float, got \('a',\)"
     yield lambda: choice({1: {}}), TypeError, "names of sub-spaces must be strings"
     yield lambda: choice({"adam": jo.adam(1e-3)}), TypeError, "whole optimizers are given as a list"
 

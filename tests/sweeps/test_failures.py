@@ -235,7 +235,7 @@ def test_a_choice_alone_may_be_varied(evolve):
 
 
 def test_a_dimension_goes_by_its_name_in_the_space(evolve):
-    with pytest.raises(ValueError, match="'b1' is no traced number of the space; there are learning_rate, beta1"):
+    with pytest.raises(ValueError, match="no traced number 'b1' in the space; there are learning_rate, beta1"):
         evolve(dimensions=["b1"])
 
 

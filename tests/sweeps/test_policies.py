@@ -215,6 +215,15 @@ def test_a_diverged_trial_is_replaced():
     assert made.running[copies[0].trial] and made.step[copies[0].trial] == 10
 
 
+def test_a_copy_is_at_its_own_step_even_if_its_source_was_just_replaced():
+    made = ledger(3, steps=40, every=2)
+    advance(made, [0, 1], 8, [0.0, 1.0])
+    advance(made, [2], 4, [2.0])
+    for copy in (jo.Copy(1, 2, 4, made.table[2].copy(), False), jo.Copy(0, 1, 8, made.table[1].copy(), False)):
+        made.copy(copy)
+    assert made.step.tolist() == made.target.tolist()[:2] + [4] == [8, 4, 4]
+
+
 @pytest.mark.parametrize(
     "make, message",
     [
@@ -231,7 +240,10 @@ def test_a_diverged_trial_is_replaced():
         (lambda: jo.population_based(resample=-1), "resample must be a number of at least 0 and at most 1, got -1"),
         (lambda: jo.population_based(perturb=(0.0,)), "perturb must be numbers above 0"),
         (lambda: jo.population_based(reset=1), "reset must be True or False, got 1"),
-        (lambda: jo.population_based(dimensions=("lr",)).decide(ledger(4)), "'lr' is no traced number of the space"),
+        (
+            lambda: jo.population_based(dimensions=("lr",)).decide(ledger(4)),
+            "no traced number 'lr' in the space; there are",
+        ),
         (lambda: jo.population_based(interval=3).decide(ledger(4, every=2)), "interval=3 must be a multiple"),
         (lambda: jo.median_stopping(interval=3).decide(ledger(4, every=2)), "interval=3 must be a multiple"),
     ],

@@ -69,6 +69,8 @@ def test_a_constraint_that_nothing_satisfies_is_an_error():
     never = space({"x": uniform(0, 1)}, where=lambda config: False)
     with pytest.raises(ValueError, match=r"allowed 0 of 1\d,\d\d\d configs drawn, of which 3 are needed"):
         random().propose(never, 0, 0, 3)
+    with pytest.raises(ValueError, match="allowed 0 of"):
+        sobol().propose(space({"x": 1}, where=lambda config: False), 0, 0, 1)
 
 
 def test_a_space_of_constants_has_one_config():
@@ -154,7 +156,7 @@ def test_a_grid_says_how_many_trials_it_has():
         (lambda: grid(10**10), ValueError, "points must be at most 1000000, got 10000000000"),
         (lambda: grid(2.0), TypeError, "points must be an int"),
         (lambda: grid({"x": True}), TypeError, r"points\['x'\] must be an int of at least 1, got True"),
-        (lambda: grid({"z": 3}).total(SQUARE), ValueError, "'z' is no number of the space; there are x, y"),
+        (lambda: grid({"z": 3}).total(SQUARE), ValueError, "no number 'z' in the space; there are x, y"),
         (lambda: grid(1001).total(SQUARE), ValueError, "more than 1,000,000 combinations of 2 dimensions"),
     ],
 )
