@@ -131,9 +131,8 @@ from jaxopt_lite.sweeps.distributions import (
 from jaxopt_lite.sweeps.ledger import Copy, Ledger
 from jaxopt_lite.sweeps.policies import Decision, Policy, median_stopping, policy, run_all, successive_halving
 from jaxopt_lite.sweeps.population import Change, lineage, population_based, replay
-from jaxopt_lite.sweeps.proposal import space_of
 from jaxopt_lite.sweeps.samplers import Sampler, grid, halton, random, sampler, sobol
-from jaxopt_lite.sweeps.space import Space, space
+from jaxopt_lite.sweeps.space import Space, space, space_of
 from jaxopt_lite.train.data import batch_order
 from jaxopt_lite.train.loop import Pause, Point, Reply, Snapshot, training
 from jaxopt_lite.train.plan import Plan

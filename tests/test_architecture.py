@@ -83,7 +83,7 @@ PLAN = (
     },
     {
         "sweeps": (
-            *("configs", "distributions", "space", "proposal"),  # what is searched
+            *("configs", "distributions", "space"),  # what is searched
             *("samplers", "adaptive"),  # which points
             *("ledger", "policies", "population"),  # which trials are promoted
             *("program", "pool", "groups", "engine"),  # running them

@@ -6,9 +6,10 @@ config again.
 
 import dataclasses
 import difflib
+import itertools
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -128,12 +129,11 @@ class StaticPart:
     def explain(self, error: Exception) -> list[str]:
         """A hint to add to an error of `trial`, if it comes of numbers that are traced."""
         of_shapes = isinstance(error, TypeError) and any(words in str(error) for words in _OF_SHAPES)
-        if not self.names or not (of_shapes or isinstance(error, jax.errors.JAXTypeError)):
-            return []
-        return [
-            f"traced numbers are here {', '.join(self.names)}; what decides about shapes or Python's control flow must "
-            "be static: use choice(...) or int_uniform(...)"
-        ]
+        is_traced = self.names and (of_shapes or isinstance(error, jax.errors.JAXTypeError))
+        static = (
+            "what decides about shapes or Python's control flow must be static: use choice(...) or int_uniform(...)"
+        )
+        return [f"traced numbers are here {', '.join(self.names)}; {static}"] if is_traced else []
 
 
 # In messages of Python, NumPy and JAX, where a float32 was given for a length.
@@ -181,10 +181,9 @@ def _map(function: Any, node: Any, path: tuple = ()) -> Any:
 
 def _leaf(numbers: Iterator[Any], shape: tuple[int, ...]) -> Any:
     """The next leaf of an optimizer: a Python float, an array, or a tracer."""
-    flat = [next(numbers) for _ in range(math.prod(shape))]
+    flat = list(itertools.islice(numbers, math.prod(shape)))
     if all(type(x) is np.float32 for x in flat):
-        floats = [shortest(x) for x in flat]
-        return np.array(floats).reshape(shape) if shape else floats[0]
+        return np.reshape([shortest(x) for x in flat], shape) if shape else shortest(flat[0])
     return jnp.stack(flat).reshape(shape) if shape else flat[0]
 
 
@@ -204,9 +203,8 @@ class Reading:
 
     def has(self, path: Path, is_name: bool) -> bool:
         """Whether a value was read; the name of a sub-space also counts where the sub-space was looked into."""
-        if not is_name:
-            return path in self.read
-        return any(p[: len(path) - 1] == path[:-1] for p in (*self.read, *self.missing))
+        inside = (p for p in (*self.read, *self.missing) if p[: len(path) - 1] == path[:-1])
+        return path in self.read or (is_name and any(inside))
 
     def explain(self, error: Exception) -> list[str]:
         """Hints to add to an error of `trial`: about a missing key, or one asked for in place of one never read."""
@@ -256,22 +254,20 @@ class Observed(dict):
         return dict, (dict(self),)
 
 
-def _note_reads(names: Sequence[str], of_all: bool) -> None:
-    """Let methods of dict note the key that they are given, or all keys."""
+def _noting(name: str, of_all: bool) -> Callable:
+    """A method of dict that notes the key that it is given, or all keys."""
 
-    def noting(read):
-        def method(self, *args):
-            self._note(*(self if of_all else args[:1]))
-            return read(self, *args)
+    def method(self, *args):
+        self._note(*(self if of_all else args[:1]))
+        return getattr(dict, name)(self, *args)
 
-        return method
-
-    for name in names:
-        setattr(Observed, name, noting(getattr(dict, name)))
+    return method
 
 
-_note_reads(("__getitem__", "__contains__", "__delitem__", "get", "pop", "setdefault"), of_all=False)
-_note_reads(("__eq__", "__or__", "__ror__", "copy", "popitem", "values", "items"), of_all=True)
+for _name in ("__getitem__", "__contains__", "__delitem__", "get", "pop", "setdefault"):
+    setattr(Observed, _name, _noting(_name, of_all=False))
+for _name in ("__eq__", "__or__", "__ror__", "copy", "popitem", "values", "items"):
+    setattr(Observed, _name, _noting(_name, of_all=True))
 
 
 def _as_tree(config: Observed) -> tuple[list, tuple]:

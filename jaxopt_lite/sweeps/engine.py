@@ -254,9 +254,9 @@ class Engine:
         """Compile, and tell so, the first time."""
         if device not in runner.compiled:
             runner.compiled.add(device)
-            static = runner.group.static
-            facts = {"group": static.label, "width": runner.width, "device": str(device)}
-            facts |= {"trials": self.groups.static.count(static), "state_bytes": runner.group.bytes}
+            group, trials = runner.group, self.groups.static.count(runner.group.static)
+            facts = {"group": group.static.label, "width": runner.width, "device": str(device), "trials": trials}
+            facts |= {"state_bytes": group.bytes}
             yield from self._tell(Happened("compiled", {**facts, "temporary_bytes": runner.program.memory_on(device)}))
 
     def _outcome(self, complete: bool) -> Outcome:

@@ -136,8 +136,7 @@ class Ledger:
         score   at the last point
         """
         scores = np.where(np.isnan(self.last_scores()), np.inf, self.last_scores())
-        lost = np.isin(self.status, (DIVERGED, FAILED))
-        kind = np.where(lost, 2, np.isinf(scores))
+        kind = np.where(np.isin(self.status, (DIVERGED, FAILED)), 2, np.isinf(scores))
         return np.stack([kind, -self.step, scores], axis=1).astype(np.float64)
 
     def ranking(self) -> np.ndarray:

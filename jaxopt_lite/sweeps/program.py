@@ -46,8 +46,7 @@ class SweepPlan(Plan):
         self._set("seeds", check_int("sweep", "seeds", self.seeds, 1, INT32_MAX))
         self._set("seed", check_int("sweep", "seed", self.seed, 0, 2**32 - self.seeds, why="seeds have 32 bits"))
         self._set("independent", check_bool("sweep", "independent", self.independent))
-        if self.steps % self.eval_every:
-            every = self.eval_every
+        if self.steps % (every := self.eval_every):
             near = max(1, round(self.steps / every)) * every
             raise ValueError(f"sweep: steps={self.steps} must be a multiple of eval_every={every}, such as {near}")
 

@@ -184,10 +184,7 @@ def grid(points: Any = _POINTS):
     for name, size in points.items() if isinstance(points, dict) else [("", points)]:
         check_int("grid", f"points[{name!r}]" if name else "points", size, most=_MOST_GRID_POINTS)
     all_points = functools.lru_cache(maxsize=1)(lambda space: _grid(space, points))
-
-    def ask(space, seed, start, count, past, scores):
-        return all_points(space)[start : start + count].copy()
-
+    ask = lambda space, seed, start, count, past, scores: all_points(space)[start : start + count].copy()
     return Asking(ask, total=lambda space: len(all_points(space)))
 
 

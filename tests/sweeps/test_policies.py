@@ -221,7 +221,7 @@ def test_a_copy_is_at_its_own_step_even_if_its_source_was_just_replaced():
     advance(made, [2], 4, [2.0])
     for copy in (jo.Copy(1, 2, 4, made.table[2].copy(), False), jo.Copy(0, 1, 8, made.table[1].copy(), False)):
         made.copy(copy)
-    assert made.step.tolist() == made.target.tolist()[:2] + [4] == [8, 4, 4]
+    assert made.step.tolist() == [*made.target.tolist()[:2], 4] == [8, 4, 4]
 
 
 @pytest.mark.parametrize(
