@@ -10,7 +10,6 @@ constraint refuses what the model proposes a hundred times, a random point that 
 """
 
 import contextlib
-import importlib
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -26,6 +25,7 @@ __all__ = ["cma_es", "tpe"]
 
 _TRIES = 100
 _MOST_IN_GENERATION = 1_000_000  # each of which has a weight
+_MISSING = "{}() needs the package {!r}: pip install 'jaxopt-lite[optuna]' ({})"
 
 
 @sampler
@@ -47,7 +47,10 @@ def tpe(startup: int = 16, batch: int = 16):
     check_int("tpe", "batch", batch)
 
     def ask(space, seed, start, count, points, scores):
-        optuna = _imported("tpe", "optuna")
+        try:
+            import optuna
+        except ImportError as error:
+            raise ImportError(_MISSING.format("tpe", "optuna", error)) from None
         early = count if not np.isfinite(scores).any() else min(count, max(startup - start, 0))
         head = sobol().ask(space, seed, start, early)
         if early == count or not space.dimensions:
@@ -91,7 +94,10 @@ def cma_es(batch: int | None = None, sigma: Positive = 0.3):
         return batch or 4 + int(3 * np.log(max(len(_numbers(space)), 1)))
 
     def ask(space, seed, start, count, points, scores):
-        cmaes = _imported("cma_es", "cmaes")
+        try:
+            import cmaes
+        except ImportError as error:
+            raise ImportError(_MISSING.format("cma_es", "cmaes", error)) from None
         numbers, size, rng = _numbers(space), population(space), np.random.default_rng([seed, start])
         if not numbers:
             raise ValueError("cma_es: the space has no numbers outside sub-spaces; use tpe()")
@@ -109,14 +115,6 @@ def cma_es(batch: int | None = None, sigma: Positive = 0.3):
         return _draw_allowed(space, seed, start, count, draw)
 
     return Asking(ask, population)
-
-
-def _imported(who: str, package: str) -> Any:
-    """A package of the extra, imported when it is needed."""
-    try:
-        return importlib.import_module(package)
-    except ImportError as error:
-        raise ImportError(f"{who} needs the package {package!r}: pip install 'jaxopt-lite[optuna]' ({error})") from None
 
 
 def _numbers(space: Space) -> list[int]:

@@ -12,7 +12,6 @@ Flat names join the keys with dots; inside a sub-space they have its name too: `
 """
 
 import functools
-import itertools
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, NamedTuple, get_args
 
@@ -238,7 +237,6 @@ def _leaves(spec: Any) -> list[Leaf]:
     if not spec:
         raise ValueError("space: spec is empty; give a dict such as {'learning_rate': log_uniform(1e-4, 1e-1)}")
     leaves: list[Leaf] = []
-    columns = itertools.count()
 
     def walk(tree: dict, path: tuple[str, ...], name: tuple[str, ...], parent: int, option: int) -> None:
         for key, node in tree.items():
@@ -247,7 +245,7 @@ def _leaves(spec: Any) -> list[Leaf]:
             node, at, inner = _tree(node), (*path, key), (*name, key)
             flat, axis = ".".join(inner), node.built if isinstance(node, Distribution) else None
             branches = axis.branches or {} if axis else {}
-            own, j = ("name",) if branches else (), next(columns) if axis else -1
+            own, j = ("name",) if branches else (), sum(leaf.axis is not None for leaf in leaves) if axis else -1
             leaves.append(Leaf(".".join(inner + own), at + own, node, axis, j, parent, option))
             if isinstance(node, dict):
                 walk(node, at, inner, parent, option)

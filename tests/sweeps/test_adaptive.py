@@ -147,8 +147,8 @@ def test_optuna_prints_nothing(capfd):
 @pytest.mark.parametrize(
     ("value", "package", "says"),
     [
-        (tpe(), "optuna", r"tpe needs the package 'optuna': pip install 'jaxopt-lite\[optuna\]'"),
-        (cma_es(), "cmaes", r"cma_es needs the package 'cmaes': pip install 'jaxopt-lite\[optuna\]'"),
+        (tpe(), "optuna", r"tpe\(\) needs the package 'optuna': pip install 'jaxopt-lite\[optuna\]'"),
+        (cma_es(), "cmaes", r"cma_es\(\) needs the package 'cmaes': pip install 'jaxopt-lite\[optuna\]'"),
     ],
 )
 def test_a_missing_package_is_named(monkeypatch, value, package, says):

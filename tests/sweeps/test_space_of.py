@@ -5,8 +5,7 @@ import pytest
 
 import jaxopt_lite as jo
 from jaxopt_lite.sweeps.distributions import log_uniform, one_minus_log_uniform, uniform
-from jaxopt_lite.sweeps.proposal import space_of
-from jaxopt_lite.sweeps.space import space
+from jaxopt_lite.sweeps.space import space, space_of
 
 
 def test_ranges_lie_around_the_values():
