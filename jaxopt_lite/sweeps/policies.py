@@ -130,8 +130,7 @@ def median_stopping(interval: int | None = None, warmup: int = 0, min_trials: in
     def decide(ledger: Ledger) -> Decision:
         every = multiple("median_stopping", "interval", interval or ledger.eval_every, ledger)
         first = max(multiple("median_stopping", "warmup", warmup, ledger), every)
-        scores, at = ledger.scores, ledger.step.astype(np.int64)
-        stop = np.zeros(len(ledger), bool)
+        scores, at, stop = ledger.scores, ledger.step.astype(np.int64), np.zeros(len(ledger), bool)
         for step in np.unique(at[ledger.running & (at >= first)]).tolist():
             so_far = scores[:, : step // ledger.eval_every]
             finite = np.isfinite(so_far)

@@ -91,6 +91,8 @@ class Group:
         self._trace()
         self.packed_shapes: list[jax.ShapeDtypeStruct] = jax.eval_shape(pack, self.row_shapes)
         self.bytes = plan.seeds * sum(leaf.size * leaf.dtype.itemsize for leaf in self.packed_shapes)
+        if self.task.test is not None:  # what raises at the end is to raise now
+            jax.eval_shape(lambda *of: self.test_scores(numbers, 0, *of), self.packed_shapes, KEY, self.task.test)
 
     def out_of_range(self, numbers: np.ndarray) -> dict[int, str]:
         """Which of some configs' numbers [n, k] the optimizer's rules refuse, each by itself: their messages.

@@ -1,6 +1,7 @@
 """Trials that fail: exactly those, whichever comes first, and also when a sweep is resumed or extended."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -299,3 +300,21 @@ def test_one_device_is_no_list_of_devices():
     for device in (0, jax.local_devices()[0]):
         with pytest.raises(TypeError, match="sweep: devices must be a list of devices"):
             jo.sweep(heavy, MOMENTA, 2, **GIVEN, devices=device)
+
+
+def test_an_evaluation_that_fails_on_the_test_data_raises_before_the_first_step(tmp_path):
+    def evaluate(params, data):
+        if len(data) == 3:
+            raise RuntimeError("no test")
+        return {"score": jnp.sum(params)}
+
+    def trial(config):
+        data = np.ones((8, 2), np.float32)
+        loss = lambda params, batch, key: jnp.sum((batch @ params - 1) ** 2)
+        task = jo.Task(lambda key: jnp.zeros(2), loss, data, valid=data, test=data[:3], evaluate=evaluate)
+        return task, jo.sgd(config["learning_rate"])
+
+    arguments = dict(steps=4, eval_every=2, batch_size=4, metric="valid.score", mode="max", trials=2)
+    with pytest.raises(RuntimeError, match="no test"):
+        jo.sweep(trial, {"learning_rate": jo.log_uniform(0.01, 0.1)}, **arguments, directory=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
