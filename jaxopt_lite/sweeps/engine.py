@@ -260,8 +260,7 @@ class Engine:
             yield from self._tell(Happened("compiled", {**facts, "temporary_bytes": runner.program.memory_on(device)}))
 
     def _outcome(self, complete: bool) -> Outcome:
-        ledger, best = self.ledger, None
-        ranked = ledger.ranked().tolist()
+        ledger, best, ranked = self.ledger, None, self.ledger.ranked().tolist()
         if complete and ranked:
             numbers, step = self.groups.numbers[ranked[0]], int(ledger.step[ranked[0]])
             best = self.groups.runner(ranked[0]).result(ranked[0], numbers, step)

@@ -100,9 +100,11 @@ class Ledger:
         diverged. It is NaN where not run, and where the mean is NaN.
         """
         with np.errstate(invalid="ignore"):  # infinite minus infinite
-            scores = self.measured.mean(axis=1) * (-1 if self.highest else 1)
+            scores = self.measured.mean(axis=1)
+        scores *= -1 if self.highest else 1
         bad = (self.status == DIVERGED)[:, None] & (np.arange(1, self.points + 1) >= self._done()[:, None])
-        return np.where(bad | np.isinf(scores), np.inf, scores)
+        scores[bad | np.isinf(scores)] = np.inf
+        return scores
 
     @property
     def measured(self) -> np.ndarray:
@@ -135,7 +137,7 @@ class Ledger:
         -step   those that came further are before others
         score   at the last point
         """
-        scores = np.where(np.isnan(self.last_scores()), np.inf, self.last_scores())
+        scores = np.nan_to_num(self.last_scores(), nan=np.inf, posinf=np.inf)
         kind = np.where(np.isin(self.status, (DIVERGED, FAILED)), 2, np.isinf(scores))
         return np.stack([kind, -self.step, scores], axis=1).astype(np.float64)
 

@@ -21,8 +21,6 @@ from jaxopt_lite.transforms.schedule_free import eval_params
 
 __all__ = []
 
-Cohort = tuple[dict[int, int], list]  # the slot of each of its trials, and their states
-
 
 class Pool:
     """States of trials, by their numbers: those of a cohort are arrays [width, seeds, ...], a slot for each trial.
@@ -34,13 +32,13 @@ class Pool:
 
     Attributes:
         shapes: shape and dtype of each array of a trial's state.
-        held: the cohort of each trial that has a state.
+        held: the cohort of each trial that has a state: the slots of its trials, and their arrays.
     """
 
     def __init__(self, shapes: Sequence[jax.ShapeDtypeStruct], seeds: int, spilled: bool):
         self.shapes = [((seeds, *s.shape), s.dtype) for s in shapes]
         self._spilled = spilled
-        self.held: dict[int, Cohort] = {}
+        self.held: dict[int, tuple[dict[int, int], list]] = {}
 
     def gather(self, trials: list[int], width: int, device: Any) -> list:
         """The states of trials, [width, seeds, ...]; slots beyond the trials repeat the first one.
