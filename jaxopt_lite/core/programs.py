@@ -16,10 +16,10 @@ import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 
 from jaxopt_lite import tree
 from jaxopt_lite.core.compiler import quickly
+from jaxopt_lite.core.execution import is_tracing
 
 __all__ = []
 
@@ -117,7 +117,7 @@ class Same:
 
 def compiled_once(function: Callable, *arguments: Any) -> Any:
     """Call a function of `jax.jit` by a program that it shares with all functions of the same text."""
-    if isinstance(jnp.zeros(()), Tracer):  # a part of what is traced, such as by `eval_shape`, is not compiled here
+    if is_tracing():  # a part of what is traced, such as by `eval_shape`, is not compiled here
         return function(*arguments)
     program = Program(function, arguments, once=True)
     return program(*arguments) if program.is_whole else function(*arguments)

@@ -15,7 +15,7 @@ from jaxopt_lite.log.progress import Progress
 from jaxopt_lite.run.arguments import check_progress
 from jaxopt_lite.run.minimizing import LBFGS, LBFGSB, Differentiate
 from jaxopt_lite.run.minimizing import Progress as Shown
-from jaxopt_lite.run.parts import each, number_of_parts, program
+from jaxopt_lite.run.parts import each, jitted, number_of_parts
 from jaxopt_lite.run.problems import Ready, floating, is_given, is_traced, prepare
 from jaxopt_lite.solve.batch import Axes, begin_batch, divided, joined, run_batch, solutions_of, solve_batch
 from jaxopt_lite.solve.problem import Problem
@@ -67,7 +67,7 @@ def minimize_batch(
             lanes: evaluations of lanes that have ended are saved. Each width is compiled, so the first call takes
             longer, and the last bits of a lane depend on when others end.
         progress: as for `minimize`, by lanes that have ended. Not under jit.
-        differentiate: as for `minimize`; "unrolled" not with `gather`.
+        differentiate: as for `minimize`; under a trace "unrolled" is an error with `gather`.
 
     Returns:
         A `Solution` of arrays with a leading axis [lanes, ...]; `message` is a list.
@@ -101,7 +101,7 @@ def minimize_batch(
         raise ValueError(f"{who}: progress is shown by the host, and cannot be used under jit, grad or vmap")
     if gather and differentiate == "unrolled":
         raise ValueError(f"{who}: with gather, whose loops cannot be unrolled, differentiate must not be 'unrolled'")
-    solve = program(solve_batch, 3, alone=False)
+    solve = jitted(solve_batch, 3, alone=False)
     return solve(ready.problem, axes, gather, ready.given, starts, ready.max_steps)
 
 
@@ -154,10 +154,9 @@ def _rounds(
     running = [np.ones(len(state.status), bool) for state in states]
     bar = Progress(n, progress, ("solved",))
     try:
-        while busy := [i for i, still in enumerate(running) if still.any()]:
-            calls = [(given[i], states[i], np.int32(ROUND), last) for i in busy]
-            for i, (state, still) in zip(busy, each(run_batch, (problem, axes, gather), calls), strict=True):
-                states[i], running[i] = state, np.array(still)
+        while any(np.any(still) for still in running):
+            calls = [(*part, np.int32(ROUND), last) for part in zip(given, states, strict=True)]
+            states, running = zip(*each(run_batch, (problem, axes, gather), calls), strict=True)
             status = np.concatenate([state.status for state in states])[:n]
             converged = np.isin(status, [int(s) for s in Status if s.converged])
             bar.update(n - int(np.concatenate(running)[:n].sum()), {"solved": float(converged.mean())})

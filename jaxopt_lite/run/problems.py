@@ -11,6 +11,7 @@ from jax.core import Tracer
 from jaxopt_lite import tree
 from jaxopt_lite.core.arguments import WrongTypeError, check_bool, check_choice, check_int
 from jaxopt_lite.core.checks import check_params, leaf_difference, structure_difference
+from jaxopt_lite.core.execution import is_tracing
 from jaxopt_lite.core.hyperparameters import arrays
 from jaxopt_lite.core.method import Solver, Status, default_tol
 from jaxopt_lite.core.numbers import describe
@@ -318,5 +319,5 @@ def is_given(constraints: Any) -> bool:
 
 
 def is_traced(*trees: Any) -> bool:
-    """Whether any leaf is traced."""
-    return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(trees))
+    """Whether any leaf is traced, or what is computed of them would be."""
+    return is_tracing() or any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(trees))

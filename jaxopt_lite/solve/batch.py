@@ -86,7 +86,10 @@ def run_batch(
         The states of all lanes, and for each whether it is still running.
     """
     ends = jnp.minimum(states.steps + more, last)
-    sizes = widths(len(ends)) if gather else [len(ends)]
+    if not gather:
+        states = _run_until(problem, axes, given, states, ends, 0)
+        return states, is_running(states, last)
+    sizes = widths(len(ends))
     for width, narrower in zip(sizes, [*sizes[1:], 0], strict=True):
         lanes = jnp.argsort(~is_running(states, ends))[:width]  # stable: those that run come first
         some = axes.at(given, lanes), _at(states, 0, lanes), ends[lanes]

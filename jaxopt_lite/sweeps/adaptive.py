@@ -51,9 +51,10 @@ def tpe(startup: int = 16, batch: int = 16):
             import optuna
         except ImportError as error:
             raise ImportError(_MISSING.format("tpe", "optuna", error)) from None
-        early = count if not np.isfinite(scores).any() else min(count, max(startup - start, 0))
+        is_early = not space.dimensions or not np.isfinite(scores).any()
+        early = count if is_early else min(count, max(startup - start, 0))
         head = sobol().ask(space, seed, start, early)
-        if early == count or not space.dimensions:
+        if early == count:
             return head
         own_seed = int(np.random.SeedSequence([seed, start]).generate_state(1)[0])
         with warnings.catch_warnings(action="ignore"), contextlib.ExitStack() as after:

@@ -1,7 +1,7 @@
 """Configs: the static values in them, how they are split from the traced numbers, and a record of what `trial` reads.
 
-Trials whose static parts are equal share one program. The static part joins a vector of numbers, of tracers too, to a
-config again.
+Trials whose static parts are equal share one program. `StaticPart.join` puts a vector of numbers, which may be tracers,
+back into a config.
 """
 
 import dataclasses
@@ -50,13 +50,13 @@ def check_static(value: Any, what: str) -> None:
 
 
 def check_float32(value: float, what: str, infinite: bool = True) -> None:
-    """Raise where a number is infinite as a float32, unless it was so before and that is allowed."""
+    """Raise if a number overflows float32; one that is infinite already passes unless `infinite` is False."""
     if abs(value) > LARGEST and not (infinite and np.isinf(value)):
         raise ValueError(f"{what} must be at most 3.4e38, because it is a float32, got {value!r}")
 
 
 def frozen(value: Any) -> Any:
-    """A hashable stand-in, equal just where types and values are equal.
+    """A hashable stand-in, equal exactly where types and values are equal.
 
     Lists and tuples are one type, NumPy's scalars are of Python's types, and NaN is NaN.
     """
@@ -130,10 +130,8 @@ class StaticPart:
         """A hint to add to an error of `trial`, if it comes of numbers that are traced."""
         of_shapes = isinstance(error, TypeError) and any(words in str(error) for words in _OF_SHAPES)
         is_traced = self.names and (of_shapes or isinstance(error, jax.errors.JAXTypeError))
-        static = (
-            "what decides about shapes or Python's control flow must be static: use choice(...) or int_uniform(...)"
-        )
-        return [f"traced numbers are here {', '.join(self.names)}; {static}"] if is_traced else []
+        hint = "what decides about shapes or Python's control flow must be static: use choice(...) or int_uniform(...)"
+        return [f"traced numbers are here {', '.join(self.names)}; {hint}"] if is_traced else []
 
 
 # In messages of Python, NumPy and JAX, where a float32 was given for a length.

@@ -72,7 +72,7 @@ Events = Generator[Any, Reply | None, Any]
 
 @dataclasses.dataclass
 class Leg:
-    """A cohort on its way from a step to a target, in one call or several."""
+    """A cohort on its way from a step to a target in one call or several; or one such call, of those that run."""
 
     runner: Runner
     trials: np.ndarray
@@ -108,15 +108,16 @@ class Engine:
                 "`with jax.disable_jit(False):`, and step through one trial by `fit(*trial(config), ...)`"
             )
         self.ledger = self.groups.ledger
-        self._flying: collections.deque[tuple[Leg, list]] = collections.deque()  # calls and what they measure
+        # Calls in flight and what they measure, the oldest first.
+        self._flying: collections.deque[tuple[Leg, list]] = collections.deque()
         self._reply = Reply()
 
     def run(self) -> Events:
         """Run to the end, or until told to stop; it returns an `Outcome`."""
-        ledger, is_told = self.ledger, False
+        ledger, has_told = self.ledger, False
         while True:
-            if not is_told and len(ledger) >= (self.trials if ledger.space.static else 1):  # all groups are there
-                is_told = True
+            if not has_told and len(ledger) >= (self.trials if ledger.space.static else 1):  # all groups are there
+                has_told = True
                 if facts := self.groups.unread():
                     yield from self._tell(Happened("unread", facts))
             while ledger.pending.any():
@@ -242,8 +243,8 @@ class Engine:
         yield from self._tell(Advanced(trials, call.target - call.step))
 
     def _narrow(self, runner: Runner, error: Exception) -> Events:
-        """Halve the width where memory did not suffice and no state would be lost; else raise."""
-        has_advanced = any(self.ledger.step[trial] for trial in runner.pool.held)
+        """Halve the width where memory did not suffice and no trial of the group has advanced; else raise."""
+        has_advanced = self.ledger.step[[static == runner.group.static for static in self.groups.static]].any()
         if "RESOURCE_EXHAUSTED" not in str(error) or has_advanced or runner.width == 1:
             raise error
         self._flying = collections.deque(pair for pair in self._flying if pair[0].runner is not runner)

@@ -175,19 +175,20 @@ class Groups:
         Empty if there are no such dimensions, or some group might read more: one that could not be made, whose reading
         is not known, or that has an option which no trial has.
         """
-        space, table, runners = self.ledger.space, self.ledger.table, list(self.runners.values())
-        readings = [runner.group.reading for runner in runners if runner.group.reading is not None]
-        if not table.size or len(readings) < len(set(self.static)):
+        space, table = self.ledger.space, self.ledger.table
+        pairs = ((runner.row, runner.group.reading) for runner in self.runners.values())
+        known = [(row, reading) for row, reading in pairs if reading is not None]
+        if not table.size or len(known) < len(set(self.static)):
             return {}
-        active, names = space.active(np.array([runner.row for runner in runners])), []
+        active, names = space.active(np.array([row for row, _ in known])), []
         for j, dimension in enumerate(space.dimensions):
             axis = dimension.axis
-            here = [reading for reading, is_active in zip(readings, active[:, j], strict=True) if is_active]
+            here = [reading for (_, reading), is_active in zip(known, active[:, j], strict=True) if is_active]
             if not any(reading.has(dimension.path, axis.branches is not None) for reading in here):
                 names.append(dimension.name)
             elif axis.options and not axis.traced and not np.isin(range(len(axis.options)), table[:, j]).all():
                 return {}
-        read, missing = (set().union(*(getattr(r, name) for r in readings)) for name in ("read", "missing"))
+        read, missing = (set().union(*(getattr(r, name) for _, r in known)) for name in ("read", "missing"))
         flat = lambda paths: ", ".join(sorted({".".join(map(str, path)) for path in paths}))
         what = "a dimension" if len(names) == 1 else "dimensions"
         text = f"trial never reads {', '.join(names)}, {what} of the space; it reads {flat(read) or 'nothing'}"

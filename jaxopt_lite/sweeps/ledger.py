@@ -65,6 +65,7 @@ class Ledger:
     decays: frozenset[str] = frozenset()
 
     def __post_init__(self):
+        # Empty, so sharing is harmless: `extend` and `restore` replace them.
         self.table = self.proposed = np.empty((0, len(self.space.dimensions)))
         self.batch = self.bracket = self.step = self.target = np.empty(0, np.int32)
         self.status = np.empty(0, np.int8)

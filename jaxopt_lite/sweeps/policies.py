@@ -10,8 +10,8 @@
 **The protocol.** A policy is asked, by `decide(ledger)`, whenever no trial has steps to do: at the beginning, and each
 time all have reached the target that it last set. It answers with a `Decision`, and is a pure function of the `Ledger`:
 it keeps nothing between calls, and draws random numbers, if any, from `ledger.seed` and the trials' steps. So a sweep
-that was killed resumes with the same decisions. When no target is raised, trials that
-still wait are stopped, and the sampler is asked for its next batch; the sweep ends after the last one.
+that was killed resumes with the same decisions. When no target is raised, trials that still wait are stopped, and the
+sampler is asked for its next batch; the sweep ends after the last one.
 
 A policy of your own is a function `decide`, made by a factory:
 

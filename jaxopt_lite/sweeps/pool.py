@@ -1,4 +1,4 @@
-"""The states of a group's trials, and calls of its program on cohorts of them.
+"""The states of a group's trials; its program, traced for one width; and calls of it on cohorts of them.
 
 A call uses up the states of its cohort and leaves the new ones in arrays of their own, so a cohort that stays together
 is never copied. Where trials are put into other cohorts, their states go by the host.
@@ -74,9 +74,9 @@ class Pool:
         return found
 
 
-_CPU_WIDTH, _CPU_BYTES = 16, 2**24  # trials, and bytes of their states: more gains nothing, and leaves the caches
+_CPU_WIDTH, _CPU_BYTES = 16, 2**24  # trials, and bytes of their states: more is no faster, beyond the caches
 _WIDTH, _SHARE = 1024, 0.25  # elsewhere: trials, and the share of the device's memory that their states may take
-_SPILL = 1 / 3  # of the device's memory: beyond it the states of a group, of which old cohorts may double, are spilled
+_SPILL = 1 / 3  # of all devices' memory, beyond which a group's states wait on the host; old cohorts may double them
 _INDICES = 2**22  # of examples that go to the device in one call
 
 

@@ -85,7 +85,7 @@ def population_based(
 
 
 def _best_and_worst(ledger: Ledger, step: int, fraction: float) -> tuple[list[int], list[int]]:
-    """Trials to copy from, and trials to replace, of the batch that runs; none is among both."""
+    """Trials to copy from, and trials to replace, of the batch that runs; no trial is in both lists."""
     running, batch = ledger.running, ledger.batch
     members = (running | (ledger.status == DIVERGED)) & (batch == batch[running][0])
     scores = np.where(running, ledger.score_at(step), np.inf)

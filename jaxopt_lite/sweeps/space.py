@@ -3,7 +3,8 @@
     points  [n, d] in the unit cube      what samplers work with
     table   [n, d] float64               numbers, and indices of options; NaN where a dimension is not active. It is
                                          what is stored: float32 and ints are held exactly
-    configs n nested dicts               what a trial is given: float32 scalars are traced, all else is static
+    configs n nested dicts               what a trial is given: float32 scalars and the numbers of optimizers
+                                         are traced, all else is static
 
     points → table  `from_unit`      table → configs  `configs`
     table → points  `to_unit`        configs → table  `table`
@@ -96,7 +97,10 @@ class Space(Value):
 
     @property
     def static(self) -> tuple[str, ...]:
-        """The dimensions whose values are part of the program: each combination makes a group."""
+        """The dimensions whose values are part of the program: each combination makes a group.
+
+        Optimizers among the options that differ in their numbers alone share a group.
+        """
         return tuple(d.name for d in self.dimensions if not d.axis.traced)
 
     def summary(self) -> dict[str, str]:

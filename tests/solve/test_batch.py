@@ -97,6 +97,14 @@ def test_gathering_saves_the_evaluations_of_lanes_that_have_ended():
     assert [widths(n) for n in (15, 40, 1024)] == [[15], [40, 10], [1024, 256, 64, 16]]
 
 
+def test_starts_that_are_known_within_a_trace():
+    for solve in (
+        lambda: jo.minimize_batch(rosenbrock, STARTS).params,
+        lambda: jo.minimize(rosenbrock, STARTS[0]).params,
+    ):
+        np.testing.assert_allclose(jax.jit(solve)(), jnp.ones_like(solve()), 1e-3)
+
+
 def test_mistakes_are_named():
     f = lambda x: jnp.sum(x**2)
     for call, words in (

@@ -176,3 +176,8 @@ def test_cma_es_needs_numbers():
     pytest.importorskip("cmaes")
     with pytest.raises(ValueError, match="the space has no numbers outside sub-spaces; use tpe"):
         cma_es().propose(space({"c": choice([1, 2])}), 0, 0, 4)
+
+
+def test_a_space_of_constants_alone_has_empty_points():
+    constants = space({"learning_rate": 0.1})
+    assert tpe(2, 2).ask(constants, 0, 4, 2, np.empty((4, 0)), np.ones(4)).shape == (2, 0)
