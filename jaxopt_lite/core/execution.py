@@ -13,7 +13,7 @@ __all__ = ["after", "any_lane", "gathered", "in_turn", "is_tracing"]
 
 def is_tracing() -> bool:
     """Whether what is computed now, of known numbers too, becomes a part of a traced program."""
-    return isinstance(jax.lax.neg(0.0), Tracer)
+    return isinstance(jax.device_put(0.0), Tracer)  # which compiles nothing
 
 
 @jax.custom_batching.custom_vmap

@@ -320,4 +320,4 @@ def is_given(constraints: Any) -> bool:
 
 def is_traced(*trees: Any) -> bool:
     """Whether any leaf is traced, or what is computed of them would be."""
-    return is_tracing() or any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(trees))
+    return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(trees)) or is_tracing()
