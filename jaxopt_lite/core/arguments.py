@@ -115,6 +115,6 @@ def check_choice(who: str, name: str, value: Any, options: tuple[str, ...]) -> s
 
 
 def nearest(name: Any, known: Collection[str], most: int = 3) -> str:
-    """What an error says of a name that is none of those known: at most `most` that are like it, or else all."""
+    """The hint of an error about an unknown name: at most `most` known names that are like it, or else all of them."""
     near = difflib.get_close_matches(str(name), known, most)
     return f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(known) or 'none'}"

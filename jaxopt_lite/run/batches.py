@@ -150,7 +150,7 @@ def _rounds(
     problem: Problem, axes: Axes, begun: list, n: int, last: Any, gather: bool, progress: str
 ) -> list[Solution]:
     """Run rounds until all lanes of all parts have ended; `begun` is each part's numbers and states."""
-    given, states = map(list, zip(*begun, strict=True))
+    given, states = zip(*begun, strict=True)
     running = [np.ones(len(state.status), bool) for state in states]
     bar = Progress(n, progress, ("solved",))
     try:

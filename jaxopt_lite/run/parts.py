@@ -45,7 +45,7 @@ def each(function: Callable, statics: tuple, calls: Sequence[tuple]) -> list[Any
         calls: the others.
     """
     if len(calls) == 1:
-        return [jitted(function, len(statics), True)(*statics, *calls[0])]
+        return [jitted(function, len(statics), alone=True)(*statics, *calls[0])]
     programs = [_program(function, statics, arguments) for arguments in calls]
     x64 = jax.config.jax_enable_x64  # pyright: ignore[reportAttributeAccessIssue]
 
@@ -73,4 +73,4 @@ def _program(function: Callable, statics: tuple, arguments: tuple) -> Callable:
 def _compiled(function: Callable, statics: tuple, structure: Any, shapes: tuple, precision: str | None) -> Callable:
     """Compiled by the thread that calls, which knows the settings that hold in it."""
     leaves = [jax.ShapeDtypeStruct(x.shape, x.dtype, weak_type=x.weak_type) for x in shapes]
-    return jitted(function, len(statics), True).lower(*statics, *structure.unflatten(leaves)).compile()
+    return jitted(function, len(statics), alone=True).lower(*statics, *structure.unflatten(leaves)).compile()

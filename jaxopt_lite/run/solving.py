@@ -36,7 +36,7 @@ def drive(who: str, ready: Ready, state: Any, callback: Callable | None, progres
     bar = Progress(int(last), progress, ("value", "grad_norm"))
     try:
         while int(state.status) == Status.RUNNING and int(state.steps) < int(last):
-            state = run_program(problem, True)(problem, given, state, min(int(state.steps) + CALL, int(last)))
+            state = run_program(problem)(problem, given, state, min(int(state.steps) + CALL, int(last)))
             so_far = solution_of(state, problem)
             bar.update(int(state.steps), {"value": float(so_far.value), "grad_norm": float(so_far.grad_norm)})
             if callback is not None and callback(so_far) is True and int(state.status) == Status.RUNNING:

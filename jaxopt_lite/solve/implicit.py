@@ -234,9 +234,9 @@ def _run(problem: Problem, given: Given, state: SolveState, max_steps: Any) -> S
     return run(given.method, objective_of(problem, given), state, max_steps)
 
 
-def run_program(problem: Problem, alone: bool) -> Callable[..., SolveState]:
-    """`run` as a program, as `solve_program`."""
-    return _program(_run, alone, _is_tiny(problem))
+def run_program(problem: Problem) -> Callable[..., SolveState]:
+    """`run` as a program, as `solve_program`, to be called outside of all traces."""
+    return _program(_run, True, _is_tiny(problem))
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -312,7 +312,7 @@ def _check_dict(who: str, given: Any, known: Collection[str]) -> None:
 
 
 def check_names(who: str, names: Iterable, known: Collection[str], noun: str = "") -> None:
-    """Raise a ValueError where a name is none of those known; `noun` says what they are, such as "number "."""
+    """Raise a ValueError for the first unknown name; `noun` says what the names are of, such as "number "."""
     for name in names:
         if name not in known:
             raise ValueError(f"{who}: there is no {noun}{name!r} in the space; {nearest(name, known)}")
@@ -342,8 +342,8 @@ def space_of(optimizer: Value, decades: float = 2.0, include: Sequence[str] = ()
 
     Raises:
         TypeError: if it is given no transformation or schedule.
-        ValueError: if decades is not above 0, nothing is left to propose, or a name in `include` is none or
-            allows no range.
+        ValueError: if decades is not above 0, nothing is left to propose, or a name in `include` is unknown
+            or allows no range.
 
     >>> import jaxopt_lite as jo
     >>> space_of(jo.sgd(0.1, momentum=0.9))
